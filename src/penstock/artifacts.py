@@ -1,0 +1,190 @@
+"""Bytes by digest: digests, files, links and trees, and the one canonical way to hash a value."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, NewType
+
+from blake3 import blake3
+
+from penstock.errors import UntrustworthyError
+
+Digest = NewType("Digest", str)
+"""BLAKE3 of some bytes, 64 lower-case hexadecimal digits."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def digest_of_bytes(data: bytes) -> Digest:
+    return Digest(blake3(data).hexdigest())
+
+
+def digest_of(tag: str, value: Any) -> Digest:
+    """Digest of a JSON-like value, with a type tag in front so that values of two kinds never collide.
+
+    `value` is built of dict, list, tuple, str, int, bool and None; anything else raises TypeError. Key order does
+    not matter; tuples and lists are equal.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return digest_of_bytes(f"{tag}\0{text}".encode("utf-8", "surrogatepass"))
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file: digest of its content, its size in bytes, and whether it may be executed."""
+
+    digest: Digest
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link and its target as written; it is never followed."""
+
+    target: str
+
+
+Entry = File | Link
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Paths (relative, `/`-separated, no `.` or `..`) to files and links; no path lies below another entry.
+
+    Raises UntrustworthyError for a path that leaves the tree or passes through a file or link.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ordered = dict(sorted(self.entries.items()))
+        object.__setattr__(self, "entries", ordered)
+        folders: set[str] = set()
+        for path in ordered:
+            if not _is_plain(path):
+                raise UntrustworthyError(f"the path {path!r} would leave its folder, so the tree is refused")
+            parent = path.rpartition("/")[0]
+            while parent and parent not in folders:
+                folders.add(parent)
+                parent = parent.rpartition("/")[0]
+        for path in folders & ordered.keys():
+            raise UntrustworthyError(f"{path!r} is a file or link and a folder at once, so the tree is refused")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.entries
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(e.size for e in self.entries.values() if isinstance(e, File))
+
+    @cached_property
+    def digest(self) -> Digest:
+        return digest_of_bytes(self.encode())
+
+    def encode(self) -> bytes:
+        """The tree's canonical bytes, whose digest is the tree's digest."""
+        rows = [[path, *_encode_entry(entry)] for path, entry in self.entries.items()]
+        return b"tree\0" + json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Tree":
+        """The inverse of `encode`; raises UntrustworthyError where the bytes are no tree."""
+        head, _, body = data.partition(b"\0")
+        if head != b"tree":
+            raise UntrustworthyError("the stored bytes are no tree")
+        try:
+            rows = json.loads(body.decode("utf-8", "surrogatepass"))
+            return cls({path: _decode_entry(kind, rest) for path, kind, *rest in rows})
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise UntrustworthyError("the stored tree is damaged") from error
+
+    def select(self, patterns: Iterable[str]) -> "Tree":
+        """The part of the tree that any of the patterns names (see `matches`)."""
+        wanted = tuple(patterns)
+        return Tree({p: e for p, e in self.entries.items() if any(matches(w, p) for w in wanted)})
+
+    def merge(self, other: "Tree") -> "Tree":
+        """Both trees in one; where both have a path, `other` wins."""
+        return Tree({**self.entries, **other.entries})
+
+    def digests(self) -> set[Digest]:
+        return {e.digest for e in self.entries.values() if isinstance(e, File)}
+
+
+def _is_plain(path: str) -> bool:
+    return bool(path) and "\0" not in path and all(part not in {"", ".", ".."} for part in path.split("/"))
+
+
+def _encode_entry(entry: Entry) -> list[Any]:
+    if isinstance(entry, File):
+        return ["x" if entry.executable else "f", entry.digest, entry.size]
+    return ["l", entry.target]
+
+
+def _decode_entry(kind: str, rest: list[Any]) -> Entry:
+    if kind == "l":
+        return Link(str(rest[0]))
+    digest, size = rest
+    if kind not in {"f", "x"} or not is_digest(digest) or not isinstance(size, int):
+        raise ValueError(kind)
+    return File(Digest(digest), size, executable=kind == "x")
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether an input or output pattern names a path.
+
+    `src/` and `src` name the folder and all below it, `a.txt` the file; `*` and `?` stay within a folder, `**`
+    crosses folders, `[abc]` is one of the characters.
+    """
+    return _compiled(pattern).match(path) is not None
+
+
+def overlaps(pattern: str, other: str) -> bool:
+    """Whether two patterns may name the same path; folders and files exactly, globs by their fixed beginning."""
+    if _has_glob(pattern) or _has_glob(other):
+        one, two = _fixed(pattern), _fixed(other)
+        return one.startswith(two) or two.startswith(one)
+    return matches(pattern, other.rstrip("/")) or matches(other, pattern.rstrip("/"))
+
+
+def _has_glob(pattern: str) -> bool:
+    return any(c in pattern for c in "*?[")
+
+
+def _fixed(pattern: str) -> str:
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
+_GLOBS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]]+\]|.", re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    folder_only = pattern.endswith("/")
+    text = "".join(_translate(token) for token in _GLOBS.findall(pattern.strip("/")))
+    below = "/.+" if folder_only else "(?:/.+)?"
+    return re.compile(f"{text}{below}\\Z", re.DOTALL)
+
+
+def _translate(token: str) -> str:
+    simple = {"**/": "(?:.+/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    if token in simple:
+        return simple[token]
+    if token.startswith("[") and len(token) > 1:
+        inside = token[1:-1].replace("\\", "\\\\").replace("^", "\\^")
+        return f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+    return re.escape(token)

@@ -1,0 +1,1 @@
+"""Decisions in time: requests become runs, runs become releases."""

@@ -1,0 +1,284 @@
+"""What the engine needs of the world. Each protocol's comment is its contract; `tests/contracts` is its proof.
+
+The engine imports this file and never an implementation; implementations import this file and never each other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from penstock.artifacts import Digest, Tree
+from penstock.commits import Change, Commit
+
+
+class Clock(Protocol):
+    """Time, so that decisions can be tested with an invented one."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, for records that people read."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for timeouts and durations."""
+        ...
+
+
+# --- processes: steps and replicas alike ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process to place: what to execute, where, with which variables, and where its traces go.
+
+    `variables` is the whole environment; nothing else leaks in. `log` and `record` may be shared by processes that
+    run one after the other: they are appended to, and a process's log is the range that its handle and ending name.
+    A `kept` process is restarted by its shim, with backoff, whenever it ends, until its `folder` holds a file
+    named `stop`; `folder` exists before the start and belongs to this process alone.
+    """
+
+    id: str
+    command: str
+    workspace: Path
+    variables: Mapping[str, str]
+    log: Path
+    record: Path
+    shell: str = "sh"
+    kept: bool = False
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A started process, as a value that survives us: pid, start time and boot id name it beyond doubt.
+
+    `log_start` is the byte of the log where its output begins.
+    """
+
+    id: str
+    pid: int
+    start_time: int
+    boot_id: str
+    log: str
+    log_start: int
+    record: str
+    kept: bool = False
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended: its exit code (negative: minus the signal), or None where no complete record tells.
+
+    `log_end` is the byte of the log where its output ends.
+    """
+
+    exit_code: int | None
+    log_end: int
+
+    @property
+    def lost(self) -> bool:
+        return self.exit_code is None
+
+
+class Runner(Protocol):
+    """Starts and stops processes; knows nothing of pipelines or rollouts.
+
+    Order: `start` at most once per id, then `wait` any number of times, `end` any number of times, in any order.
+    A process outlives whoever started it; after our death `find` or a stored handle leads back to it.
+    Nothing here blocks the event loop for longer than placing a process takes (milliseconds).
+    """
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        """Place the process; it exists when this returns. Raises EngineError where it cannot be placed."""
+        ...
+
+    def find(self, spec_id: str, record: Path) -> Handle | None:
+        """The handle of a process whose start was intended but never recorded by us, if it was started at all."""
+        ...
+
+    def alive(self, handle: Handle) -> bool:
+        """Whether the very process of the handle still lives (not one that reuses its pid)."""
+        ...
+
+    async def wait(self, handle: Handle) -> Ending:
+        """Wait until the process has ended and say how; returns at once for one that ended long ago.
+
+        Works for processes that somebody else started. Safe to cancel. For a kept process: when its shim ended.
+        """
+        ...
+
+    async def end(self, handle: Handle, grace: float) -> None:
+        """End the whole process tree: TERM, `grace` seconds, KILL; returns when nothing of it is left."""
+        ...
+
+
+# --- the source ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A source brought near: identity and where its bare mirror lies.
+
+    `identity` is the normalised origin address, else the absolute path; `name` is for display; `checkout` is the
+    working tree when the source is one, with `uncommitted` the paths that differ from HEAD.
+    """
+
+    identity: str
+    name: str
+    mirror: Path
+    location: str
+    checkout: Path | None = None
+    uncommitted: tuple[str, ...] = ()
+
+
+class CommitFiles(Protocol):
+    """The files of one commit."""
+
+    @property
+    def tree(self) -> Tree:
+        """All its paths with the digests of their content; submodules and the like are absent."""
+        ...
+
+    def read(self, digest: Digest) -> bytes:
+        """The content of one of its files. Raises KeyError for a digest that is not of this tree."""
+        ...
+
+
+class Source(Protocol):
+    """Reads repositories. Blocking: callers use a thread where it matters."""
+
+    def locate(self, location: str) -> Located:
+        """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError."""
+        ...
+
+    def commit(self, located: Located, ref: str | None) -> Commit:
+        """The commit of a branch, tag or object name; None means HEAD. Raises SourceError where there is none."""
+        ...
+
+    def snapshot(self, located: Located) -> Commit:
+        """The working tree as it lies there, untracked files that git does not ignore included, marked dirty."""
+        ...
+
+    def version(self, located: Located, commit: Commit) -> str:
+        """The commit's PEP 440 version by its nearest tag (see commits.py); the caller freezes it."""
+        ...
+
+    def change(self, located: Located, commit: Commit) -> Change: ...
+
+    def files(self, mirror: Path, sha: str) -> CommitFiles: ...
+
+    def read(self, mirror: Path, sha: str, path: str) -> bytes | None:
+        """One file of a commit, or None where the commit has no such file."""
+        ...
+
+
+# --- the router ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The replicas of one release behind a route. `ports` are on 127.0.0.1; `weight` is in 0…10000 of 10000."""
+
+    release: str
+    version: str
+    ports: tuple[int, ...]
+    health: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One environment's address: requests to `port` of 127.0.0.1 are split over the backends by weight."""
+
+    environment: str
+    port: int
+    backends: tuple[Backend, ...]
+
+
+class Router(Protocol):
+    """Splits traffic. `apply` is declarative and idempotent: the whole wanted state of the home, every time.
+
+    Every answer carries `x-penstock-release: <version>`. A backend with weight 0 is health-checked and gets no
+    requests. The router serves on after our death and comes back with its last state after its own.
+    """
+
+    async def apply(self, routes: Sequence[Route]) -> None:
+        """Put the state in force; returns when new requests follow it. Raises EngineError where they do not."""
+        ...
+
+    async def healthy(self, release: str) -> int:
+        """How many replicas of a backend that was applied the router itself finds healthy now."""
+        ...
+
+    async def in_flight(self, release: str) -> int:
+        """Requests of a backend that were begun and not yet answered."""
+        ...
+
+    async def stop(self) -> None:
+        """End the router; nothing listens afterwards."""
+        ...
+
+
+# --- runtimes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A shell text that the engine has a runner execute, with the variables it needs beside the usual ones."""
+
+    text: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeRequest:
+    """What a pipeline asks of its runtime. `kind` says what `file` (a path of the commit) is."""
+
+    kind: Literal["requirements", "lock", "pyproject"]
+    file: str
+    python: str | None = None
+
+
+class Runtimes(Protocol):
+    """Python environments made from locks with hashes, shared between runs by the digest of the lock.
+
+    All slow work is a `Command` that the engine places through a runner, so that it is logged, timed and killed
+    like any step; the methods themselves only read small files. The commands may be killed at any point and
+    started again; two homes' or runs' commands for the same lock may run at once.
+    """
+
+    def files(self, request: RuntimeRequest, read: Callable[[str], bytes | None]) -> Mapping[str, bytes]:
+        """The commit's files that say what the runtime holds (`-r` and `-c` followed), by path.
+
+        `read` gives a file of the commit or None. Raises SourceError naming a file that is missing.
+        """
+        ...
+
+    def key(self, request: RuntimeRequest, files: Mapping[str, bytes]) -> Digest:
+        """What a resolution depends on: these files, Python version, platform, the person's index settings."""
+        ...
+
+    def resolve(self, request: RuntimeRequest, files: Mapping[str, bytes]) -> Command:
+        """The command that, in a workspace holding `files`, writes the lock to `penstock.lock`."""
+        ...
+
+    def digest(self, request: RuntimeRequest, lock: bytes) -> Digest:
+        """The name of the environment of a lock: the lock's content, Python version and platform."""
+        ...
+
+    def build(self, request: RuntimeRequest, lock: bytes) -> Command | None:
+        """The command that makes the environment of a lock, in any workspace; None where it stands already."""
+        ...
+
+    def variables(self, environment: Digest) -> Mapping[str, str]:
+        """What a process needs to use a built environment: VIRTUAL_ENV, and `PATH` as the folder to put in front."""
+        ...
+
+    def check(self, python: str | None, strict: Sequence[str], lenient: Sequence[str]) -> Command:
+        """The command of the `check` step, in a workspace that holds the files.
+
+        It fails with one line per problem, `file:line: sentence`, where a `strict` path (Python) does not compile,
+        and prints warnings only for `lenient` paths (other Python, TOML, JSON, YAML, notebooks).
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Who splits traffic."""

@@ -1,0 +1,219 @@
+"""Requests, runs, steps and attempts: the transition tables, what is ready, and how a run ends.
+
+The tables are the only place that says which event may happen in which state. An event that is not in the table
+raises TransitionError and changes nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from penstock.errors import TransitionError
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    ERRORED = "errored"
+    CANCELED = "canceled"
+    WAITING = "waiting"
+    SUPERSEDED = "superseded"
+
+
+class StepStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    ERRORED = "errored"
+    CANCELED = "canceled"
+    SKIPPED = "skipped"
+    WARNED = "warned"
+
+
+class AttemptStatus(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class EndReason(StrEnum):
+    """Why an attempt ended."""
+
+    EXIT = "exit"
+    CANCELED = "canceled"
+    INTERRUPTED = "interrupted"
+    SUPERSEDED = "superseded"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    PREEMPTED = "preempted"
+    LOST = "lost"
+    LOG_LIMIT = "log_limit"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class RequestStatus(StrEnum):
+    OPEN = "open"
+    ENDED = "ended"
+    REFUSED = "refused"
+
+
+RUN_TRANSITIONS: Mapping[tuple[RunStatus, str], RunStatus] = {
+    (RunStatus.QUEUED, "start"): RunStatus.RUNNING,
+    (RunStatus.QUEUED, "cancel"): RunStatus.CANCELED,
+    (RunStatus.RUNNING, "pass"): RunStatus.PASSED,
+    (RunStatus.RUNNING, "fail"): RunStatus.FAILED,
+    (RunStatus.RUNNING, "error"): RunStatus.ERRORED,
+    (RunStatus.RUNNING, "cancel"): RunStatus.CANCELED,
+    (RunStatus.RUNNING, "interrupt"): RunStatus.QUEUED,
+    (RunStatus.RUNNING, "supersede"): RunStatus.SUPERSEDED,
+}
+
+STEP_TRANSITIONS: Mapping[tuple[StepStatus, str], StepStatus] = {
+    (StepStatus.QUEUED, "start"): StepStatus.RUNNING,
+    (StepStatus.QUEUED, "skip"): StepStatus.SKIPPED,
+    (StepStatus.QUEUED, "cancel"): StepStatus.CANCELED,
+    (StepStatus.QUEUED, "error"): StepStatus.ERRORED,
+    (StepStatus.RUNNING, "pass"): StepStatus.PASSED,
+    (StepStatus.RUNNING, "fail"): StepStatus.FAILED,
+    (StepStatus.RUNNING, "error"): StepStatus.ERRORED,
+    (StepStatus.RUNNING, "warn"): StepStatus.WARNED,
+    (StepStatus.RUNNING, "cancel"): StepStatus.CANCELED,
+    (StepStatus.RUNNING, "interrupt"): StepStatus.QUEUED,
+}
+
+ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptStatus, str], AttemptStatus] = {
+    (AttemptStatus.STARTING, "started"): AttemptStatus.RUNNING,
+    (AttemptStatus.STARTING, "end"): AttemptStatus.ENDED,
+    (AttemptStatus.RUNNING, "end"): AttemptStatus.ENDED,
+}
+
+ENDED_RUN = frozenset(
+    {RunStatus.PASSED, RunStatus.FAILED, RunStatus.ERRORED, RunStatus.CANCELED, RunStatus.SUPERSEDED}
+)
+ENDED_STEP = frozenset(StepStatus) - {StepStatus.QUEUED, StepStatus.RUNNING}
+GREEN_STEP = frozenset({StepStatus.PASSED, StepStatus.WARNED})
+
+
+S = TypeVar("S", bound=StrEnum)
+
+
+def after_run(status: RunStatus, event: str) -> RunStatus:
+    return _after("run", RUN_TRANSITIONS, status, event)
+
+
+def after_step(status: StepStatus, event: str) -> StepStatus:
+    return _after("step", STEP_TRANSITIONS, status, event)
+
+
+def after_attempt(status: AttemptStatus, event: str) -> AttemptStatus:
+    return _after("attempt", ATTEMPT_TRANSITIONS, status, event)
+
+
+def _after(kind: str, table: Mapping[tuple[S, str], S], status: S, event: str) -> S:
+    try:
+        return table[status, event]
+    except KeyError:
+        raise TransitionError(f"a {kind} that is {status} cannot {event}") from None
+
+
+# --- what a person and `--json` see --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One step of a run. `started` and `ended` are seconds since the epoch; `progress` a short word while it runs."""
+
+    name: str
+    stage: str
+    status: str
+    reason: str | None = None
+    cached: bool = False
+    attempts: int = 0
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    log: str | None = None
+    progress: str | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or None where it never started or still runs."""
+        return None if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """One gate: `verdict` is pass, fail, inconclusive or None (not judged yet); `rule` is the rule in words."""
+
+    name: str
+    rule: str
+    verdict: str | None = None
+    value: float | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    """One environment of a run: the release that this run brought there, and where the rollout stands.
+
+    `status` is a release status, or `queued`, or `skipped` with a reason; `phase` a short word while it moves
+    (`starting 2 replicas`, `switching`, `draining 0.1.dev3`).
+    """
+
+    environment: str
+    version: str
+    status: str
+    url: str | None = None
+    reason: str | None = None
+    phase: str | None = None
+    replaced: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run, whole, as the store knows it at one moment. `notes` are sentences a person should read."""
+
+    run: str
+    project: str
+    version: str
+    commit: str
+    branch: str | None
+    title: str
+    trigger: str
+    status: str
+    reason: str | None
+    created: float
+    started: float | None
+    ended: float | None
+    dirty: bool
+    steps: tuple[StepView, ...]
+    gates: tuple[GateView, ...]
+    releases: tuple[ReleaseView, ...]
+    package: str | None
+    package_size: int | None
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
+
+
+def outcome(steps: Iterable[StepStatus], verdicts: Sequence[str], rollouts: Sequence[str]) -> str:
+    """The event that ends a run whose steps, gates and rollouts all ended: failed beats errored.
+
+    `rollouts` are release statuses reached by this run; `rejected` and `rolled_back` are failures.
+    """
+    seen = set(steps)
+    if StepStatus.CANCELED in seen:
+        return "cancel"
+    if StepStatus.FAILED in seen or "fail" in verdicts or {"rejected", "rolled_back"} & set(rollouts):
+        return "fail"
+    if StepStatus.ERRORED in seen or "inconclusive" in verdicts or "errored" in verdicts or "errored" in rollouts:
+        return "error"
+    return "pass"

@@ -1,0 +1,1 @@
+"""Where commits and pipeline files come from."""
