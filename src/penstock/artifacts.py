@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NewType
 
 from blake3 import blake3
 
 from penstock.errors import UntrustworthyError
+from penstock.patterns import matches as matches  # noqa: PLC0414 - a tree is selected by it
+from penstock.patterns import overlaps as overlaps  # noqa: PLC0414 - its twin
 
 Digest = NewType("Digest", str)
 """BLAKE3 of some bytes, 64 lower-case hexadecimal digits."""
@@ -142,49 +144,3 @@ def _decode_entry(kind: str, rest: list[Any]) -> Entry:
     if kind not in {"f", "x"} or not is_digest(digest) or not isinstance(size, int):
         raise ValueError(kind)
     return File(Digest(digest), size, executable=kind == "x")
-
-
-def matches(pattern: str, path: str) -> bool:
-    """Whether an input or output pattern names a path.
-
-    `src/` and `src` name the folder and all below it, `a.txt` the file; `*` and `?` stay within a folder, `**`
-    crosses folders, `[abc]` is one of the characters.
-    """
-    return _compiled(pattern).match(path) is not None
-
-
-def overlaps(pattern: str, other: str) -> bool:
-    """Whether two patterns may name the same path; folders and files exactly, globs by their fixed beginning."""
-    if _has_glob(pattern) or _has_glob(other):
-        one, two = _fixed(pattern), _fixed(other)
-        return one.startswith(two) or two.startswith(one)
-    return matches(pattern, other.rstrip("/")) or matches(other, pattern.rstrip("/"))
-
-
-def _has_glob(pattern: str) -> bool:
-    return any(c in pattern for c in "*?[")
-
-
-def _fixed(pattern: str) -> str:
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-
-
-_GLOBS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]]+\]|.", re.DOTALL)
-
-
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    folder_only = pattern.endswith("/")
-    text = "".join(_translate(token) for token in _GLOBS.findall(pattern.strip("/")))
-    below = "/.+" if folder_only else "(?:/.+)?"
-    return re.compile(f"{text}{below}\\Z", re.DOTALL)
-
-
-def _translate(token: str) -> str:
-    simple = {"**/": "(?:.+/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if token in simple:
-        return simple[token]
-    if token.startswith("[") and len(token) > 1:
-        inside = token[1:-1].replace("\\", "\\\\").replace("^", "\\^")
-        return f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-    return re.escape(token)

@@ -91,9 +91,7 @@ ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptStatus, str], AttemptStatus] = {
     (AttemptStatus.RUNNING, "end"): AttemptStatus.ENDED,
 }
 
-ENDED_RUN = frozenset(
-    {RunStatus.PASSED, RunStatus.FAILED, RunStatus.ERRORED, RunStatus.CANCELED, RunStatus.SUPERSEDED}
-)
+ENDED_RUN = frozenset({RunStatus.PASSED, RunStatus.FAILED, RunStatus.ERRORED, RunStatus.CANCELED, RunStatus.SUPERSEDED})
 ENDED_STEP = frozenset(StepStatus) - {StepStatus.QUEUED, StepStatus.RUNNING}
 GREEN_STEP = frozenset({StepStatus.PASSED, StepStatus.WARNED})
 
@@ -118,6 +116,54 @@ def _after(kind: str, table: Mapping[tuple[S, str], S], status: S, event: str) -
         return table[status, event]
     except KeyError:
         raise TransitionError(f"a {kind} that is {status} cannot {event}") from None
+
+
+# --- what is ready -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """What readiness depends on: a step's needs and where it stands."""
+
+    name: str
+    needs: tuple[str, ...]
+    status: StepStatus
+    cached: bool = False
+
+    @property
+    def green(self) -> bool:
+        """Whether what needs this step may run."""
+        return self.status in GREEN_STEP or (self.status is StepStatus.SKIPPED and self.cached)
+
+
+def ready(steps: Sequence[StepState]) -> tuple[str, ...]:
+    """Queued steps whose every need is green, in the plan's order."""
+    green = {s.name for s in steps if s.green}
+    return tuple(s.name for s in steps if s.status is StepStatus.QUEUED and green.issuperset(s.needs))
+
+
+def unreachable(steps: Sequence[StepState]) -> dict[str, str]:
+    """Queued steps that can never be ready, each with the sentence that says why."""
+    by_name = {s.name: s for s in steps}
+    found: dict[str, str] = {}
+    for step in steps:
+        if step.status is not StepStatus.QUEUED:
+            continue
+        for name in step.needs:
+            need = by_name[name]
+            if name in found:
+                found[step.name] = f"needs {name}, which was skipped"
+            elif need.status in ENDED_STEP and not need.green:
+                found[step.name] = f"needs {name}, which {_PAST[need.status]}"
+    return found
+
+
+_PAST: Mapping[StepStatus, str] = {
+    StepStatus.FAILED: "failed",
+    StepStatus.ERRORED: "errored",
+    StepStatus.CANCELED: "was canceled",
+    StepStatus.SKIPPED: "was skipped",
+}
 
 
 # --- what a person and `--json` see --------------------------------------------------------------------------------

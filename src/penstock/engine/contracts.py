@@ -101,6 +101,14 @@ class Runner(Protocol):
         """Whether the very process of the handle still lives (not one that reuses its pid)."""
         ...
 
+    def starts(self, handle: Handle) -> int:
+        """How often a kept process was started so far."""
+        ...
+
+    def last_exit(self, handle: Handle) -> int | None:
+        """The exit code of a kept process's last end; None where it has never ended."""
+        ...
+
     async def wait(self, handle: Handle) -> Ending:
         """Wait until the process has ended and say how; returns at once for one that ended long ago.
 

@@ -1,0 +1,225 @@
+"""Penstock's own steps: check the files, lock the packages, make the runtime, assemble the package."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.artifacts import Digest, File, Tree, digest_of
+from penstock.engine.context import RunContext
+from penstock.engine.contracts import Command, ProcessSpec
+from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.packages import Manifest, assemble, lineage, manifest_of
+from penstock.plans import checked_files, package_needs, this_platform
+from penstock.runs import StepStatus
+from penstock.store.contract import Action, Attempt, PackageRecord
+
+LOCK_FILE = "penstock.lock"
+
+
+class OwnSteps:
+    """Executes `check`, `lock`, `runtime` and `package` of one run."""
+
+    def __init__(self, context: RunContext, execution: Execution, cpus: asyncio.Semaphore) -> None:
+        self._context = context
+        self._execution = execution
+        self._world = context.world
+        self._cpus = cpus
+
+    async def check(self) -> None:
+        """Python files that are used must compile; other files that do not parse are warned of."""
+        pipeline, tree = self._context.pipeline, self._context.files.tree
+        python = pipeline.runtime.python if pipeline.runtime else None
+        strict, lenient = checked_files(pipeline, tree)
+        files = Tree({p: tree.entries[p] for p in (*strict, *lenient)})
+        ingredients = {
+            "inputs": files.digest,
+            "strict": digest_of("paths", strict),
+            "python": python,
+            "platform": this_platform(),
+        }
+        await self._action(
+            "check",
+            ingredients,
+            files,
+            lambda: self._world.runtimes.check(python, strict, lenient),
+            lambda _done: {},
+        )
+
+    async def lock(self) -> None:
+        """Exactly which packages, with hashes: the file's own lock, or one resolved and kept."""
+        world, request = self._world, self._context.runtime_request
+        files = world.runtimes.files(request, self._read)
+        tree = Tree({p: File(world.cache.add_bytes(data), len(data)) for p, data in files.items()})
+        ingredients = {"inputs": tree.digest, "request": world.runtimes.key(request, files)}
+
+        def result(done: Done) -> Mapping[str, Any]:
+            content = (done.workspace / LOCK_FILE).read_bytes()
+            environment = world.runtimes.digest(request, content)
+            return {"lock": world.cache.add_bytes(content), "size": len(content), "environment": environment}
+
+        await self._action("lock", ingredients, tree, lambda: world.runtimes.resolve(request, files), result)
+
+    def _read(self, path: str) -> bytes | None:
+        entry = self._context.files.tree.entries.get(path)
+        return self._context.read(entry.digest) if isinstance(entry, File) else None
+
+    async def runtime(self) -> None:
+        """The environment of the lock, made once and shared by every run with the same lock."""
+        runs, run = self._world.store.runs, self._context.run.id
+        lock = self._context.result("lock")["lock"]
+        command = self._world.runtimes.build(self._context.runtime_request, self._world.cache.read(Digest(lock)))
+        if self._context.step("runtime").status is StepStatus.QUEUED:
+            if command is None:
+                with self._world.store.transaction():
+                    runs.move_step(run, "runtime", "skip", reason="made by an earlier run", cached=True)
+                return
+            with self._world.store.transaction():
+                runs.move_step(run, "runtime", "start")
+        done = await self._place("runtime", command or Command("true"), Tree())
+        self._conclude("runtime", done, lambda _done: {})
+
+    async def _action(
+        self,
+        name: str,
+        ingredients: Mapping[str, str | None],
+        files: Tree,
+        command: Callable[[], Command],
+        result: Callable[[Done], Mapping[str, Any]],
+    ) -> None:
+        """A step of ours whose result depends on its ingredients alone."""
+        store, run = self._world.store, self._context.run
+        key = digest_of("action", {"step": name, **ingredients})
+        if self._context.step(name).status is StepStatus.QUEUED:
+            action = None if self._context.options.get("no_cache") else store.actions.find(key)
+            if action is not None and self._is_there(action.result):
+                with store.transaction():
+                    store.actions.used(key)
+                    reason = f"nothing changed since run {action.run}"
+                    values = {"reason": reason, "cached": True, "key": key, "ingredients": dict(ingredients)}
+                    store.runs.move_step(run.id, name, "skip", **values, result=dict(action.result))
+                return
+            with store.transaction():
+                store.runs.move_step(run.id, name, "start", key=key, ingredients=dict(ingredients))
+        async with self._cpus:
+            done = await self._place(name, command(), files)
+        self._conclude(name, done, result)
+
+    def _is_there(self, result: Mapping[str, Any]) -> bool:
+        return "lock" not in result or self._world.cache.has(Digest(result["lock"]))
+
+    async def _place(self, name: str, command: Command, files: Tree) -> Done:
+        async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
+            await asyncio.to_thread(self._world.cache.lay_out, files, workspace, self._context.read)
+            variables = {**self._context.variables(name, attempt.number), **command.variables}
+            Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+            return self._execution.spec(attempt, workspace, command.text, variables)
+
+        return await self._execution.place(name, prepare, None)
+
+    def _conclude(self, name: str, done: Done, result: Callable[[Done], Mapping[str, Any]]) -> None:
+        if self._execution.stopped(done):
+            return
+        store, record = self._world.store, self._context.step(name)
+        if not done.succeeded:
+            event = "error" if done.reason == "lost" else "fail"
+            with store.transaction():
+                self._execution.finish(done, event, reason=f"{_WHAT[name]}: {end_sentence(done, None)}")
+            return
+        values = dict(result(done))
+        with store.transaction():
+            self._execution.finish(done, "pass", result=values)
+            if record.key:
+                now = self._world.clock.now()
+                store.actions.put(
+                    Action(
+                        key=record.key,
+                        project=self._context.run.project,
+                        step=name,
+                        run=self._context.run.id,
+                        ingredients=record.ingredients or {},
+                        result=values,
+                        seconds=now - done.attempt.created,
+                        created=now,
+                    )
+                )
+
+    async def package(self) -> None:
+        """Model, code, lock, serve command and manifest as one tree, with its lineage beside it."""
+        runs, run = self._world.store.runs, self._context.run
+        if self._context.step("package").status is StepStatus.QUEUED:
+            with self._world.store.transaction():
+                runs.move_step(run.id, "package", "start")
+        tree, manifest = await asyncio.to_thread(self._assemble, *self._materials())
+        known = {p.digest for p in runs.packages(run.project)}
+        record = self._lineage(tree, manifest)
+        reason = "the same package as before" if tree.digest in known else None
+        with self._world.store.transaction():
+            runs.put_package(record)
+            runs.set_package(run.id, tree.digest, tree.size)
+            runs.move_step(run.id, "package", "pass", reason=reason, result={"package": tree.digest})
+
+    def _materials(self) -> tuple[Tree, Mapping[str, Any]]:
+        """What the package is made of, read from the store before the slow part."""
+        package = self._context.pipeline.package
+        if package is None:
+            raise AssertionError("a package step without a package")
+        own = tuple(n for n in self._context.plan["package"].needs if n in self._context.pipeline.steps)
+        everything = self._context.files.tree.merge(self._context.outputs(own))
+        locked = self._context.result("lock") if self._context.environment else {}
+        return everything.select(package_needs(package)), locked
+
+    def _assemble(self, files: Tree, locked: Mapping[str, Any]) -> tuple[Tree, Manifest]:
+        cache = self._world.cache
+        for entry in files.entries.values():
+            if isinstance(entry, File) and not cache.has(entry.digest):
+                cache.add_bytes(self._context.read(entry.digest))
+        lock = File(Digest(locked["lock"]), int(locked["size"])) if locked else None
+        environment = Digest(locked["environment"]) if locked else None
+        manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment)
+        data = manifest.encode()
+        tree = assemble(files, File(cache.add_bytes(data), len(data)), lock)
+        cache.add_tree(tree)
+        return tree, manifest
+
+    def _lineage(self, tree: Tree, manifest: Manifest) -> PackageRecord:
+        context, run = self._context, self._context.run
+        runs = self._world.store.runs
+        inputs = {s.name: str(s.ingredients["inputs"]) for s in runs.steps(run.id) if s.ingredients}
+        return PackageRecord(
+            project=run.project,
+            version=run.version,
+            digest=tree.digest,
+            run=run.id,
+            passed=False,
+            size=tree.size,
+            lineage=lineage(
+                commit=run.commit,
+                version=run.version,
+                package=tree,
+                manifest=manifest,
+                inputs=inputs,
+                metrics=runs.metrics(run.id),
+                hardware=hardware(),
+                variables=context.pipeline.variables,
+            ),
+            created=self._world.clock.now(),
+        )
+
+    def steps(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Our steps by name."""
+        return {"check": self.check, "lock": self.lock, "runtime": self.runtime, "package": self.package}
+
+
+_WHAT = {
+    "check": "a file does not compile (its log names file and line)",
+    "lock": "the runtime's packages cannot be locked (its log says why)",
+    "runtime": "the runtime cannot be made (its log says why)",
+}
+
+
+def hardware() -> dict[str, Any]:
+    """What this machine is, as far as results depend on it."""
+    return {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()}

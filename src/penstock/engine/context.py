@@ -1,0 +1,113 @@
+"""One run as its driver sees it: what was asked for, what stands in the store, and what its steps produced."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.artifacts import Digest, Tree
+from penstock.commits import Commit
+from penstock.engine.contracts import CommitFiles, Handle, RuntimeRequest
+from penstock.engine.variables import SEED, passed_on
+from penstock.engine.world import World
+from penstock.pipelines import Pipeline
+from penstock.plans import Plan, StepKind
+from penstock.runs import StepState
+from penstock.store.contract import Run, StepRecord
+
+
+@dataclass(slots=True)
+class RunContext:
+    """The state of one driven run. `live` are the processes that run now, by step; `stopping` is why they must end."""
+
+    world: World
+    run: Run
+    pipeline: Pipeline
+    plan: Plan
+    commit: Commit
+    files: CommitFiles
+    live: dict[str, Handle] = field(default_factory=dict)
+    slots: set[int] = field(default_factory=set)
+    stopping: str | None = None
+    reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def folder(self) -> Path:
+        return self.world.home.run(self.run.id)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.run.options
+
+    @property
+    def person(self) -> Mapping[str, str]:
+        """The environment of whoever asked for the run, over the coordinator's own."""
+        return {**self.world.environment, **self.options.get("environment", {})}
+
+    def read(self, digest: Digest) -> bytes:
+        """Content of a file of the commit; one reader at a time."""
+        with self.reading:
+            return self.files.read(digest)
+
+    def step(self, name: str) -> StepRecord:
+        return self.world.store.runs.step(self.run.id, name)
+
+    def states(self) -> list[StepState]:
+        """Every step with its needs and status, for the pure rules of `runs.py`."""
+        records = self.world.store.runs.steps(self.run.id)
+        return [StepState(r.name, r.needs, r.status, r.cached) for r in records]
+
+    def result(self, name: str) -> Mapping[str, Any]:
+        """What a finished step left: digests of its outputs and collected files; empty where there is none."""
+        return self.step(name).result or {}
+
+    def outputs(self, names: tuple[str, ...]) -> Tree:
+        """The merged outputs of the named steps."""
+        merged = Tree()
+        for name in names:
+            digest = self.result(name).get("outputs")
+            if digest is not None:
+                merged = merged.merge(self.world.cache.tree(digest))
+        return merged
+
+    @property
+    def environment(self) -> Digest | None:
+        """The digest of the run's runtime, once its lock is known."""
+        if StepKind.LOCK not in {s.kind for s in self.plan.steps}:
+            return None
+        found = self.result("lock").get("environment")
+        return None if found is None else Digest(found)
+
+    @property
+    def runtime_request(self) -> RuntimeRequest:
+        runtime = self.pipeline.runtime
+        if runtime is None:
+            raise AssertionError("a pipeline without a runtime has no lock step")
+        for kind, file in (("lock", runtime.lock), ("requirements", runtime.requirements)):
+            if file is not None:
+                return RuntimeRequest(kind, file, runtime.python)  # type: ignore[arg-type]
+        return RuntimeRequest("pyproject", runtime.pyproject or ".", runtime.python)
+
+    def claim_slot(self) -> int:
+        """The smallest free slot of the run: the name of the log and record that processes share one after another."""
+        slot = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
+        self.slots.add(slot)
+        return slot
+
+    def variables(self, step: str, attempt: int, more: tuple[str, ...] = ()) -> dict[str, str]:
+        """What is set for every process of the run (DESIGN: the step contract), before its own variables."""
+        home = self.world.home.person(self.run.project)
+        return {
+            **passed_on(self.person, more),
+            "HOME": str(home),
+            "CI": "true",
+            "PENSTOCK_RUN": str(self.run.id),
+            "PENSTOCK_STEP": step,
+            "PENSTOCK_ATTEMPT": str(attempt),
+            "PENSTOCK_VERSION": self.run.version,
+            "PENSTOCK_COMMIT": self.commit.sha,
+            "PENSTOCK_BRANCH": self.commit.branch or "",
+            "PENSTOCK_TRIGGER": self.run.trigger,
+            "PENSTOCK_SEED": SEED,
+        }

@@ -1,0 +1,359 @@
+"""The deciding loop of a home: requests become runs and releases, and whatever lives is watched.
+
+There is one coordinator per home (the holder of its lock). It can be killed at any point: all it knows is in the
+store, and processes go on without it. The next one takes up every open run and every unfinished release.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from penstock.commits import Commit
+from penstock.engine.context import RunContext
+from penstock.engine.delivery import Delivery, Wanted
+from penstock.engine.driving import Driver, release_spec
+from penstock.engine.followers import is_alive
+from penstock.engine.sweeping import sweep
+from penstock.engine.world import World
+from penstock.errors import NotFoundError, PenstockError, StateError
+from penstock.pipelines import Pipeline
+from penstock.plans import plan
+from penstock.releases import ReleaseStatus
+from penstock.runs import ENDED_RUN, GateView, RunStatus
+from penstock.store.contract import Project, Request, Run, Target
+
+TICK = 0.5
+"""Seconds between two looks at what no poke tells: followers that died."""
+
+EXIT_CODES: Mapping[RunStatus, int] = {
+    RunStatus.PASSED: 0,
+    RunStatus.FAILED: 1,
+    RunStatus.ERRORED: 3,
+    RunStatus.CANCELED: 3,
+    RunStatus.SUPERSEDED: 3,
+    RunStatus.WAITING: 4,
+    RunStatus.QUEUED: 130,
+}
+
+log = logging.getLogger("penstock")
+
+
+class Coordinator:
+    """Coordinates one home while it holds the lock."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._store = world.store
+        self._delivery = Delivery(world)
+        self._cpus = asyncio.Semaphore(world.cpus)
+        self._drivers: dict[int, Driver] = {}
+        self._driving: dict[int, asyncio.Task[None]] = {}
+        self._handling: dict[int, asyncio.Task[None]] = {}
+        self._moved = asyncio.Event()
+        self._owned: dict[int, bool] = {}
+
+    async def coordinate(self, done: Callable[[], bool]) -> None:
+        """Work on all open requests of the home until `done`; then leave everything as it lives."""
+        loop = asyncio.get_running_loop()
+        fifo = os.open(self._world.home.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        loop.add_reader(fifo, self._poked, fifo)
+        recovering = asyncio.create_task(self._delivery.recover())
+        try:
+            while not done():
+                self._look()
+                await self._event()
+                _raise_if_failed([recovering])
+        finally:
+            loop.remove_reader(fifo)
+            os.close(fifo)
+            await self._leave(recovering)
+
+    def _poked(self, fifo: int) -> None:
+        os.read(fifo, 65536)
+        self._moved.set()
+
+    async def _event(self) -> None:
+        self._moved.clear()
+        try:
+            async with asyncio.timeout(TICK):
+                await self._moved.wait()
+        except TimeoutError:
+            return
+
+    async def _leave(self, *others: asyncio.Task[None]) -> None:
+        tasks = [*others, *self._handling.values(), *self._driving.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _look(self) -> None:
+        """One look at the store: take up new requests and runs, and notice followers that died."""
+        for request in self._store.requests.open():
+            if request.id not in self._handling:
+                self._handling[request.id] = asyncio.create_task(self._handle(request))
+        for run in self._store.runs.open():
+            owned = is_alive(run.owner)
+            if run.id not in self._driving and (owned or run.status is RunStatus.RUNNING):
+                self._drive(run)
+            if self._owned.get(run.id) != owned:
+                self._owned[run.id] = owned
+                if run.id in self._drivers:
+                    self._drivers[run.id].nudge()
+
+    # --- runs
+
+    def _drive(self, run: Run) -> None:
+        """Start (or go on) driving a run in a task of its own."""
+        commit = Commit(**{**run.commit, "branches": tuple(run.commit["branches"])})
+        pipeline = Pipeline.model_validate(run.pipeline)
+        self._owned[run.id] = is_alive(run.owner)
+
+        async def drive() -> None:
+            try:
+                files = self._world.source.files(self._world.home.path / run.mirror, commit.sha)
+                context = RunContext(self._world, run, pipeline, plan(pipeline), commit, files)
+                driver = Driver(context, self._delivery, self._cpus, lambda: self._owned.get(run.id, False))
+                self._drivers[run.id] = driver
+                await driver.drive()
+            except asyncio.CancelledError:
+                raise
+            except PenstockError as error:
+                self._give_up(run.id, str(error))
+            except Exception as error:  # the loop's edge: one run's defect must not stop the others
+                log.exception("run %s met a defect of Penstock", run.id)
+                self._give_up(run.id, f"a defect of Penstock ({type(error).__name__}: {error}): please report it")
+            finally:
+                self._drivers.pop(run.id, None)
+                self._driving.pop(run.id, None)
+                self._moved.set()
+
+        self._driving[run.id] = asyncio.create_task(drive())
+
+    def _give_up(self, run: int, reason: str) -> None:
+        """A run that cannot be driven is errored, whatever its steps' state."""
+        runs = self._store.runs
+        status = runs.get(run).status
+        if status in ENDED_RUN:
+            return
+        with self._store.transaction():
+            if status is RunStatus.QUEUED:
+                runs.move(run, "start")
+            runs.move(run, "error", reason=reason)
+
+    async def _until_ended(self, run: int) -> RunStatus:
+        """Wait until a run has ended, or was interrupted."""
+        while True:
+            status = self._store.runs.get(run).status
+            task = self._driving.get(run)
+            if status in ENDED_RUN:
+                return status
+            if task is None:
+                if status is RunStatus.QUEUED and not self._owned.get(run, True):
+                    return status
+                await self._tick()
+            else:
+                await asyncio.wait({task}, timeout=TICK)
+
+    async def _tick(self) -> None:
+        await asyncio.sleep(0.02)
+
+    # --- requests
+
+    async def _handle(self, request: Request) -> None:
+        """Carry out one request; what cannot be carried out is refused with its sentence."""
+        verbs: Mapping[str, Callable[[Request], Awaitable[None]]] = {
+            "run": self._run,
+            "resume": self._resume,
+            "cancel": self._stop_run,
+            "interrupt": self._stop_run,
+            "deploy": self._deploy,
+            "rollback": self._rollback,
+            "stop": self._stop,
+            "gc": self._gc,
+        }
+        try:
+            await verbs[request.kind](request)
+        except PenstockError as error:
+            self._store.requests.refuse(request.id, error.exit_code, str(error))
+        except Exception as error:  # the loop's edge: one request's defect must not stop the others
+            log.exception("request %s met a defect of Penstock", request.id)
+            sentence = f"a defect of Penstock ({type(error).__name__}: {error}): please report it"
+            self._store.requests.refuse(request.id, 3, sentence)
+        finally:
+            self._moved.set()
+
+    async def _run(self, request: Request) -> None:
+        run = self._store.runs.of_request(request.id)
+        number = run.id if run else self._add_run(request)
+        if number not in self._driving and self._store.runs.get(number).status not in ENDED_RUN:
+            self._drive(self._store.runs.get(number))
+        status = await self._until_ended(number)
+        if status in ENDED_RUN:
+            self._store.requests.end(request.id, EXIT_CODES[status], {"run": number})
+
+    def _add_run(self, request: Request) -> int:
+        """The run of a request, in one transaction: a request never makes two."""
+        wanted = request.payload
+        pipeline = Pipeline.model_validate(wanted["pipeline"])
+        planned = plan(pipeline)
+        options = wanted["options"]
+        runs = self._store.runs
+        with self._store.transaction():
+            runs.project(Project(**wanted["project"]))
+            project = str(wanted["project"]["id"])
+            version = runs.freeze_version(project, wanted["commit"]["sha"], wanted["version"])
+            number = runs.add(
+                {
+                    "request": request.id,
+                    "project": project,
+                    "owner": request.follower,
+                    "version": version,
+                    "commit": wanted["commit"],
+                    "change": wanted["change"],
+                    "trigger": wanted["trigger"],
+                    "mirror": wanted["mirror"],
+                    "pipeline": wanted["pipeline"],
+                    "options": options,
+                    "notes": wanted["notes"],
+                },
+                planned.steps,
+                [GateView(g.name, g.rule) for g in pipeline.gates.values()],
+            )
+            self._narrow(number, pipeline, options)
+        return number
+
+    def _narrow(self, run: int, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
+        """Leave out what was not asked for: other steps, environments after the wanted one, or all of them."""
+        only = options.get("step")
+        planned = plan(pipeline)
+        if only is not None:
+            wanted = planned.only(only) | {"serve"}
+            for name in planned.names:
+                if name not in wanted:
+                    self._store.runs.move_step(run, name, "skip", reason="not asked for")
+        for position, name in enumerate(environment_order(pipeline, options.get("to"))):
+            if only is None and not options.get("no_deploy"):
+                self._store.runs.set_target(Target(run, name, position, "queued", None, None))
+
+    async def _resume(self, request: Request) -> None:
+        wanted = request.payload.get("run")
+        runs = [r for r in self._store.runs.open() if wanted in {None, r.id}]
+        if not runs:
+            what = "no open run" if wanted is None else f"run {wanted} has {self._store.runs.get(wanted).status}"
+            raise StateError(f"nothing to resume: {what}")
+        for run in runs:
+            self._store.runs.own(run.id, request.follower)
+            self._owned[run.id] = True
+            if run.id in self._drivers:
+                self._drivers[run.id].nudge()
+            elif run.id not in self._driving:
+                self._drive(self._store.runs.get(run.id))
+        statuses = [await self._until_ended(run.id) for run in runs]
+        codes = {EXIT_CODES[status] for status in statuses}
+        for run in runs:
+            self._store.requests.end(run.request, EXIT_CODES[self._store.runs.get(run.id).status], {"run": run.id})
+        worst = next(code for code in (130, 1, 3, 4, 0) if code in codes)
+        self._store.requests.end(request.id, worst, {"runs": [run.id for run in runs]})
+
+    async def _stop_run(self, request: Request) -> None:
+        """End a run's processes: `cancel` for good, `interrupt` until `resume`."""
+        number = self._wanted_run(request.payload)
+        run = self._store.runs.get(number)
+        if run.status in ENDED_RUN:
+            raise StateError(f"run {number} has already {_HAS[run.status]}")
+        if number not in self._driving:
+            self._drive(run)
+        while number not in self._drivers and number in self._driving:
+            await self._tick()
+        why = "canceled" if request.kind == "cancel" else "interrupted"
+        if number in self._drivers:
+            await self._drivers[number].stop(why)
+        task = self._driving.get(number)
+        if task is not None:
+            await asyncio.wait({task})
+        after = self._store.runs.get(number)
+        if after.status in ENDED_RUN:
+            self._store.requests.end(after.request, EXIT_CODES[after.status], {"run": number})
+        self._store.requests.end(request.id, 0, {"run": number, "status": after.status})
+
+    def _wanted_run(self, payload: Mapping[str, Any]) -> int:
+        if "run" in payload:
+            return int(payload["run"])
+        run = self._store.runs.of_request(int(payload["request"]))
+        if run is None:
+            raise NotFoundError("the run was not begun yet")
+        return run.id
+
+    # --- environments
+
+    async def _deploy(self, request: Request) -> None:
+        """Release a package that passed before, by hand; a person's deploy is a new generation."""
+        wanted = request.payload
+        run = self._store.runs.get(int(wanted["run"]))
+        pipeline = Pipeline.model_validate(run.pipeline)
+        environment = pipeline.environments[wanted["environment"]]
+        person = {**self._world.environment, **wanted["person"]}
+        release = await self._delivery.release(
+            Wanted(
+                project=run.project,
+                environment=environment.name,
+                generation=request.id,
+                request=request.id,
+                run=run.id,
+                version=run.version,
+                package=str(wanted["package"]),
+                spec=release_spec(run, pipeline, environment, person),
+                actor=request.actor,
+            ),
+            lambda: None if is_alive(request.follower) else "interrupted",
+        )
+        if release.status is not ReleaseStatus.SERVING:
+            self._store.requests.refuse(request.id, 1, f"{environment.name} keeps what it had: {release.reason}")
+            return
+        self._store.requests.end(request.id, 0, {"release": release.id})
+
+    async def _rollback(self, request: Request) -> None:
+        wanted = request.payload
+        release = await self._delivery.rollback(wanted["project"], wanted["environment"], request.id, request.actor)
+        self._store.requests.end(request.id, 0, {"release": release.id})
+
+    async def _stop(self, request: Request) -> None:
+        stopped = await self._delivery.stop(request.payload.get("project"), request.payload.get("environment"))
+        self._store.requests.end(request.id, 0, {"stopped": stopped})
+
+    async def _gc(self, request: Request) -> None:
+        swept = await sweep(self._world, request.payload)
+        self._store.requests.end(request.id, 0, asdict(swept))
+
+
+_HAS = {
+    RunStatus.PASSED: "passed",
+    RunStatus.FAILED: "failed",
+    RunStatus.ERRORED: "errored",
+    RunStatus.CANCELED: "been canceled",
+    RunStatus.SUPERSEDED: "been superseded",
+}
+
+
+def environment_order(pipeline: Pipeline, last: str | None = None) -> list[str]:
+    """Environments so that each comes after those it needs; with `last`, only that one and what it needs."""
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in ordered:
+            for need in pipeline.environments[name].needs:
+                visit(need)
+            ordered.append(name)
+
+    for name in pipeline.environments if last is None else (last,):
+        visit(name)
+    return ordered
+
+
+def _raise_if_failed(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            log.error("recovery met a defect", exc_info=task.exception())

@@ -1,0 +1,383 @@
+"""Releases in time: start, healthy, join the router, switch, settle, drain, keep warm.
+
+The store is written before the router: where traffic goes is derived from the releases' statuses alone, so a
+coordinator that dies at any point is followed by one that derives the same routes and goes on.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.artifacts import Digest
+from penstock.engine.contracts import Backend, Handle, ProcessSpec, Route
+from penstock.engine.serving import (
+    HEALTH_INTERVAL,
+    answers,
+    free_port,
+    lay_out_package,
+    read_package,
+    serve_variables,
+)
+from penstock.engine.world import World
+from penstock.errors import EngineError, PenstockError, StateError
+from penstock.packages import Manifest
+from penstock.releases import LIVE, ReleaseStatus
+from penstock.rollouts import Placed, cold, weights
+from penstock.store.contract import Release, Replica
+
+CRASHES = 3
+"""A server that ended this often before it was healthy will not become so."""
+
+Stopping = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be released: a package of a version, where, and for which request.
+
+    `spec` holds port, number of replicas, variables and what of the person's environment is passed on.
+    """
+
+    project: str
+    environment: str
+    generation: int
+    request: int
+    run: int
+    version: str
+    package: str
+    spec: Mapping[str, Any]
+    actor: str
+
+
+class UnhealthyError(PenstockError):
+    """A release whose replicas did not become healthy; it is rejected with this sentence."""
+
+
+class StoppedRollout(Exception):  # noqa: N818 (no fault: the rollout is left for `resume`)
+    """The rollout was interrupted before the switch."""
+
+
+class Delivery:
+    """All releases of a home. One rollout at a time per environment."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._releases = world.store.releases
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+
+    def _turn(self, project: str, environment: str) -> asyncio.Lock:
+        return self._turns.setdefault((project, environment), asyncio.Lock())
+
+    # --- verbs
+
+    async def release(self, wanted: Wanted, stopping: Stopping) -> Release:
+        """Bring a package to an environment; returns the release as it ended: serving, or rejected with a reason.
+
+        One that serves already is returned as it is. A release that an earlier coordinator began is gone on with.
+        """
+        async with self._turn(wanted.project, wanted.environment):
+            serving = self._releases.serving(wanted.project, wanted.environment)
+            if serving is not None and self._is_same(serving, wanted):
+                return serving
+            return await self._roll(self._begun(wanted), stopping)
+
+    def _is_same(self, release: Release, wanted: Wanted) -> bool:
+        same = (release.version, release.package, release.spec) == (wanted.version, wanted.package, dict(wanted.spec))
+        return same and all(self._lives(r) for r in self._releases.replicas(release.id))
+
+    def _begun(self, wanted: Wanted) -> Release:
+        """The release of this request that is starting already, else a new one."""
+        for release in self._releases.of(wanted.project, wanted.environment):
+            if release.request == wanted.request and release.status is ReleaseStatus.STARTING:
+                return release
+        with self._world.store.transaction(durable=True):
+            return self._releases.add(asdict(wanted))
+
+    async def rollback(self, project: str, environment: str, request: int, actor: str) -> Release:
+        """Give the traffic back to the release that served before; without a rebuild, and without a start if warm."""
+        async with self._turn(project, environment):
+            serving = self._releases.serving(project, environment)
+            served = [
+                r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
+            ]
+            if serving is None or not served:
+                raise StateError(
+                    f"{environment} has no earlier release to go back to: penstock status shows what it has"
+                )
+            target = max(served, key=lambda r: (r.since or 0.0, r.id))
+            reason = f"rolled back to {target.version} by {actor}"
+            await self._bring_up(target, lambda: None)
+            await self._switch(target, request, fate="roll_back", reason=reason)
+            return self._releases.get(target.id)
+
+    async def stop(self, project: str | None, environment: str | None) -> list[str]:
+        """End what a home, a project or an environment serves; returns what was stopped, in words."""
+        ended = []
+        for release in self._releases.of(project, environment):
+            replicas = self._releases.replicas(release.id)
+            if release.status is ReleaseStatus.SERVING:
+                self._move(release.id, "stop", reason="stopped")
+                ended.append(f"{release.environment} {release.version}")
+            elif release.status is ReleaseStatus.STARTING:
+                self._move(release.id, "reject", reason="stopped")
+            elif release.status is ReleaseStatus.DRAINING:
+                self._move(release.id, release.fate or "retire", reason=release.reason)
+            elif not replicas:
+                continue
+        await self.apply()
+        for release in self._releases.of(project, environment):
+            await self._end_replicas(release.id)
+        return ended
+
+    async def recover(self) -> None:
+        """After a start: what should serve serves again, drains are finished, the router has its state."""
+        for release in self._releases.of():
+            if release.status is ReleaseStatus.SERVING:
+                async with self._turn(release.project, release.environment):
+                    await asyncio.to_thread(self._lay_out, release)
+                    self._start(release, self._manifest(release))
+        if self._routes():
+            await self.apply()
+        for release in self._releases.of():
+            if release.status is ReleaseStatus.DRAINING:
+                await self._drain(release.id)
+
+    # --- one rollout
+
+    async def _roll(self, release: Release, stopping: Stopping) -> Release:
+        try:
+            await self._bring_up(release, stopping)
+        except (UnhealthyError, EngineError) as error:
+            await self._end_replicas(release.id)
+            await self._reject(release.id, str(error))
+            return self._releases.get(release.id)
+        except StoppedRollout:
+            await self._end_replicas(release.id)
+            if stopping() == "canceled":
+                await self._reject(release.id, "canceled")
+            return self._releases.get(release.id)
+        if not await self._switch(release, release.generation, fate="retire", reason=None):
+            await self._end_replicas(release.id)
+            await self._reject(release.id, "a newer release was there first")
+        return self._releases.get(release.id)
+
+    async def _reject(self, release: int, reason: str) -> None:
+        self._move(release, "reject", reason=reason)
+        if self._routes():
+            await self.apply()
+
+    async def _bring_up(self, release: Release, stopping: Stopping) -> None:
+        """Replicas started, each answering its health path, all found healthy by the router too."""
+        self._refuse_taken_port(release)
+        count = int(release.spec["replicas"])
+        self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
+        await asyncio.to_thread(self._lay_out, release)
+        manifest = self._manifest(release)
+        self._start(release, manifest)
+        await self._become_healthy(release, manifest, stopping)
+        self._releases.note(release.id, phase="joining the router")
+        await self.apply(joining=release.id)
+        limit = self._world.clock.monotonic() + self._world.drain
+        while await self._world.router.healthy(str(release.id)) < count:
+            if self._world.clock.monotonic() > limit:
+                raise UnhealthyError("the router did not find its replicas healthy")
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    def _refuse_taken_port(self, release: Release) -> None:
+        for other in self._releases.of():
+            taken = other.status in LIVE and other.spec["port"] == release.spec["port"]
+            if taken and (other.project, other.environment) != (release.project, release.environment):
+                owner = next(p.name for p in self._world.store.runs.projects() if p.id == other.project)
+                raise UnhealthyError(
+                    f"port {release.spec['port']} belongs to {other.environment} of {owner}: give one of them another port"
+                )
+
+    async def _switch(self, release: Release, generation: int, fate: str, reason: str | None) -> bool:
+        """All traffic to the release, then the old one drains; False where a newer generation was there first."""
+        with self._world.store.transaction(durable=True):
+            if not self._releases.advance(release.project, release.environment, generation):
+                return False
+            old = self._releases.serving(release.project, release.environment)
+            if old is not None:
+                self._releases.move(old.id, "replace", fate=fate, reason=reason)
+            event = "promote" if release.status is ReleaseStatus.STARTING else "restore"
+            replaced = old.id if old else None
+            self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
+        self._releases.note(release.id, phase="switching")
+        await self.apply()
+        if old is not None:
+            self._releases.note(release.id, phase=f"draining {old.version}")
+            await self._drain(old.id)
+        self._releases.note(release.id, phase=None)
+        return True
+
+    async def _drain(self, release: int) -> None:
+        """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
+        router, clock = self._world.router, self._world.clock
+        await asyncio.sleep(self._world.settle)
+        limit = clock.monotonic() + self._world.drain
+        while await router.in_flight(str(release)) and clock.monotonic() < limit:
+            await asyncio.sleep(HEALTH_INTERVAL)
+        old = self._releases.get(release)
+        self._move(release, old.fate or "retire", reason=old.reason)
+        await self.apply()
+        await asyncio.sleep(self._world.settle)
+        for number in cold(self._placed(old.project, old.environment)):
+            await self._end_replicas(number)
+
+    def _move(self, release: int, event: str, **values: Any) -> None:
+        with self._world.store.transaction(durable=True):
+            self._releases.move(release, event, **values)
+
+    # --- routes
+
+    def _placed(self, project: str, environment: str) -> list[Placed]:
+        found = self._releases.of(project, environment)
+        return [Placed(r.id, r.status, r.since) for r in found if self._releases.replicas(r.id)]
+
+    def _routes(self, joining: int | None = None) -> list[Route]:
+        """The whole wanted state of the router, from the releases' statuses.
+
+        `joining` is a release that is brought up just now; another that is starting is not in the route yet.
+        """
+        routes = []
+        everything = self._releases.of()
+        for project, environment in sorted({(r.project, r.environment) for r in everything}):
+            own = {r.id: r for r in everything if (r.project, r.environment) == (project, environment)}
+            parts = weights(self._placed(project, environment))
+            parts = {n: w for n, w in parts.items() if w or n == joining or own[n].status is ReleaseStatus.DRAINING}
+            if joining in own:
+                parts.setdefault(joining, 0)
+            if parts:
+                first = max(parts, key=lambda n: (parts[n], n))
+                backends = tuple(self._backend(own[n], weight) for n, weight in sorted(parts.items()))
+                routes.append(Route(f"{project}-{environment}", int(own[first].spec["port"]), backends))
+        return routes
+
+    def _backend(self, release: Release, weight: int) -> Backend:
+        ports = tuple(r.port for r in self._releases.replicas(release.id))
+        return Backend(str(release.id), release.version, ports, self._manifest(release).health, weight)
+
+    async def apply(self, joining: int | None = None) -> None:
+        """Put the wanted routes in force; a home that serves nothing has no router."""
+        routes = self._routes(joining)
+        if routes:
+            await self._world.router.apply(routes)
+        else:
+            await self._world.router.stop()
+
+    # --- replicas
+
+    def _manifest(self, release: Release) -> Manifest:
+        return read_package(self._world, Digest(release.package))
+
+    def _folder(self, release: Release) -> Path:
+        return self._world.home.release(release.id) / "package"
+
+    def _lay_out(self, release: Release) -> None:
+        self._world.home.release(release.id).mkdir(parents=True, exist_ok=True)
+        lay_out_package(self._world, Digest(release.package), self._folder(release))
+
+    def _lives(self, replica: Replica) -> bool:
+        return replica.handle is not None and self._world.runner.alive(Handle(**replica.handle))
+
+    def _start(self, release: Release, manifest: Manifest) -> None:
+        """Have as many live replicas as wanted: those that live stay, the others are started on their own port."""
+        store = self._world.store
+        for number in range(int(release.spec["replicas"])):
+            replica = next((r for r in self._releases.replicas(release.id) if r.number == number), None)
+            if replica is not None and self._found(release, replica):
+                continue
+            with store.transaction():
+                port = replica.port if replica else free_port({r.port for r in self._releases.all_replicas()})
+                if replica is not None:
+                    self._releases.note_replica(replica.id, status="ended")
+                replica = self._releases.add_replica(release.id, number, port)
+            handle = self._world.runner.start(self._spec(release, replica, manifest))
+            with store.transaction():
+                self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
+
+    def _found(self, release: Release, replica: Replica) -> bool:
+        """Whether the replica lives, found again where its start was not recorded."""
+        if replica.handle is None:
+            handle = self._world.runner.find(replica.id, self._replica_folder(release, replica) / "record")
+            if handle is None:
+                return False
+            self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
+            return self._world.runner.alive(handle)
+        return self._lives(replica)
+
+    def _replica_folder(self, release: Release, replica: Replica) -> Path:
+        return self._world.home.release(release.id) / replica.id
+
+    def _spec(self, release: Release, replica: Replica, manifest: Manifest) -> ProcessSpec:
+        package, folder = self._folder(release), self._replica_folder(release, replica)
+        home = self._world.home.person(release.project)
+        home.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        variables = {
+            **release.spec["person"],
+            "HOME": str(home),
+            "PENSTOCK_ENVIRONMENT": release.environment,
+            "PENSTOCK_VERSION": release.version,
+            "PENSTOCK_RELEASE": str(release.id),
+            "PENSTOCK_PACKAGE": str(package),
+            **release.spec["variables"],
+        }
+        return ProcessSpec(
+            id=replica.id,
+            command=manifest.serve or "",
+            workspace=package,
+            variables=serve_variables(self._world, manifest, package, replica.port, variables),
+            log=folder / "log",
+            record=folder / "record",
+            kept=True,
+            folder=folder,
+        )
+
+    async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
+        clock = self._world.clock
+        limit = clock.monotonic() + manifest.start_timeout
+        waiting = list(self._releases.replicas(release.id))
+        while waiting:
+            if stopping() is not None:
+                raise StoppedRollout
+            waiting = [r for r in waiting if await answers(r.port, manifest.health) != 200]
+            for replica in waiting:
+                self._refuse_crashed(release, replica)
+            if waiting and clock.monotonic() > limit:
+                raise UnhealthyError(
+                    f"replica {waiting[0].number + 1} of {release.spec['replicas']} did not answer {manifest.health} "
+                    f"with 200 within {manifest.start_timeout:g} s{self._tail(release, waiting[0])}"
+                )
+            if waiting:
+                await asyncio.sleep(HEALTH_INTERVAL)
+
+    def _refuse_crashed(self, release: Release, replica: Replica) -> None:
+        if replica.handle is None:
+            return
+        handle = Handle(**replica.handle)
+        starts, code = self._world.runner.starts(handle), self._world.runner.last_exit(handle)
+        if starts > CRASHES:
+            raise UnhealthyError(
+                f"its server ended {starts - 1} times before it was healthy, last with exit code {code}"
+                f"{self._tail(release, replica)}"
+            )
+
+    def _tail(self, release: Release, replica: Replica) -> str:
+        """The last line of a replica's log, as the end of a sentence."""
+        try:
+            lines = (self._replica_folder(release, replica) / "log").read_bytes()[-4096:].decode(errors="replace")
+        except OSError:
+            return ""
+        last = next((line.strip() for line in reversed(lines.splitlines()) if line.strip()), "")
+        return f"; its log ends: {last[:200]}" if last else ""
+
+    async def _end_replicas(self, release: int) -> None:
+        for replica in self._releases.replicas(release):
+            if replica.handle is not None:
+                await self._world.runner.end(Handle(**replica.handle), self._world.grace)
+            with self._world.store.transaction():
+                self._releases.note_replica(replica.id, status="ended")

@@ -1,0 +1,297 @@
+"""Driving one run: what is ready starts, what cannot run is skipped, gates judge, environments are released to."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from penstock.engine.building import OwnSteps
+from penstock.engine.context import RunContext
+from penstock.engine.delivery import Delivery, Wanted
+from penstock.engine.execution import Execution
+from penstock.engine.judging import Judge
+from penstock.engine.serving import PrivateReplica
+from penstock.engine.steps import UserSteps
+from penstock.engine.variables import passed_on
+from penstock.errors import PenstockError
+from penstock.pipelines import Environment, Pipeline, interpolate
+from penstock.plans import missing_inputs
+from penstock.releases import ReleaseStatus, why_not
+from penstock.runs import RunStatus, StepStatus, outcome, ready, unreachable
+from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
+
+MayStart = Callable[[], bool]
+
+
+class Driver:
+    """Brings one run to its end, or watches what of it lives while nobody waits for it."""
+
+    def __init__(self, context: RunContext, delivery: Delivery, cpus: asyncio.Semaphore, may_start: MayStart) -> None:
+        execution = Execution(context)
+        self._context = context
+        self._world = context.world
+        self._runs = context.world.store.runs
+        self._delivery = delivery
+        self._may_start = may_start
+        self._replica = PrivateReplica(context, execution)
+        self._user = UserSteps(context, execution, self._replica, cpus)
+        self._own = OwnSteps(context, execution, cpus).steps()
+        self._judge = Judge(context)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Something outside changed (a follower died, a run was adopted): look again."""
+        self._nudged.set()
+
+    async def stop(self, why: str) -> None:
+        """End the live processes of the run; `why` is canceled or interrupted. Returns when nothing of it is left."""
+        self._context.stopping = why
+        ends = [self._world.runner.end(h, self._world.grace) for h in list(self._context.live.values())]
+        await asyncio.gather(*ends)
+        self.nudge()
+
+    async def drive(self) -> None:
+        """Go on with the run until it has ended, or (for `stop`) until nothing of it lives."""
+        run = self._context.run.id
+        if self._runs.get(run).status is RunStatus.QUEUED:
+            with self._world.store.transaction():
+                self._runs.move(run, "start")
+        self._context.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if await self._steps():
+                await self._replica.close()
+                await self._deliver()
+            await self._finish()
+        finally:
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        """Leave what still lives to the next coordinator; after a normal end nothing lives."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._replica.abandon()
+
+    # --- steps
+
+    async def _steps(self) -> bool:
+        """Run the steps; True where all have ended, False where the run was stopped before."""
+        if not self._refuse_missing_inputs():
+            return True
+        self._go_on()
+        while True:
+            self._skip_unreachable()
+            self._judge.judge()
+            if self._context.stopping is None and self._may_start():
+                self._start_ready()
+            live = [t for t in self._tasks.values() if not t.done()]
+            if not live and self._context.stopping is not None:
+                return False
+            if not live and self._all_ended() and self._may_start():
+                return True
+            await self._next_event(live)
+
+    def _go_on(self) -> None:
+        """Take up the steps that an earlier coordinator began."""
+        for state in self._context.states():
+            if state.status is StepStatus.RUNNING and state.name != "serve":
+                self._launch(state.name)
+
+    def _start_ready(self) -> None:
+        for name in ready(self._context.states()):
+            if name != "serve" and name not in self._tasks:
+                self._launch(name)
+
+    def _launch(self, name: str) -> None:
+        self._tasks[name] = asyncio.create_task(self._guarded(name), name=name)
+
+    async def _guarded(self, name: str) -> None:
+        """A step whose own machinery fails is errored with the sentence; the run goes on."""
+        try:
+            await (self._own[name]() if name in self._own else self._user.execute(name))
+        except (PenstockError, OSError) as error:
+            self._error(name, str(error))
+
+    def _error(self, name: str, reason: str) -> None:
+        open_attempts = [a for a in self._runs.attempts(self._context.run.id, name) if a.status != "ended"]
+        with self._world.store.transaction():
+            for attempt in open_attempts:
+                self._runs.end_attempt(attempt.id, "infrastructure", None, None)
+            self._runs.move_step(self._context.run.id, name, "error", reason=reason)
+
+    async def _next_event(self, live: list[asyncio.Task[None]]) -> None:
+        """Wait until a step task ended or somebody nudged; a crashed task's error is raised here."""
+        self._nudged.clear()
+        nudge = asyncio.create_task(self._nudged.wait())
+        try:
+            finished, _ = await asyncio.wait({*live, nudge}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nudge.cancel()
+        for task in finished - {nudge}:
+            task.result()
+            self._forget_queued(task.get_name())
+
+    def _forget_queued(self, name: str) -> None:
+        """A step whose task ended without moving it (its run was stopped meanwhile) may be started again."""
+        if self._context.step(name).status is StepStatus.QUEUED:
+            self._tasks.pop(name, None)
+
+    def _skip_unreachable(self) -> None:
+        for name, reason in unreachable(self._context.states()).items():
+            with self._world.store.transaction():
+                self._runs.move_step(self._context.run.id, name, "skip", reason=reason)
+
+    def _all_ended(self) -> bool:
+        waiting = {s.name for s in self._context.states() if s.status in {StepStatus.QUEUED, StepStatus.RUNNING}}
+        return not waiting - {"serve"}
+
+    def _refuse_missing_inputs(self) -> bool:
+        """An input that names nothing can only be a mistake: the first step says so and nothing runs."""
+        problems = missing_inputs(self._context.pipeline, self._context.files.tree)
+        first = self._context.states()[0]
+        if not problems or first.status is not StepStatus.QUEUED:
+            return True
+        with self._world.store.transaction():
+            self._runs.move_step(self._context.run.id, first.name, "start")
+            self._runs.move_step(self._context.run.id, first.name, "fail", reason="; ".join(problems))
+        self._skip_unreachable()
+        self._judge.judge()
+        return False
+
+    # --- environments
+
+    async def _deliver(self) -> None:
+        """Release to each environment in order; a red run releases to none."""
+        run = self._context.run
+        self._pass_package()
+        for target in self._runs.targets(run.id):
+            if self._context.stopping is not None or target.status in {"released", "skipped", "refused", "errored"}:
+                continue
+            environment = self._context.pipeline.environments[target.environment]
+            reason = self._why_not(environment)
+            if reason is not None:
+                self._set(target, "skipped", reason)
+            else:
+                await self._release(target, environment)
+
+    def _why_not(self, environment: Environment) -> str | None:
+        """Why this run does not release to an environment, or None."""
+        red = self._red()
+        if red is not None:
+            return red
+        others = {t.environment: t for t in self._runs.targets(self._context.run.id)}
+        for name in environment.needs:
+            if others[name].status != "released":
+                return f"needs {name}, which was not released to"
+        return why_not(environment, self._context.commit)
+
+    def _red(self) -> str | None:
+        """The first step or gate that is not green, in words."""
+        for state in self._context.states():
+            if not state.green:
+                return f"step {state.name} {state.status}"
+        for gate in self._runs.gates(self._context.run.id):
+            if gate.verdict != "pass":
+                return f"gate {gate.name}: {gate.verdict or 'not judged'}"
+        return None
+
+    def _pass_package(self) -> None:
+        """A package whose run is green may be deployed by hand too."""
+        run = self._runs.get(self._context.run.id)
+        if run.package is None or self._red() is not None or self._context.commit.dirty:
+            return
+        for package in self._runs.packages(run.project, run.version):
+            if package.digest == run.package and not package.passed:
+                self._runs.put_package(_passed(package, run.id))
+
+    async def _release(self, target: Target, environment: Environment) -> None:
+        run = self._runs.get(self._context.run.id)
+        request = self._world.store.requests.get(run.request)
+        wanted = Wanted(
+            project=run.project,
+            environment=environment.name,
+            generation=request.id,
+            request=request.id,
+            run=run.id,
+            version=run.version,
+            package=str(run.package),
+            spec=release_spec(run, self._context.pipeline, environment, self._context.person),
+            actor=request.actor,
+        )
+        self._set(target, "moving", None)
+        try:
+            release = await self._delivery.release(wanted, lambda: self._context.stopping)
+        except (PenstockError, OSError) as error:
+            self._set(target, "errored", str(error))
+            return
+        self._record(target, release)
+
+    def _record(self, target: Target, release: Release) -> None:
+        if release.status is ReleaseStatus.SERVING:
+            self._set(target, "released", None, release.id)
+        elif release.status is ReleaseStatus.REJECTED and self._context.stopping is None:
+            self._set(target, "refused", release.reason, release.id)
+
+    def _set(self, target: Target, status: str, reason: str | None, release: int | None = None) -> None:
+        with self._world.store.transaction():
+            self._runs.set_target(
+                Target(target.run, target.environment, target.position, status, reason, release or target.release)
+            )
+
+    # --- the end
+
+    async def _finish(self) -> None:
+        run = self._context.run.id
+        await self._close_replica()
+        stopping = self._context.stopping
+        if stopping == "interrupted":
+            with self._world.store.transaction():
+                self._runs.own(run, NOBODY)
+                self._runs.move(run, "interrupt", reason="interrupted: penstock resume goes on")
+            return
+        if stopping == "canceled":
+            self._cancel_rest()
+            return
+        states = self._context.states()
+        gates = [g.verdict for g in self._runs.gates(run) if g.verdict is not None]
+        targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
+        event = "supersede" if self._superseded() else outcome([s.status for s in states], gates, targets)
+        with self._world.store.transaction():
+            self._runs.move(run, event, reason=self._red())
+
+    async def _close_replica(self) -> None:
+        with suppress(PenstockError):
+            await self._replica.close()
+
+    def _superseded(self) -> bool:
+        return any(
+            t.status == "refused" and "newer release" in (t.reason or "")
+            for t in self._runs.targets(self._context.run.id)
+        )
+
+    def _cancel_rest(self) -> None:
+        run = self._context.run.id
+        with self._world.store.transaction():
+            for state in self._context.states():
+                if state.status is StepStatus.QUEUED:
+                    self._runs.move_step(run, state.name, "cancel", reason="the run was canceled")
+            self._runs.move(run, "cancel", reason="canceled")
+
+
+def _passed(package: PackageRecord, run: int) -> PackageRecord:
+    values = {name: getattr(package, name) for name in PackageRecord.__slots__}
+    return PackageRecord(**{**values, "passed": True, "run": run})
+
+
+def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person: Mapping[str, str]) -> dict[str, Any]:
+    """All that the replicas of a release need beside the package: port, number, variables, the person's PATH …"""
+    declared = pipeline.variables
+    values = {**declared, **environment.variables}
+    sha = str(run.commit["sha"])
+    return {
+        "port": environment.port,
+        "replicas": environment.replicas,
+        "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
+        "person": passed_on(person),
+    }

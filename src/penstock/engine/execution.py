@@ -1,0 +1,170 @@
+"""Executing one step: its process from intent to ending, and what is made of it.
+
+The order is always the same, so that a death at any point leaves a state from which the next coordinator goes on:
+intent recorded, workspace laid out, process started, start recorded, ending read, result recorded.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.engine.context import RunContext
+from penstock.engine.contracts import Ending, Handle, ProcessSpec
+from penstock.runs import AttemptStatus, EndReason
+from penstock.store.contract import Attempt
+
+Prepare = Callable[[Attempt, Path], Awaitable[ProcessSpec]]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a step's process ended. `workspace` is what it left behind."""
+
+    attempt: Attempt
+    reason: EndReason
+    exit_code: int | None
+    log_end: int | None
+    workspace: Path
+
+    @property
+    def succeeded(self) -> bool:
+        return self.reason is EndReason.EXIT and self.exit_code == 0
+
+
+class Execution:
+    """The processes of one run."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._world = context.world
+
+    def open_attempt(self, step: str) -> Attempt | None:
+        """The attempt of a step that was begun and has not ended, from an earlier coordinator."""
+        attempts = self._world.store.runs.attempts(self._context.run.id, step)
+        return attempts[-1] if attempts and attempts[-1].status is not AttemptStatus.ENDED else None
+
+    async def place(self, step: str, prepare: Prepare, timeout: float | None) -> Done:
+        """Run a step's process to its end, or go on with the one that an earlier coordinator placed.
+
+        The attempt stays open in the store: the caller ends it in the same transaction as the step. Errors of
+        `prepare` and of the runner are raised after the attempt was ended as infrastructure.
+        """
+        attempt, handle = await self.begin(step, prepare)
+        self._context.live[step] = handle
+        try:
+            reason, ending = await self._until_end(attempt, handle, timeout)
+        finally:
+            self._context.live.pop(step, None)
+            self._context.slots.discard(int(attempt.detail["slot"]))
+        return Done(attempt, reason, ending.exit_code, ending.log_end, Path(attempt.detail["workspace"]))
+
+    async def begin(self, step: str, prepare: Prepare) -> tuple[Attempt, Handle]:
+        """The step's live process: the one found again, else a new one."""
+        found = self._adopt(step)
+        if found is not None:
+            self._context.slots.add(int(found[0].detail["slot"]))
+            return found
+        slot = self._context.claim_slot()
+        folder = self._context.folder
+        detail = {
+            "slot": slot,
+            "log": str(folder / f"{slot}.log"),
+            "record": str(folder / f"{slot}.record"),
+            "workspace": str(folder / "work" / f"{slot}"),
+        }
+        runs = self._world.store.runs
+        with self._world.store.transaction():
+            attempt = runs.begin_attempt(self._context.run.id, step, detail)
+        try:
+            workspace = folder / "work" / f"{slot}"
+            await asyncio.to_thread(_empty, workspace)
+            handle = self._world.runner.start(await prepare(attempt, workspace))
+        except BaseException:
+            with self._world.store.transaction():
+                runs.end_attempt(attempt.id, EndReason.INFRASTRUCTURE, None, None)
+            self._context.slots.discard(slot)
+            raise
+        with self._world.store.transaction():
+            runs.attempt_started(attempt.id, asdict(handle))
+        return attempt, handle
+
+    def _adopt(self, step: str) -> tuple[Attempt, Handle] | None:
+        """The process of an open attempt; an attempt whose process never started is ended as infrastructure."""
+        attempt = self.open_attempt(step)
+        if attempt is None:
+            return None
+        runs = self._world.store.runs
+        if attempt.handle is not None:
+            return attempt, Handle(**attempt.handle)
+        handle = self._world.runner.find(attempt.id, Path(attempt.detail["record"]))
+        with self._world.store.transaction():
+            if handle is None:
+                runs.end_attempt(attempt.id, EndReason.INFRASTRUCTURE, None, None)
+                return None
+            runs.attempt_started(attempt.id, asdict(handle))
+        return attempt, handle
+
+    async def _until_end(self, attempt: Attempt, handle: Handle, timeout: float | None) -> tuple[EndReason, Ending]:
+        runner = self._world.runner
+        if self._context.stopping is not None:
+            await runner.end(handle, self._world.grace)
+        left = None if timeout is None else max(0.0, attempt.created + timeout - self._world.clock.now())
+        try:
+            ending = await asyncio.wait_for(runner.wait(handle), left)
+        except TimeoutError:
+            await runner.end(handle, self._world.grace)
+            return EndReason.TIMEOUT, await runner.wait(handle)
+        if self._context.stopping is not None:
+            return EndReason(self._context.stopping), ending
+        return (EndReason.LOST if ending.lost else EndReason.EXIT), ending
+
+    def spec(
+        self, attempt: Attempt, workspace: Path, command: str, variables: Mapping[str, str], shell: str = "sh"
+    ) -> ProcessSpec:
+        """The process of an attempt in its slot's log and record."""
+        return ProcessSpec(
+            id=attempt.id,
+            command=command,
+            workspace=workspace,
+            variables=variables,
+            log=Path(attempt.detail["log"]),
+            record=Path(attempt.detail["record"]),
+            shell=shell,
+        )
+
+    def finish(self, done: Done, event: str, **values: Any) -> None:
+        """End the attempt and move its step, in the caller's transaction."""
+        runs = self._world.store.runs
+        runs.end_attempt(done.attempt.id, done.reason, done.exit_code, done.log_end)
+        runs.move_step(self._context.run.id, done.attempt.step, event, **values)
+
+    def stopped(self, done: Done) -> bool:
+        """Record the end of a process that was ended on request; False where it ended by itself."""
+        events = {EndReason.CANCELED: "cancel", EndReason.INTERRUPTED: "interrupt", EndReason.SUPERSEDED: "cancel"}
+        event = events.get(done.reason)
+        if event is None:
+            return False
+        with self._world.store.transaction():
+            self.finish(done, event, reason=f"{done.reason} while it ran")
+        return True
+
+
+def end_sentence(done: Done, timeout: float | None) -> str:
+    """Why a process that did not succeed ended, in words."""
+    if done.reason is EndReason.TIMEOUT:
+        return f"took longer than its timeout of {timeout:g} s"
+    if done.reason is EndReason.LOST:
+        return "its process vanished without an exit record (killed from outside, or the machine went down)"
+    if done.exit_code is not None and done.exit_code < 0:
+        return f"was killed by signal {-done.exit_code}"
+    return f"exit code {done.exit_code}"
+
+
+def _empty(workspace: Path) -> None:
+    """A fresh, empty folder where an earlier attempt may have left one."""
+    if workspace.exists():
+        shutil.rmtree(workspace)
+    workspace.mkdir(parents=True)

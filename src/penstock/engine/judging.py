@@ -1,0 +1,79 @@
+"""Gates: the run's metrics and evidence against the file's rules, with the champion where a rule names it."""
+
+from penstock.artifacts import Digest, File
+from penstock.engine.context import RunContext
+from penstock.errors import ReportError
+from penstock.evidence import Evidence, read_evidence
+from penstock.gates import Baseline, Verdict, judge_evidence, judge_metric
+from penstock.pipelines import Gate, Pipeline
+from penstock.runs import StepStatus
+
+
+def gate_step(gate: Gate) -> str:
+    """The step whose result a gate judges."""
+    return gate.evidence or (gate.metric or "").split(".", 1)[0]
+
+
+def champion_environment(pipeline: Pipeline) -> str | None:
+    """The environment whose release is the champion: the named one, else the one that no other needs."""
+    if pipeline.champion is not None:
+        return pipeline.champion
+    needed = {name for e in pipeline.environments.values() for name in e.needs}
+    last = [name for name in pipeline.environments if name not in needed]
+    return last[0] if len(last) == 1 else None
+
+
+class Judge:
+    """Judges the gates of one run, each as soon as its step has ended."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._runs = context.world.store.runs
+
+    def judge(self) -> None:
+        """Give a verdict on every gate that has none and whose step has ended."""
+        run = self._context.run.id
+        judged = {g.name for g in self._runs.gates(run) if g.verdict is not None}
+        states = {s.name: s for s in self._context.states()}
+        for gate in self._context.pipeline.gates.values():
+            state = states[gate_step(gate)]
+            if gate.name in judged or state.status in {StepStatus.QUEUED, StepStatus.RUNNING}:
+                continue
+            if state.green:
+                verdict = self._verdict(gate)
+                with self._context.world.store.transaction():
+                    self._runs.judge(run, gate.name, verdict.verdict, verdict.value, verdict.reasons)
+            else:
+                self._runs.judge(run, gate.name, None, None, (f"not judged: step {state.name} {state.status}",))
+
+    def _verdict(self, gate: Gate) -> Verdict:
+        try:
+            if gate.metric is not None:
+                return judge_metric(gate, self._runs.metrics(self._context.run.id), self._champion(gate.metric))
+            return judge_evidence(gate, self._evidence(str(gate.evidence)))
+        except ReportError as error:
+            return Verdict(gate.name, "errored", None, (str(error),))
+
+    def _champion(self, metric: str) -> Baseline | None:
+        """The champion's value of a metric, from the run that built what now serves."""
+        environment = champion_environment(self._context.pipeline)
+        if environment is None:
+            return None
+        release = self._context.world.store.releases.serving(self._context.run.project, environment)
+        if release is None:
+            return None
+        return Baseline(release.version, release.package, self._runs.metrics(release.run).get(metric))
+
+    def _evidence(self, step: str) -> Evidence | None:
+        files = self._context.pipeline.steps[step].evidence
+        collected = self._context.result(step).get("collected")
+        if files is None or collected is None:
+            return None
+        tree, cache = self._context.world.cache.tree(Digest(collected)), self._context.world.cache
+
+        def content(path: str) -> bytes:
+            entry = tree.entries[path]
+            return cache.read(entry.digest) if isinstance(entry, File) else b""
+
+        truth = None if files.truth is None else content(files.truth)
+        return read_evidence(content(files.predictions), truth, files.predictions, files.truth)

@@ -1,0 +1,211 @@
+"""Serving a package: laying it out, one process per replica, and a real request as the proof of health.
+
+The private replica of a run stands here; the replicas of a release (`delivery.py`) use the same pieces.
+"""
+
+import asyncio
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from penstock.artifacts import Digest
+from penstock.engine.context import RunContext
+from penstock.engine.contracts import Handle, ProcessSpec
+from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.variables import with_runtime
+from penstock.engine.world import World
+from penstock.errors import EngineError
+from penstock.packages import LOCK, MANIFEST, Manifest, served_files
+from penstock.runs import StepStatus
+from penstock.store.contract import Attempt
+
+HEALTH_INTERVAL = 0.05
+HEALTH_TIMEOUT = 5.0
+
+
+def free_port(taken: set[int]) -> int:
+    """A port of 127.0.0.1 on which nothing listens and that no other replica was given."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+    raise EngineError("no free port was found on 127.0.0.1: end some servers of this machine")
+
+
+async def answers(port: int, path: str) -> int | None:
+    """The status of one real GET request to a local server, or None where it does not answer within 5 s."""
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+                await writer.drain()
+                line = await reader.readline()
+                await reader.read()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None
+    parts = line.split()
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
+
+
+async def become_healthy(port: int, path: str) -> None:
+    """Ask until the server answers 200; the caller bounds the time."""
+    while await answers(port, path) != 200:
+        await asyncio.sleep(HEALTH_INTERVAL)
+
+
+def read_package(world: World, digest: Digest) -> Manifest:
+    """The manifest of a package. Raises BlobError where the cache lost it."""
+    tree = world.cache.tree(digest)
+    return Manifest.decode(world.cache.read(tree.entries[MANIFEST].digest))  # type: ignore[union-attr]
+
+
+def read_lock(world: World, digest: Digest) -> bytes | None:
+    """The lock of a package, or None for one without a runtime."""
+    entry = world.cache.tree(digest).entries.get(LOCK)
+    return None if entry is None else world.cache.read(entry.digest)  # type: ignore[union-attr]
+
+
+def lay_out_package(world: World, digest: Digest, folder: Path) -> None:
+    """Put what is served into a folder, whole or not at all; one that stands already is left as it is."""
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    world.cache.lay_out(served_files(world.cache.tree(digest)), unfinished)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(folder)
+
+
+def serve_variables(
+    world: World, manifest: Manifest, folder: Path, port: int, variables: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of a serving process, over what the caller passes on."""
+    found = {**variables, "PORT": str(port)}
+    environment = Digest(manifest.environment) if manifest.environment else None
+    with_runtime(found, world.runtimes.variables(environment) if environment else {}, folder, manifest.path)
+    return found
+
+
+class PrivateReplica:
+    """The package served once for the tests of a run, on a free port, while a step needs it."""
+
+    def __init__(self, context: RunContext, execution: Execution) -> None:
+        self._context = context
+        self._execution = execution
+        self._world = context.world
+        self._starting: asyncio.Future[bool] | None = None
+        self._ending = False
+        self._serving: asyncio.Task[None] | None = None
+        self.exists = "serve" in context.plan.names
+        self.url: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the package lies for the steps of this run."""
+        folder = self._context.folder / "package"
+        digest = self._context.result("package").get("package")
+        if digest is not None and not folder.exists():
+            lay_out_package(self._world, Digest(digest), folder)
+        return folder
+
+    async def ready(self) -> bool:
+        """Start the replica if nobody has; True once it answered its health path, False where it never does."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_future()
+            self._serving = asyncio.create_task(self._serve(self._starting))
+        return await asyncio.shield(self._starting)
+
+    async def _serve(self, starting: asyncio.Future[bool]) -> None:
+        """The `serve` step from start to end; settles `starting` whatever happens."""
+        try:
+            await self._live(starting)
+        finally:
+            if not starting.done():
+                starting.set_result(False)
+
+    async def _live(self, starting: asyncio.Future[bool]) -> None:
+        run = self._context.run.id
+        runs = self._world.store.runs
+        record = self._context.step("serve")
+        digest = Digest(self._context.result("package")["package"])
+        manifest = read_package(self._world, digest)
+        if record.status is StepStatus.QUEUED:
+            with self._world.store.transaction():
+                port = free_port({r.port for r in self._world.store.releases.all_replicas()})
+                runs.move_step(run, "serve", "start", result={"port": port})
+        elif record.status is not StepStatus.RUNNING:
+            return
+        port = int(self._context.result("serve")["port"])
+
+        async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
+            return self._spec(attempt, workspace, manifest, port)
+
+        process = asyncio.create_task(self._execution.place("serve", prepare, None))
+        healthy = asyncio.create_task(become_healthy(port, manifest.health))
+        finished, _ = await asyncio.wait(
+            {process, healthy}, timeout=manifest.start_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        healthy.cancel()
+        if process not in finished and healthy in finished:
+            self.url = f"http://127.0.0.1:{port}"
+            starting.set_result(True)
+            self._conclude(await process, None)
+            return
+        never = None
+        if not finished:
+            never = f"did not answer {manifest.health} with 200 within {manifest.start_timeout:g} s"
+            await self._end(self._context.live.get("serve"))
+        self._conclude(await process, never or "ended before it was healthy")
+
+    def _spec(self, attempt: Attempt, workspace: Path, manifest: Manifest, port: int) -> ProcessSpec:
+        context = self._context
+        variables = {**context.variables("serve", attempt.number), **context.pipeline.variables}
+        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+        found = serve_variables(self._world, manifest, self.folder, port, variables)
+        return self._execution.spec(attempt, self.folder, manifest.serve or "", found)
+
+    def _conclude(self, done: Done, unhealthy: str | None) -> None:
+        """Record how the replica ended: well only where it was healthy and ended because nobody needs it any more."""
+        if self._execution.stopped(done):
+            return
+        if unhealthy is None and self._ending:
+            event, reason = "pass", "ended after the last step that needed it"
+        elif unhealthy is not None and "ended" not in unhealthy:
+            event, reason = "fail", unhealthy
+        else:
+            event, reason = "fail", f"{unhealthy or 'ended while steps used it'}: {end_sentence(done, None)}"
+        with self._world.store.transaction():
+            self._execution.finish(done, event, reason=reason)
+
+    async def _end(self, handle: Handle | None) -> None:
+        if handle is not None:
+            await self._world.runner.end(handle, self._world.grace)
+
+    async def close(self) -> None:
+        """End the replica, or say that nobody needed it."""
+        self._ending = True
+        if self._serving is None and self.exists and self._context.step("serve").status is StepStatus.RUNNING:
+            await self.ready()
+        if self._serving is not None:
+            await self._end(self._context.live.get("serve"))
+            await self._serving
+        elif self.exists and self._is_unneeded():
+            with self._world.store.transaction():
+                self._world.store.runs.move_step(
+                    self._context.run.id, "serve", "skip", reason="no step needed it", cached=True
+                )
+
+    def _is_unneeded(self) -> bool:
+        return self._context.stopping is None and self._context.step("serve").status is StepStatus.QUEUED
+
+    async def abandon(self) -> None:
+        """Stop watching without ending the process: the next coordinator finds it."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)

@@ -1,0 +1,197 @@
+"""The user's steps: known result, or workspace, process and result."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.artifacts import Digest, Tree
+from penstock.cache.contract import BlobError
+from penstock.engine.context import RunContext
+from penstock.engine.contracts import ProcessSpec
+from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.results import Collected, collect, is_whole, red_report
+from penstock.engine.serving import PrivateReplica
+from penstock.engine.variables import with_runtime
+from penstock.errors import PenstockError
+from penstock.pipelines import Step, interpolate
+from penstock.plans import changed_paths, key_of, step_ingredients, step_inputs, why_run
+from penstock.runs import StepStatus
+from penstock.store.contract import Action, Attempt
+
+
+class UserSteps:
+    """Executes the steps of the pipeline file."""
+
+    def __init__(
+        self, context: RunContext, execution: Execution, replica: PrivateReplica, cpus: asyncio.Semaphore
+    ) -> None:
+        self._context = context
+        self._execution = execution
+        self._replica = replica
+        self._cpus = cpus
+        self._world = context.world
+
+    async def execute(self, name: str) -> None:
+        """Bring one queued or running step to its end; errors that are not the step's fault are raised."""
+        step = self._context.pipeline.steps[name]
+        if self._context.step(name).status is StepStatus.RUNNING:
+            await self._run(step, None)
+            return
+        inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
+        ingredients = self.ingredients(step, inputs)
+        key = key_of(ingredients)
+        if self._reuse(step, key, ingredients):
+            return
+        if "package" in step.needs and self._replica.exists and not await self._replica.ready():
+            self._skip(name, "the package did not become healthy")
+            return
+        async with self._cpus:
+            if self._context.stopping is None:
+                reason = self._why(step, ingredients, inputs)
+                await asyncio.to_thread(self._world.cache.add_tree, inputs)
+                with self._world.store.transaction():
+                    self._world.store.runs.move_step(
+                        self._context.run.id, name, "start", reason=reason, key=key, ingredients=ingredients
+                    )
+                await self._run(step, inputs)
+
+    def ingredients(self, step: Step, inputs: Tree) -> dict[str, str | None]:
+        """What the step's result depends on in this run."""
+        run = self._context.run
+        package = self._context.result("package").get("package") if "package" in step.needs else None
+        return step_ingredients(
+            step,
+            inputs=inputs,
+            pipeline=self._context.pipeline,
+            version=run.version,
+            commit=self._context.commit.sha,
+            environment=self._context.environment,
+            package=None if package is None else Digest(package),
+        )
+
+    def _outputs(self, step: Step) -> Tree:
+        own = tuple(n for n in self._context.plan[step.name].needs if n in self._context.pipeline.steps)
+        return self._context.outputs(own)
+
+    def _reuse(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
+        """Take the stored result of the key, if the cache still holds all of it."""
+        if not step.cacheable or self._context.options.get("no_cache"):
+            return False
+        store = self._world.store
+        action = store.actions.find(key)
+        if action is None:
+            return False
+        if not is_whole(action.result, self._world.cache):
+            with store.transaction():
+                store.actions.forget(key)
+            return False
+        with store.transaction():
+            store.actions.used(key)
+            store.runs.move_step(
+                self._context.run.id,
+                step.name,
+                "skip",
+                reason=f"nothing changed since run {action.run}",
+                cached=True,
+                key=key,
+                ingredients=dict(ingredients),
+                result=dict(action.result),
+            )
+            store.runs.set_metrics(self._context.run.id, step.name, action.result.get("metrics", {}))
+        return True
+
+    def _why(self, step: Step, ingredients: Mapping[str, str | None], inputs: Tree) -> str:
+        if not step.cacheable:
+            declared = "cache: false" if step.cache is False else "it declares neither inputs nor outputs"
+            return f"always runs: {declared}"
+        if self._context.options.get("no_cache"):
+            return "asked to run without the cache"
+        before = self._world.store.actions.newest(self._context.run.project, step.name)
+        if before is None:
+            return why_run(ingredients, None)
+        try:
+            changed = changed_paths(inputs, self._world.cache.tree(Digest(str(before.ingredients["inputs"]))))
+        except BlobError:
+            changed = []
+        return why_run(ingredients, before.ingredients, changed)
+
+    def _skip(self, name: str, reason: str) -> None:
+        if self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
+            with self._world.store.transaction():
+                self._world.store.runs.move_step(self._context.run.id, name, "skip", reason=reason)
+
+    async def _run(self, step: Step, inputs: Tree | None) -> None:
+        """The process of a step that is running in the store; `inputs` is None where an earlier coordinator began."""
+
+        async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
+            tree = inputs
+            if tree is None:
+                tree = step_inputs(step, self._context.files.tree, self._outputs(step))
+            await asyncio.to_thread(self._world.cache.lay_out, tree, workspace, self._context.read)
+            return self._spec(step, attempt, workspace)
+
+        if "package" in step.needs and self._replica.exists:
+            await self._replica.ready()
+        done = await self._execution.place(step.name, prepare, step.timeout)
+        if not self._execution.stopped(done):
+            await self._conclude(step, done)
+
+    def _spec(self, step: Step, attempt: Attempt, workspace: Path) -> ProcessSpec:
+        context = self._context
+        run, declared = context.run, context.pipeline.variables
+        variables = context.variables(step.name, attempt.number, step.env)
+        values = {**declared, **step.variables}
+        variables.update({k: interpolate(v, declared, run.version, context.commit.sha) for k, v in values.items()})
+        variables["PENSTOCK_METRICS"] = str(workspace / (step.metrics or "metrics.json"))
+        if "package" in step.needs:
+            variables["PENSTOCK_PACKAGE"] = str(self._replica.folder)
+            if self._replica.url is not None:
+                variables["PENSTOCK_URL"] = self._replica.url
+        runtime = context.pipeline.runtime
+        found = context.environment
+        using = self._world.runtimes.variables(found) if found is not None else {}
+        with_runtime(variables, using, workspace, runtime.path if runtime else ())
+        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+        command = interpolate(step.run, declared, run.version, context.commit.sha)
+        return self._execution.spec(attempt, workspace, command, variables, step.shell)
+
+    async def _conclude(self, step: Step, done: Done) -> None:
+        """What a process that ended by itself means for its step."""
+        collected, event = Collected(), "pass"
+        try:
+            if done.succeeded:
+                collected = await asyncio.to_thread(collect, step, done.workspace, self._world.cache)
+                event = "fail" if collected.failure else "pass"
+                reason = collected.failure
+            else:
+                event = "error" if done.reason == "lost" else "fail"
+                red = await asyncio.to_thread(red_report, step, done.workspace, self._world.cache)
+                collected = Collected({k: v for k, v in red.items() if k == "tests"})
+                reason = red.get("failed_tests") or end_sentence(done, step.timeout)
+        except PenstockError as error:
+            event, reason = "error" if done.succeeded else "fail", str(error)
+        if event != "pass" and step.allow_failure:
+            event = "warn"
+        self._record(step, done, event, reason, collected)
+
+    def _record(self, step: Step, done: Done, event: str, reason: str | None, collected: Collected) -> None:
+        runs = self._world.store.runs
+        record = self._context.step(step.name)
+        with self._world.store.transaction():
+            kept = record.reason if event == "pass" else reason
+            self._execution.finish(done, event, reason=kept, result=dict(collected.values))
+            runs.set_metrics(self._context.run.id, step.name, collected.values.get("metrics", {}))
+            if event == "pass" and step.cacheable and record.key:
+                self._world.store.actions.put(
+                    Action(
+                        key=record.key,
+                        project=self._context.run.project,
+                        step=step.name,
+                        run=self._context.run.id,
+                        ingredients=record.ingredients or {},
+                        result=dict(collected.values),
+                        seconds=self._world.clock.now() - done.attempt.created,
+                        created=self._world.clock.now(),
+                    )
+                )

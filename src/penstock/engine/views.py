@@ -1,0 +1,138 @@
+"""Runs as people see them, read from the store in one go."""
+
+from collections import Counter
+from typing import Any
+
+from penstock.releases import ReleaseStatus
+from penstock.runs import ReleaseView, RunView, StepView
+from penstock.store.contract import Attempt, Run, Target
+from penstock.store.sql import Store
+
+
+def view(store: Store, run: Run) -> RunView:
+    """One run, whole."""
+    names = {p.id: p.name for p in store.runs.projects()}
+    commit = run.commit
+    return RunView(
+        run=str(run.id),
+        project=names[run.project],
+        version=run.version,
+        commit=str(commit["sha"]),
+        branch=commit["branch"],
+        title=str(commit["title"]),
+        trigger=run.trigger,
+        status=run.status,
+        reason=run.reason,
+        created=run.created,
+        started=run.started,
+        ended=run.ended,
+        dirty=bool(commit["dirty"]),
+        steps=_steps(store, run),
+        gates=tuple(store.runs.gates(run.id)),
+        releases=tuple(_release(store, run, t) for t in store.runs.targets(run.id)),
+        package=run.package,
+        package_size=run.package_size,
+        metrics=store.runs.metrics(run.id),
+        notes=run.notes,
+    )
+
+
+def _steps(store: Store, run: Run) -> tuple[StepView, ...]:
+    attempts = store.runs.attempts(run.id)
+    counts = Counter(a.step for a in attempts)
+    last = {a.step: a for a in attempts}
+    return tuple(
+        StepView(
+            name=s.name,
+            stage=s.stage,
+            status=s.status,
+            reason=s.reason,
+            cached=s.cached,
+            attempts=counts[s.name],
+            started=s.started,
+            ended=s.ended,
+            exit_code=last[s.name].exit_code if s.name in last else None,
+            log=str(last[s.name].detail["log"]) if s.name in last else None,
+            needs=s.needs,
+        )
+        for s in store.runs.steps(run.id)
+    )
+
+
+def _release(store: Store, run: Run, target: Target) -> ReleaseView:
+    phase, status, replaced, url = None, target.status, None, None
+    release = _release_of(store, run, target)
+    if release is not None:
+        status, phase = release.status, release.phase
+        replaced = store.releases.get(release.replaced).version if release.replaced else None
+        if release.status is ReleaseStatus.SERVING:
+            url = f"http://127.0.0.1:{release.spec['port']}"
+    elif target.status == "moving":
+        status, phase = "starting", "waiting for its turn"
+    return ReleaseView(target.environment, run.version, status, url, target.reason, phase, replaced)
+
+
+def _release_of(store: Store, run: Run, target: Target) -> Any:
+    if target.release is not None:
+        return store.releases.get(target.release)
+    if target.status == "queued":
+        return None
+    found = [
+        r for r in store.releases.of(run.project, target.environment) if r.request == run.request and r.run == run.id
+    ]
+    return found[-1] if found else None
+
+
+def to_json(shown: RunView) -> dict[str, Any]:
+    """The documented object of `run --json` and `runs --json`."""
+    return {
+        "run": int(shown.run),
+        "project": shown.project,
+        "version": shown.version,
+        "commit": shown.commit,
+        "branch": shown.branch,
+        "dirty": shown.dirty,
+        "trigger": shown.trigger,
+        "status": shown.status,
+        "reason": shown.reason,
+        "seconds": shown.seconds,
+        "steps": [_step_json(s) for s in shown.steps],
+        "gates": [
+            {"name": g.name, "rule": g.rule, "verdict": g.verdict, "reasons": list(g.reasons), "value": g.value}
+            for g in shown.gates
+        ],
+        "package": {"digest": shown.package, "size": shown.package_size} if shown.package else None,
+        "metrics": dict(shown.metrics),
+        "releases": [
+            {
+                "environment": r.environment,
+                "version": r.version,
+                "status": r.status,
+                "url": r.url,
+                "reason": r.reason,
+            }
+            for r in shown.releases
+        ],
+        "notes": list(shown.notes),
+    }
+
+
+def _step_json(step: StepView) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "stage": step.stage,
+        "status": step.status,
+        "reason": step.reason,
+        "cached": step.cached,
+        "attempts": step.attempts,
+        "seconds": step.seconds,
+        "exit_code": step.exit_code,
+        "log": step.log,
+    }
+
+
+def log_range(attempt: Attempt) -> tuple[str, int, int | None]:
+    """Where the log of an attempt lies: file, first byte, and the byte after its last (None while it runs)."""
+    start = int(attempt.handle["log_start"]) if attempt.handle else 0
+    end = attempt.log_end if attempt.handle else 0
+    return str(attempt.detail["log"]), start, end

@@ -1,0 +1,193 @@
+"""Gates: a metric or evidence against its rule gives a verdict, with reasons in words and numbers.
+
+Numbers are shown as short as they can be without contradicting the verdict, and compared as they are written: `0.7`
+is not below `0.8 - 0.1`, although binary fractions say so.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from penstock.errors import ReportError
+from penstock.evidence import Evidence, Score, mean
+from penstock.pipelines import Gate
+
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided on a gate, on which value (None where there is none), and why."""
+
+    gate: str
+    verdict: Literal["pass", "fail", "inconclusive", "errored"]
+    value: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The champion: its version, its package's digest, and its value of the metric (None where it has none)."""
+
+    version: str
+    digest: str
+    value: float | None
+
+
+def judge_metric(
+    gate: Gate, metrics: Mapping[str, float], baseline: Baseline | None, package: str | None = None
+) -> Verdict:
+    """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` is the champion, None before the first release.
+
+    `package` is the digest of the run's own package. Against the champion, higher is better: a metric that should be
+    low needs `at_most`. There is nothing to be worse than before the first release, and that passes with a warning.
+    """
+    name = str(gate.metric)
+    value = metrics.get(name)
+    if value is None:
+        return Verdict(gate.name, "errored", None, (_absent(name, metrics),))
+    if not math.isfinite(value):
+        return Verdict(gate.name, "errored", None, (f"{name} is {value}, and no rule can be held against that",))
+    if gate.not_worse_than is None:
+        return _verdict(gate, value, "")
+    return _against_champion(gate, value, baseline, package)
+
+
+def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:
+    """Judge the mean score of a step's evidence; None where the step left none.
+
+    Examples without a prediction make it inconclusive: leaving out the hard ones must not help.
+    """
+    if evidence is None or not evidence:
+        return Verdict(gate.name, "errored", None, (f"step {gate.evidence} left no evidence to judge",))
+    if gate.not_worse_than is not None:
+        return Verdict(gate.name, "errored", None, ("evidence against the champion is not available yet",))
+    kind = gate.score or "correct"
+    try:
+        scores = evidence.scores(kind)
+    except ReportError as error:
+        return Verdict(gate.name, "errored", None, (str(error),))
+    verdict = _verdict(gate, mean(scores), _count(gate, kind, scores))
+    doubts = tuple(_doubts(evidence))
+    decided = "inconclusive" if evidence.unpredicted else verdict.verdict
+    return Verdict(gate.name, decided, verdict.value, (*verdict.reasons, *doubts))
+
+
+def _doubts(evidence: Evidence) -> Iterator[str]:
+    if evidence.unpredicted:
+        whole = evidence.unpredicted + len(evidence)
+        yield f"{evidence.unpredicted} of {whole} examples have no prediction, so this decides nothing: predict them all"
+    if evidence.unlabelled:
+        yield f"left out: {evidence.unlabelled} predictions whose id is not among the truth"
+
+
+# --- rules ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A bound and what it asks; `met` and `missed` are the words between value and bound."""
+
+    bound: float
+    holds: Callable[[float], bool]
+    met: str
+    missed: str
+
+
+def _rule(gate: Gate) -> _Rule:
+    if gate.at_least is not None:
+        least = gate.at_least
+        return _Rule(least, lambda value: value >= least, "is at least", "is below")
+    if gate.at_most is not None:
+        most = gate.at_most
+        return _Rule(most, lambda value: value <= most, "is at most", "is above")
+    if gate.equals is not None:
+        wanted = gate.equals
+        return _Rule(wanted, lambda value: math.isclose(value, wanted, rel_tol=_TOLERANCE), "equals", "does not equal")
+    raise AssertionError(f"gate {gate.name} has no rule")
+
+
+def _verdict(gate: Gate, value: float, detail: str) -> Verdict:
+    rule = _rule(gate)
+    passed = rule.holds(value)
+    shown = next(text for text in _texts(value) if rule.holds(float(text)) == passed)
+    sentence = f"{shown} {rule.met if passed else rule.missed} {written(rule.bound)}{detail}"
+    return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
+
+
+def _count(gate: Gate, kind: Score, scores: tuple[float, ...]) -> str:
+    """What the mean is of: how many examples, how many of them correct, and how many that is off the rule."""
+    if kind != "correct":
+        return f": the mean {kind.replace('_', ' ')} of {_many(len(scores), 'example')}"
+    right = round(math.fsum(scores))
+    return f": {right} of {_many(len(scores), 'example')} correct{_off(gate, right, len(scores))}"
+
+
+def _off(gate: Gate, right: int, whole: int) -> str:
+    if gate.at_least is not None:
+        lacking = math.ceil(Decimal(repr(gate.at_least)) * whole) - right
+        return f", {lacking} fewer than needed" if lacking > 0 else ""
+    if gate.at_most is not None:
+        over = right - math.floor(Decimal(repr(gate.at_most)) * whole)
+        return f", {over} more than allowed" if over > 0 else ""
+    return ""
+
+
+def _against_champion(gate: Gate, value: float, baseline: Baseline | None, package: str | None) -> Verdict:
+    if baseline is None:
+        reason = f"warning: {written(value)} was compared with nothing, because there is no champion yet"
+        return Verdict(gate.name, "pass", value, (reason,))
+    if package == baseline.digest:
+        return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {baseline.version}",))
+    if baseline.value is None or not math.isfinite(baseline.value):
+        reason = f"the champion {baseline.version} has no value of {gate.metric}, so there is nothing to compare with"
+        return Verdict(gate.name, "inconclusive", value, (reason,))
+    margin = gate.margin or 0.0
+    floor = Decimal(repr(baseline.value)) - Decimal(repr(margin))
+    passed = Decimal(repr(value)) >= floor
+    mine, bound, theirs = next(
+        texts
+        for texts in zip(_texts(value), _texts(float(floor)), _texts(baseline.value), strict=True)
+        if (Decimal(texts[0]) >= Decimal(texts[1])) == passed
+    )
+    sentence = (
+        f"{mine} {'is at least' if passed else 'is below'} {bound}: "
+        f"the champion {baseline.version} has {theirs}, less the margin of {written(margin)}"
+    )
+    return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
+
+
+# --- words and numbers ---------------------------------------------------------------------------------------------
+
+
+def written(value: float) -> str:
+    """A number as a person writes it, exactly: `50`, `0.85`, `1e-09`."""
+    return repr(value).removesuffix(".0")
+
+
+def _texts(value: float) -> Iterator[str]:
+    """The number with 4, 5, … significant digits (whole numbers are never cut), and at last exactly."""
+    size = math.floor(math.log10(abs(value))) if value else 0
+    for digits in range(4, 17):
+        if -5 <= size < 15:
+            text = f"{value:.{max(digits - 1 - size, 0)}f}"
+            yield text.rstrip("0").rstrip(".") if "." in text else text
+        else:
+            yield f"{value:.{digits}g}"
+    yield written(value)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _absent(name: str, metrics: Mapping[str, float]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 (loaded for a mistake only)
+
+    if not metrics:
+        return f"there is no metric {name}: no step of this run left any"
+    nearest = get_close_matches(name, metrics, 1, 0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(metrics)[:5])}"
+    return f"there is no metric {name}: {hint}"

@@ -1,0 +1,239 @@
+"""Pipeline × commit → ordered steps with cache keys, and why each would run or not.
+
+A key is the digest of its *ingredients*; the ingredients are kept beside every result, so that a miss can say what
+differs from last time.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from penstock.artifacts import Digest, File, Tree, digest_of, matches, overlaps
+from penstock.pipelines import Package, Pipeline, Step, interpolate, needs, order, stages
+
+CONTRACT = 1
+"""Raised when the step contract changes in a way that makes old results wrong."""
+
+
+class StepKind(StrEnum):
+    """What executes a step: `step` is the user's own command, the others are always Penstock's."""
+
+    CHECK = "check"
+    LOCK = "lock"
+    RUNTIME = "runtime"
+    STEP = "step"
+    PACKAGE = "package"
+    SERVE = "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a plan. `needs` are names of planned steps that must be green first."""
+
+    name: str
+    kind: StepKind
+    stage: str
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps of a pipeline in an order that respects `needs`; the file's order decides ties."""
+
+    steps: tuple[PlannedStep, ...]
+
+    def __getitem__(self, name: str) -> PlannedStep:
+        return next(s for s in self.steps if s.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(s.name for s in self.steps)
+
+    def only(self, name: str) -> frozenset[str]:
+        """A step and all that it needs, directly or not."""
+        wanted: set[str] = set()
+        queue = [name]
+        while queue:
+            current = queue.pop()
+            if current not in wanted:
+                wanted.add(current)
+                queue.extend(self[current].needs)
+        return frozenset(wanted)
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """The steps of a pipeline with Penstock's own around them.
+
+    `check` comes first, then `lock` (which packages, with hashes) and `runtime` (the environment made of them),
+    before every other step. `serve` is the package's private replica, started when a step that needs the package
+    has to run.
+    """
+    wanted, stage_of = needs(pipeline), stages(pipeline)
+    first = [PlannedStep("check", StepKind.CHECK, "build", ())]
+    if has_runtime(pipeline):
+        first.append(PlannedStep("lock", StepKind.LOCK, "build", ("check",)))
+        first.append(PlannedStep("runtime", StepKind.RUNTIME, "build", ("lock",)))
+    ground = (first[-1].name,)
+    rest = []
+    for name in order(pipeline):
+        own = tuple(n for n in order(pipeline) if n in wanted[name])
+        if name == "package":
+            rest.append(PlannedStep(name, StepKind.PACKAGE, "build", ground + own))
+            if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(wanted):
+                rest.append(PlannedStep("serve", StepKind.SERVE, "test", ("package",)))
+        else:
+            rest.append(PlannedStep(name, StepKind.STEP, stage_of[name], ground + own))
+    return Plan((*first, *rest))
+
+
+def _is_tested(wanted: Mapping[str, frozenset[str]]) -> bool:
+    return any("package" in names for names in wanted.values())
+
+
+def has_runtime(pipeline: Pipeline) -> bool:
+    """Whether the pipeline asks for an environment of its own."""
+    runtime = pipeline.runtime
+    return runtime is not None and bool(runtime.requirements or runtime.lock or runtime.pyproject)
+
+
+# --- inputs --------------------------------------------------------------------------------------------------------
+
+
+def step_inputs(step: Step, commit: Tree, outputs: Tree) -> Tree:
+    """The files that a step's workspace holds: of the commit and of the outputs of the steps it needs."""
+    if step.inputs is None:
+        return commit.merge(outputs)
+    return commit.select(step.inputs).merge(outputs.select(step.inputs))
+
+
+def missing_inputs(pipeline: Pipeline, commit: Tree) -> list[str]:
+    """A sentence for each input that names no file of the commit and no step's output."""
+    problems = []
+    for step in pipeline.steps.values():
+        for pattern in step.inputs or ():
+            made = any(overlaps(pattern, out) for other in pipeline.steps.values() for out in other.outputs or ())
+            if not made and not any(matches(pattern, path) for path in commit):
+                problems.append(f'step {step.name}: the input "{pattern}" names no file of this commit and no output')
+    package = pipeline.package
+    for pattern in (*(package.model or ()), *package.code) if package else ():
+        made = any(overlaps(pattern, out) for step in pipeline.steps.values() for out in step.outputs or ())
+        if not made and not any(matches(pattern, path) for path in commit):
+            problems.append(f'package: "{pattern}" names no file of this commit and no output')
+    return problems
+
+
+def checked_files(pipeline: Pipeline, commit: Tree) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `check` reads: Python files that must compile, and other files that only warn.
+
+    Strict are the inputs of steps, the code of the package and what lies under `runtime.path`.
+    """
+    used: list[str] = [p for step in pipeline.steps.values() for p in step.inputs or ()]
+    used += pipeline.package.code if pipeline.package else ()
+    used += pipeline.runtime.path if pipeline.runtime else ()
+    kept = [p for p, e in commit.entries.items() if isinstance(e, File) and not _any(pipeline.check.exclude, p)]
+    strict = tuple(p for p in kept if p.endswith(".py") and _any(used, p))
+    lenient = tuple(
+        p for p in kept if p.endswith((".py", ".toml", ".json", ".ipynb", ".yaml", ".yml")) and p not in set(strict)
+    )
+    return strict, lenient
+
+
+def _any(patterns: Iterable[str], path: str) -> bool:
+    return any(matches(p, path) for p in patterns)
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+Ingredients = Mapping[str, str | None]
+
+
+def this_platform() -> str:
+    """Operating system, machine and C library: results of one are not taken for another."""
+    libc = "-".join(platform.libc_ver())
+    return f"{platform.system()} {platform.machine()} {libc}".lower()
+
+
+def step_ingredients(
+    step: Step,
+    *,
+    inputs: Tree,
+    pipeline: Pipeline,
+    version: str,
+    commit: str,
+    environment: Digest | None,
+    package: Digest | None,
+) -> dict[str, str | None]:
+    """Everything that a step's result depends on, each part by its digest or plain text.
+
+    `environment` names the runtime's lock, `package` the package for a step that needs it.
+    """
+    runtime = pipeline.runtime
+    declared = {**pipeline.variables, **step.variables}
+    values = {k: interpolate(v, pipeline.variables, version, commit) for k, v in declared.items()}
+    files = {
+        "outputs": step.outputs,
+        "metrics": step.metrics,
+        "report": step.report,
+        "benchmark": step.benchmark,
+        "evidence": step.evidence.model_dump() if step.evidence else None,
+    }
+    return {
+        "command": f"{step.shell}: {interpolate(step.run, pipeline.variables, version, commit)}",
+        "inputs": inputs.digest,
+        "runtime": environment,
+        "path": " ".join(runtime.path) if runtime else "",
+        "python": runtime.python if runtime else None,
+        "variables": digest_of("variables", values),
+        "files": digest_of("files", files),
+        "package": package if "package" in step.needs else None,
+        "platform": this_platform(),
+        "contract": str(CONTRACT),
+    }
+
+
+def key_of(ingredients: Ingredients) -> Digest:
+    return digest_of("action", dict(ingredients))
+
+
+_WORDS = {
+    "command": "its command changed",
+    "runtime": "the locked packages of the runtime changed",
+    "path": "runtime.path changed",
+    "python": "the Python version changed",
+    "variables": "its variables changed",
+    "files": "what it declares to write changed",
+    "package": "the package changed",
+    "platform": "the platform changed",
+    "contract": "Penstock's step contract changed",
+}
+
+
+def why_run(now: Ingredients, before: Ingredients | None, changed: Iterable[str] = ()) -> str:
+    """Why a step has no result to reuse: what differs from the last time it passed.
+
+    `changed` are the input paths that differ, where they are known.
+    """
+    if before is None:
+        return "no earlier result"
+    reasons = [words for name, words in _WORDS.items() if now.get(name) != before.get(name)]
+    if now.get("inputs") != before.get("inputs"):
+        reasons.insert(0, _changed_words(sorted(changed)))
+    return "; ".join(reasons) or "its earlier result is gone from the cache"
+
+
+def _changed_words(paths: list[str]) -> str:
+    if not paths:
+        return "its inputs changed"
+    shown = ", ".join(paths[:3])
+    return f"{shown} changed" if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more changed"
+
+
+def changed_paths(now: Tree, before: Tree) -> list[str]:
+    """Paths that differ between two trees, in order."""
+    return [p for p in sorted({*now, *before}) if now.entries.get(p) != before.entries.get(p)]
+
+
+def package_needs(package: Package) -> tuple[str, ...]:
+    """The patterns of a package: its model and its code."""
+    return (*(package.model or ()), *package.code)

@@ -1,0 +1,58 @@
+"""Environments, releases and replicas: the transition table of a release, and which one may come next."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from penstock.commits import Commit
+from penstock.errors import TransitionError
+from penstock.pipelines import Environment, branch_matches
+
+
+class ReleaseStatus(StrEnum):
+    STARTING = "starting"
+    PROBING = "probing"
+    CANARY = "canary"
+    SERVING = "serving"
+    DRAINING = "draining"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+RELEASE_TRANSITIONS: Mapping[tuple[ReleaseStatus, str], ReleaseStatus] = {
+    (ReleaseStatus.STARTING, "promote"): ReleaseStatus.SERVING,
+    (ReleaseStatus.STARTING, "reject"): ReleaseStatus.REJECTED,
+    (ReleaseStatus.SERVING, "replace"): ReleaseStatus.DRAINING,
+    (ReleaseStatus.SERVING, "stop"): ReleaseStatus.RETIRED,
+    (ReleaseStatus.DRAINING, "retire"): ReleaseStatus.RETIRED,
+    (ReleaseStatus.DRAINING, "roll_back"): ReleaseStatus.ROLLED_BACK,
+    (ReleaseStatus.RETIRED, "restore"): ReleaseStatus.SERVING,
+}
+
+LIVE = frozenset({ReleaseStatus.STARTING, ReleaseStatus.PROBING, ReleaseStatus.CANARY, ReleaseStatus.SERVING})
+
+
+def after_release(status: ReleaseStatus, event: str) -> ReleaseStatus:
+    """The status that follows; raises TransitionError for an event that the table does not allow."""
+    try:
+        return RELEASE_TRANSITIONS[status, event]
+    except KeyError:
+        raise TransitionError(f"a release that is {status} cannot {event}") from None
+
+
+def why_not(environment: Environment, commit: Commit) -> str | None:
+    """Why a commit may not be released to an environment, or None where it may.
+
+    A commit is on a branch if it is reachable from its tip; without `branches` only the default branch is released.
+    """
+    if commit.dirty:
+        return "a working tree that nobody committed is never deployed"
+    if environment.branches is None:
+        if commit.default_branch is None:
+            return "the repository has no default branch: name the environment's branches in the file"
+        wanted: tuple[str, ...] = (commit.default_branch,)
+    else:
+        wanted = environment.branches
+    if any(branch_matches(pattern, branch) for pattern in wanted for branch in commit.branches):
+        return None
+    return f"commit {commit.short} is not on {' or '.join(wanted)}"

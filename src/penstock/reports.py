@@ -1,0 +1,301 @@
+"""Reports: the bytes of JUnit, metrics and benchmark files as values.
+
+Every file may be hostile or cut short: what cannot be read raises ReportError, in one sentence that begins with the
+file's name and, where one is known, the line.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from penstock.errors import ReportError
+
+Status = Literal["passed", "failed", "errored", "skipped"]
+
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 50
+MAX_MESSAGE = 4000
+MAX_NUMBERS = 10_000
+
+
+# --- tests ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TestCase:
+    """One test: `suite` is its class or module, else its suite's name; `message` says why it did not pass."""
+
+    __test__: ClassVar[bool] = False  # pytest collects classes by this name
+
+    name: str
+    suite: str
+    status: Status
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """The tests of a report, in the file's order. `seconds` adds up theirs, which may have run side by side."""
+
+    __test__: ClassVar[bool] = False
+
+    cases: tuple[TestCase, ...]
+
+    def count(self, status: Status) -> int:
+        return sum(case.status == status for case in self.cases)
+
+    @property
+    def passed(self) -> int:
+        return self.count("passed")
+
+    @property
+    def failed(self) -> int:
+        return self.count("failed")
+
+    @property
+    def errored(self) -> int:
+        return self.count("errored")
+
+    @property
+    def skipped(self) -> int:
+        return self.count("skipped")
+
+    @property
+    def seconds(self) -> float:
+        return math.fsum(case.seconds for case in self.cases)
+
+
+def parse_junit(data: bytes, file: str) -> TestReport:
+    """The tests of a JUnit XML file, from any depth of `testsuites` and `testsuite`.
+
+    A case that errs and fails is errored. A time that is no number counts as 0 seconds; long messages are cut.
+    Raises ReportError for what is no well-formed JUnit file, declares entities, or is too large or too deep.
+    """
+    from defusedxml.common import DefusedXmlException  # noqa: PLC0415 (only runs with a report need it)
+    from defusedxml.ElementTree import DefusedXMLParser, ParseError  # noqa: PLC0415 (as above)
+
+    _check_size(data, file)
+    target = _JunitTarget()
+    parser = DefusedXMLParser(target=target, forbid_dtd=True)
+    try:
+        parser.feed(data)
+        parser.close()
+    except ParseError as error:
+        raise ReportError(f"{file}:{error.position[0]}: this is no well-formed XML: {_reason(error)}") from error
+    except DefusedXmlException as error:
+        raise ReportError(f"{file}:{_line(parser)}: a document type or entity is declared, which is refused") from error
+    except (ValueError, LookupError) as error:
+        raise ReportError(f"{file}:{_line(parser)}: {error}") from error
+    return TestReport(tuple(target.cases))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition(":")[0]
+
+
+def _line(parser: Any) -> int:
+    return int(parser.parser.CurrentLineNumber)
+
+
+class _Refused(ValueError):
+    """What the target of the parser will not take; the parser knows the line."""
+
+
+class _JunitTarget:
+    """Takes the parser's events one by one, so that no tree is ever built; the class collects `cases`."""
+
+    _TROUBLE: ClassVar[dict[str, Status]] = {"skipped": "skipped", "failure": "failed", "error": "errored"}
+
+    def __init__(self) -> None:
+        self.cases: list[TestCase] = []
+        self._depth = 0
+        self._suites: list[str] = []
+        self._case: dict[str, str] | None = None
+        self._found: dict[str, list[str]] = {}
+        self._open: list[str] | None = None
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        tag = _plain(tag)
+        self._depth += 1
+        if self._depth == 1 and tag not in {"testsuites", "testsuite"}:
+            raise _Refused(f"expected <testsuites> or <testsuite>, found <{tag[:80]}>: is this a JUnit file?")
+        if self._depth > MAX_DEPTH:
+            raise _Refused(f"elements are nested more than {MAX_DEPTH} deep")
+        if self._case is not None:
+            self._start_trouble(tag, attributes)
+        elif tag == "testcase":
+            self._case, self._found = dict(attributes), {}
+        elif tag in {"testsuites", "testsuite"}:
+            self._suites.append(attributes.get("name", ""))
+
+    def _start_trouble(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag in self._TROUBLE and self._open is None:
+            self._open = self._found.setdefault(tag, [attributes.get("message", "")])
+
+    def data(self, text: str) -> None:
+        if self._open is not None:
+            self._open.append(text)
+
+    def end(self, tag: str) -> None:
+        tag = _plain(tag)
+        self._depth -= 1
+        if tag in self._TROUBLE:
+            self._open = None
+        elif tag == "testcase" and self._case is not None:
+            self.cases.append(self._made(self._case))
+            self._case = None
+        elif tag in {"testsuites", "testsuite"} and self._case is None:
+            self._suites.pop()
+
+    def _made(self, attributes: dict[str, str]) -> TestCase:
+        worst = next((tag for tag in ("error", "failure", "skipped") if tag in self._found), None)
+        suite = attributes.get("classname") or next((name for name in reversed(self._suites) if name), "")
+        return TestCase(
+            name=attributes.get("name") or "unnamed",
+            suite=suite,
+            status="passed" if worst is None else self._TROUBLE[worst],
+            seconds=_seconds(attributes.get("time", "")),
+            message="" if worst is None else _message(*self._found[worst]),
+        )
+
+    def close(self) -> None:
+        """The parser asks for a result at the end; the cases are it."""
+
+
+def _plain(tag: str) -> str:
+    """The tag without a namespace."""
+    return tag.rpartition("}")[2]
+
+
+def _seconds(text: str) -> float:
+    """A time as JUnit files write it (`0.012`, `1,234.5`); 0 for what is no finite, positive number."""
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text):
+        text = text.replace(",", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
+
+
+def _message(summary: str, *pieces: str) -> str:
+    """The summary, then the text where it says more; at most `MAX_MESSAGE` characters."""
+    text = "".join(pieces).strip()
+    summary = summary.strip()
+    whole = text if not summary or text.startswith(summary) else f"{summary}\n{text}".rstrip()
+    cut = len(whole) - MAX_MESSAGE
+    return whole if cut <= 0 else f"{whole[:MAX_MESSAGE]}… ({cut} more characters)"
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, so that a name that stands there twice is seen."""
+
+
+def parse_metrics(data: bytes, file: str) -> dict[str, float]:
+    """The numbers of a JSON object, nested names joined by dots (`{"train": {"loss": 1}}` is `train.loss`).
+
+    Raises ReportError, naming the metric, for what is no finite number (text, true, null, a list, NaN, Infinity) and
+    for a name that comes twice.
+    """
+    return _numbers(_parse_json(data, file), file)
+
+
+_STATISTICS = ("min", "max", "mean", "median", "stddev")
+
+
+def parse_benchmark(data: bytes, file: str) -> dict[str, float]:
+    """The numbers of a benchmark: plain JSON as in `parse_metrics`, or a file of pytest-benchmark.
+
+    Of the latter each benchmark gives `NAME.median_ms`, `NAME.mean_ms`, `NAME.min_ms`, `NAME.max_ms` and
+    `NAME.stddev_ms`: milliseconds, where the file has seconds. Raises ReportError as `parse_metrics` does.
+    """
+    value = _parse_json(data, file)
+    benchmarks = dict(value).get("benchmarks") if isinstance(value, _Pairs) else None
+    if not isinstance(benchmarks, list) or isinstance(benchmarks, _Pairs):
+        return _numbers(value, file)
+    return _numbers(_Pairs(_timings(benchmarks, file)), file)
+
+
+def _timings(benchmarks: list[Any], file: str) -> Iterator[tuple[str, Any]]:
+    for number, benchmark in enumerate(benchmarks, start=1):
+        fields = dict(benchmark) if isinstance(benchmark, _Pairs) else {}
+        name, stats = fields.get("name"), fields.get("stats")
+        if not isinstance(name, str) or not isinstance(stats, _Pairs):
+            raise ReportError(f"{file}: benchmark {number} has no name or no stats: is this a pytest-benchmark file?")
+        known = dict(stats)
+        yield name, _Pairs((f"{s}_ms", _milliseconds(known[s])) for s in _STATISTICS if s in known)
+
+
+def _milliseconds(value: Any) -> Any:
+    return value * 1000 if isinstance(value, float) else value
+
+
+def _parse_json(data: bytes, file: str) -> Any:
+    _check_size(data, file)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ReportError(f"{file}:{line}: this is no UTF-8 text") from error
+    try:
+        return json.loads(text, object_pairs_hook=_Pairs, parse_int=float, parse_constant=float)
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{file}:{error.lineno}: this is no JSON: {_reason(error).lower()}") from error
+    except RecursionError as error:
+        raise ReportError(f"{file}: objects or lists are nested too deep") from error
+
+
+def _numbers(value: Any, file: str) -> dict[str, float]:
+    if not isinstance(value, _Pairs):
+        raise ReportError(f"{file}: expected a JSON object of numbers, found {_found(value)}")
+    numbers: dict[str, float] = {}
+    for name, number in _flat(value, "", file):
+        if name in numbers:
+            raise ReportError(f"{file}: {name!r} is there twice: leave one out")
+        if not isinstance(number, float) or not math.isfinite(number):
+            raise ReportError(
+                f"{file}: {name!r} is {_found(number)}, expected a finite number: mend it or leave it out"
+            )
+        numbers[name] = number
+        if len(numbers) > MAX_NUMBERS:
+            raise ReportError(f"{file}: more than {MAX_NUMBERS} numbers are too many to keep")
+    return numbers
+
+
+def _flat(pairs: _Pairs, prefix: str, file: str) -> Iterator[tuple[str, Any]]:
+    if prefix.count(".") > MAX_DEPTH:
+        raise ReportError(f"{file}: objects are nested more than {MAX_DEPTH} deep")
+    for key, value in pairs:
+        if not key.strip() or not key.isprintable() or len(key) > 200:
+            raise ReportError(f"{file}: {key[:40]!r} cannot name a metric: use up to 200 printable characters")
+        if isinstance(value, _Pairs):
+            yield from _flat(value, f"{prefix}{key}.", file)
+        else:
+            yield prefix + key, value
+
+
+def _found(value: Any) -> str:
+    """A JSON value in words."""
+    if isinstance(value, _Pairs):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return "a text"
+    return {"None": "null", "True": "true", "False": "false", "nan": "NaN"}.get(str(value), str(value))
+
+
+def _check_size(data: bytes, file: str) -> None:
+    if not data.strip():
+        raise ReportError(f"{file}: the file is empty: did the step write it?")
+    if len(data) > MAX_BYTES:
+        raise ReportError(
+            f"{file}: {len(data) >> 20} MiB are too much for a report: the limit is {MAX_BYTES >> 20} MiB"
+        )

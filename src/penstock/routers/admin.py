@@ -1,0 +1,73 @@
+"""Envoy's admin address: a unix socket in the router's folder that only its owner can open."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from penstock.errors import EngineError
+
+if TYPE_CHECKING:
+    import httpx
+
+SOCKET = "admin.sock"
+
+_LONGEST_SOCKET_PATH = 107
+_POLL_SECONDS = 0.005
+
+
+class Admin:
+    """Questions to one Envoy. Each may be asked while Envoy is just being restarted: then it waits for the answer."""
+
+    def __init__(self, client: "httpx.AsyncClient", patience: float) -> None:
+        self._client = client
+        self._patience = patience
+
+    async def ready(self) -> None:
+        """Return when Envoy has initialised and listens. Raises EngineError after `patience` seconds without."""
+        await self._ask("/ready")
+
+    async def stats(self, pattern: str) -> dict[str, str]:
+        """All statistics whose name matches the regular expression, as text. Raises EngineError as `ready`."""
+        answer = await self._ask(f"/stats?format=json&filter={quote(pattern, safe='')}")
+        return {stat["name"]: str(stat["value"]) for stat in answer.json()["stats"] if "name" in stat}
+
+    async def _ask(self, path: str) -> "httpx.Response":
+        import httpx  # noqa: PLC0415 - start-up time is a promise
+
+        until = asyncio.get_running_loop().time() + self._patience
+        why = ""
+        while asyncio.get_running_loop().time() < until:
+            try:
+                answer = await self._client.get(path)
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+            else:
+                if answer.status_code == httpx.codes.OK:
+                    return answer
+                why = answer.text.strip()
+            await asyncio.sleep(_POLL_SECONDS)
+        raise EngineError(f"the router (Envoy) did not answer within {self._patience:g} s: {why}")
+
+
+@asynccontextmanager
+async def connected(folder: Path, patience: float) -> AsyncIterator[Admin]:
+    """Envoy's admin address in `folder`; every question may take `patience` seconds."""
+    import httpx  # noqa: PLC0415 - start-up time is a promise
+
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        path = str(folder / SOCKET)
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+            path = f"/proc/self/fd/{opened}/{SOCKET}"
+        # A bare TLS context: the default one reads all certificates of the machine for a connection without TLS.
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        transport = httpx.AsyncHTTPTransport(uds=path, verify=bare)
+        async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=patience) as client:
+            yield Admin(client, patience)
+    finally:
+        os.close(opened)

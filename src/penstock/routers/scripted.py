@@ -1,0 +1,92 @@
+"""A router in memory that does what it is told: for the engine's tests, and for trying a delivery without Envoy.
+
+It keeps the contract of `Router` (the same suite runs on it) with nothing that listens: `ask` stands for a request.
+Its script: `ill` ports fail their health check, `refusal` is the sentence with which the next `apply` fails, and
+`begin` and `finish` are the two ends of a request that takes long.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.engine.contracts import Backend, Route
+from penstock.errors import EngineError
+from penstock.routers import xds
+
+# Coprime to 10000, so that 10000 requests in a row meet each point of the split exactly once, well mixed.
+_STRIDE = 7_919
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request got: the HTTP status, and the version and port of the replica that answered, if any did."""
+
+    status: int
+    version: str | None = None
+    port: int | None = None
+
+
+class ScriptedRouter:
+    """Implements `Router` in memory; `history` holds every state that was put in force, oldest first."""
+
+    def __init__(self) -> None:
+        self.history: list[tuple[Route, ...]] = []
+        self.ill: set[int] = set()
+        self.refusal: str | None = None
+        self._asked: Counter[int] = Counter()
+        self._open: Counter[str] = Counter()
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The state in force."""
+        return self.history[-1] if self.history else ()
+
+    async def apply(self, routes: Sequence[Route]) -> None:
+        """Put the state in force. Raises EngineError, once, where `refusal` is set."""
+        xds.refuse_contradictions(routes)
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise EngineError(refusal)
+        self.history.append(tuple(routes))
+
+    async def healthy(self, release: str) -> int:
+        """How many ports of the release are not `ill`; 0 for a release that was not applied."""
+        return sum(port not in self.ill for backend in self._backends(release) for port in backend.ports)
+
+    async def in_flight(self, release: str) -> int:
+        """Requests begun and not finished."""
+        return self._open[release]
+
+    async def stop(self) -> None:
+        """Forget the state."""
+        self.history.append(())
+
+    def ask(self, port: int) -> Answer:
+        """One request to a port. The split is exact over 10000 requests. Raises ConnectionRefusedError."""
+        route = next((route for route in self.routes if route.port == port), None)
+        if route is None:
+            raise ConnectionRefusedError(port)
+        point = self._asked[port] * _STRIDE % xds.WHOLE
+        self._asked[port] += 1
+        for backend in route.backends:
+            if point < backend.weight:
+                return self._answer(backend)
+            point -= backend.weight
+        return Answer(503)
+
+    def begin(self, release: str) -> None:
+        """A request of the release begins and takes until `finish`."""
+        self._open[release] += 1
+
+    def finish(self, release: str) -> None:
+        """One request of the release ends. Raises ValueError where none is open."""
+        if self._open[release] == 0:
+            raise ValueError(f"{release} has no open request")
+        self._open[release] -= 1
+
+    def _answer(self, backend: Backend) -> Answer:
+        well = [port for port in backend.ports if port not in self.ill]
+        return Answer(200, backend.version, well[0]) if well else Answer(503, backend.version)
+
+    def _backends(self, release: str) -> list[Backend]:
+        return [backend for route in self.routes for backend in route.backends if backend.release == release]

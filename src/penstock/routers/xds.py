@@ -1,0 +1,318 @@
+"""Routes → the documents that Envoy reads (xDS v3, as JSON files). Pure: values in, values out.
+
+Four kinds of document, so that each change touches only what it must: clusters (one per release), one route table
+per environment (a new split replaces only this, and no connection notices), and listeners (they change only when
+an environment comes, goes or moves to another port). A document's version is the digest of its content: equal
+state, equal version, whoever rendered it and however often.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from penstock.engine.contracts import Backend, Route
+from penstock.errors import EngineError
+
+CLUSTERS = "clusters.json"
+LISTENERS = "listeners.json"
+ROUTES = "routes-"
+RELEASE_HEADER = "x-penstock-release"
+WHOLE = 10_000
+
+# Matches the names of all statistics that `settled` needs.
+STATE = r"\.version_text$|^cluster_manager\.warming_clusters$|^listener_manager\.total_listeners_warming$"
+
+_CLUSTERS_STAT = "cluster_manager.cds.version_text"
+_LISTENERS_STAT = "listener_manager.lds.version_text"
+_WARMING = ("cluster_manager.warming_clusters", "listener_manager.total_listeners_warming")
+_REFUSAL = re.compile(
+    r"Filesystem config update (?P<how>rejected|failure): (?P<words>.*?)(?=\n\[\d{4}-|\Z)",
+    re.DOTALL,
+)
+_REFUSED_NAME = re.compile(r'^name: "([^"]*)"', re.MULTILINE)
+_TAKEN = re.compile(r"cannot bind '127\.0\.0\.1:(\d+)': Address already in use")
+_TYPES = "type.googleapis.com/envoy."
+_NO_LIMIT = 1_000_000
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file for Envoy. `stat` is the name under which Envoy reports the `version` that it has in force."""
+
+    file: str
+    stat: str
+    version: str
+    text: str
+
+    @property
+    def resources(self) -> list[_Json]:
+        resources: list[_Json] = json.loads(self.text)["resources"]
+        return resources
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The whole state of a router."""
+
+    clusters: Document
+    routes: tuple[Document, ...]
+    listeners: Document
+
+
+def refuse_contradictions(routes: Sequence[Route]) -> None:
+    """Raise EngineError where routes share an environment, a port or a release, or a split is no split."""
+    for what, names in (
+        ("environment", [r.environment for r in routes]),
+        ("port", [str(r.port) for r in routes]),
+        ("release", [b.release for r in routes for b in r.backends]),
+    ):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise EngineError(f"{what} {twice[0]} is routed twice: give each environment its own")
+    for route in routes:
+        weights = [backend.weight for backend in route.backends]
+        if min(weights, default=0) < 0 or sum(weights) not in {0, WHOLE}:
+            raise EngineError(f"the weights of {route.environment} are {weights}: they must add up to 0 or {WHOLE}")
+
+
+def documents(routes: Sequence[Route], folder: str) -> Documents:
+    """The documents of the wanted state; `folder` is the absolute folder that the route tables lie in."""
+    ordered = sorted(routes, key=lambda route: route.environment)
+    return Documents(
+        clusters=clusters(_cluster(backend) for route in ordered for backend in route.backends),
+        routes=tuple(_route_table(route) for route in ordered),
+        listeners=listeners(_listener(route, folder) for route in ordered),
+    )
+
+
+def clusters(resources: Iterable[_Json]) -> Document:
+    """The document of all clusters."""
+    return _document(CLUSTERS, _CLUSTERS_STAT, resources)
+
+
+def listeners(resources: Iterable[_Json]) -> Document:
+    """The document of all listeners."""
+    return _document(LISTENERS, _LISTENERS_STAT, resources)
+
+
+def union(old: Document, new: Document) -> Document:
+    """The clusters of both documents: what must exist while the route tables move from the old ones to the new."""
+    return clusters(({c["name"]: c for c in old.resources} | {c["name"]: c for c in new.resources}).values())
+
+
+def cluster_name(release: str) -> str:
+    """The name of a release's cluster, with nothing in it that Envoy would rewrite in the names of statistics."""
+    return f"release-{_slug(release)}"
+
+
+def bootstrap(folder: str, admin_socket: str) -> str:
+    """The file Envoy starts with: where its admin address is and where its documents lie.
+
+    `admin_socket` is the path of a unix socket, relative to Envoy's working folder (the kernel allows 107 bytes).
+    """
+    document = {
+        "node": {"id": "penstock", "cluster": "penstock"},
+        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
+        "dynamic_resources": {"cds_config": _read_from(folder, CLUSTERS), "lds_config": _read_from(folder, LISTENERS)},
+        "stats_flush_interval": "0.2s",
+        "stats_config": {"histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": _buckets()}]},
+    }
+    return json.dumps(document, indent=1)
+
+
+def parse_clusters(text: str) -> Document:
+    """A document of clusters that was rendered before. Raises ValueError or KeyError for anything else."""
+    return clusters(json.loads(text)["resources"])
+
+
+def parse_listeners(text: str) -> Document:
+    """A document of listeners that was rendered before. Raises ValueError or KeyError for anything else."""
+    return listeners(json.loads(text)["resources"])
+
+
+def parse_routes(text: str) -> Document:
+    """A route table that was rendered before. Raises ValueError or KeyError for anything else."""
+    return _route_document(json.loads(text)["resources"][0])
+
+
+def settled(stats: Mapping[str, str], stage: Iterable[Document]) -> bool:
+    """Whether Envoy follows all documents of a stage and prepares nothing; `stats` are those that `STATE` matches.
+
+    A route table without a listener is not read by Envoy yet, so there is nothing to wait for.
+    """
+    if not {_CLUSTERS_STAT, _LISTENERS_STAT} <= stats.keys():
+        return False
+    in_force = all(stats.get(document.stat, document.version) == document.version for document in stage)
+    return in_force and all(stats.get(name) == "0" for name in _WARMING)
+
+
+def gauges(release: str, names: Sequence[str]) -> str:
+    """The pattern of these statistics of a release's cluster."""
+    return f"^cluster\\.{re.escape(cluster_name(release))}\\.({'|'.join(names)})$"
+
+
+def refusal(log: str) -> str | None:
+    """Why Envoy refuses a document, in its own words, from its log; None where it refuses none.
+
+    Envoy prints the whole document before the reason (what fails validation) or after it (what is no such
+    document): of the former the last line counts, of the latter the first.
+    """
+    found = _REFUSAL.search(log)
+    if found is None:
+        return None
+    lines = found["words"].strip().splitlines() or ["no reason given"]
+    line = lines[-1] if found["how"] == "rejected" else lines[0]
+    resource = _REFUSED_NAME.search(found["words"])
+    return (f"{resource[1]}: " if resource else "") + line.removeprefix(": ").strip()
+
+
+def taken_port(words: str) -> int | None:
+    """The port that Envoy could not have, where its words say so."""
+    found = _TAKEN.search(words)
+    return int(found[1]) if found else None
+
+
+def _document(file: str, stat: str, resources: Iterable[_Json]) -> Document:
+    content = sorted(resources, key=lambda resource: str(resource["name"]))
+    version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+    text = json.dumps({"version_info": version, "resources": content}, indent=1)
+    return Document(file, stat, version, text)
+
+
+def _route_document(table: _Json) -> Document:
+    name = table["name"]
+    return _document(f"{ROUTES}{name}.json", f"http.{name}.rds.{name}.version_text", [table])
+
+
+def _slug(name: str) -> str:
+    """A name as one word that is safe in file names and statistics; different names stay different."""
+    return quote(name, safe="").replace("%", "_.")
+
+
+def _read_from(folder: str, file: str) -> _Json:
+    return {"path_config_source": {"path": f"{folder}/{file}"}, "resource_api_version": "V3"}
+
+
+def _buckets() -> list[float]:
+    """40 bounds from 1 ms to 10 minutes, each about 1.4 times the one before."""
+    return [round(1.0 * 600_000 ** (step / 39), 1) for step in range(40)]
+
+
+def _typed(name: str, kind: str, **config: Any) -> _Json:
+    return {"name": name, "typed_config": {"@type": _TYPES + kind, **config}}
+
+
+def _cluster(backend: Backend) -> _Json:
+    return {
+        "@type": _TYPES + "config.cluster.v3.Cluster",
+        "name": cluster_name(backend.release),
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {
+            "cluster_name": cluster_name(backend.release),
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(p)}} for p in backend.ports]}],
+        },
+        "health_checks": [_health_check(backend.health)],
+        # A queue in front of a slow model is the model's matter; Envoy's own limits (1024) would answer 503.
+        "circuit_breakers": {
+            "thresholds": [
+                {"max_connections": _NO_LIMIT, "max_pending_requests": _NO_LIMIT, "max_requests": _NO_LIMIT},
+            ],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # Shorter than servers keep an idle connection (2 s and more), so that no request meets one that
+                # its server is just closing: there are no retries to hide it.
+                "common_http_protocol_options": {"idle_timeout": "1s"},
+            },
+        },
+    }
+
+
+def _health_check(path: str) -> _Json:
+    return {
+        # Generous: a server that computes on its only thread is busy, not ill. A dead one refuses at once.
+        "timeout": "5s",
+        "interval": "0.25s",
+        "no_traffic_interval": "0.25s",
+        "healthy_threshold": 1,
+        "unhealthy_threshold": 2,
+        # A kept connection would occupy a server that serves one connection at a time.
+        "reuse_connection": False,
+        "http_health_check": {"path": path, "host": "127.0.0.1", "expected_statuses": [{"start": 200, "end": 201}]},
+    }
+
+
+def _address(port: int) -> _Json:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _route_table(route: Route) -> Document:
+    name = _slug(route.environment)
+    table = {
+        "@type": _TYPES + "config.route.v3.RouteConfiguration",
+        "name": name,
+        "virtual_hosts": [
+            {"name": name, "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **_split(route)}]},
+        ],
+    }
+    return _route_document(table)
+
+
+def _split(route: Route) -> _Json:
+    shares = [_share(backend) for backend in route.backends if backend.weight > 0]
+    if not shares:
+        return {"direct_response": {"status": 503, "body": {"inline_string": f"{route.environment} serves nothing\n"}}}
+    return {"route": {"weighted_clusters": {"clusters": shares}, "timeout": "0s"}}
+
+
+def _share(backend: Backend) -> _Json:
+    # A percent sign opens a variable in Envoy's header values; doubled, it is itself.
+    header = {"key": RELEASE_HEADER, "value": backend.version.replace("%", "%%")}
+    return {
+        "name": cluster_name(backend.release),
+        "weight": backend.weight,
+        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def _listener(route: Route, folder: str) -> _Json:
+    name = _slug(route.environment)
+    return {
+        "@type": _TYPES + "config.listener.v3.Listener",
+        # The port is part of the name: a moved environment is a new listener beside one that drains.
+        "name": f"{name}@{route.port}",
+        "address": _address(route.port),
+        # Else two programs could share the port, and each would get some of the requests.
+        "enable_reuse_port": False,
+        "connection_balance_config": {"exact_balance": {}},
+        "filter_chains": [{"filters": [_http(name, folder)]}],
+    }
+
+
+def _http(name: str, folder: str) -> _Json:
+    manager = "network.http_connection_manager"
+    return _typed(
+        f"envoy.filters.{manager}",
+        f"extensions.filters.{manager}.v3.HttpConnectionManager",
+        stat_prefix=name,
+        rds={"route_config_name": name, "config_source": _read_from(folder, f"{ROUTES}{name}.json")},
+        http_filters=[
+            _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
+        ],
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        stream_idle_timeout="0s",
+        # Callers are strangers: their x-envoy-* headers (retries, timeouts) are dropped.
+        use_remote_address=True,
+        server_header_transformation="PASS_THROUGH",
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "127.0.0.1"},
+    )

@@ -1,0 +1,189 @@
+"""What the store gives out: frozen records of requests, runs, steps, attempts, releases and replicas.
+
+A record is what was true at one moment; changing it is a transition through the store. There is one implementation
+(`sql.py`): SQLAlchemy Core speaks to SQLite, and to Postgres when a team needs it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.plans import StepKind
+from penstock.releases import ReleaseStatus
+from penstock.runs import AttemptStatus, RequestStatus, RunStatus, StepStatus
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """Who waits for a request: a process named beyond doubt by pid, start time and boot id."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+
+NOBODY = Follower(0, 0, "")
+"""The follower of what nobody waits for: nothing new starts until `resume` or `serve` adopts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person or trigger asked for. `result` is what came of it, `error` the sentence where it was refused."""
+
+    id: int
+    kind: str
+    payload: Values
+    follower: Follower
+    actor: str
+    status: RequestStatus
+    result: Values | None
+    error: str | None
+    exit_code: int | None
+    created: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a plan. `owner` is the follower for whom new steps may start."""
+
+    id: int
+    request: int
+    project: str
+    owner: Follower
+    version: str
+    commit: Values
+    change: tuple[str, ...]
+    trigger: str
+    mirror: str
+    pipeline: Values
+    options: Values
+    status: RunStatus
+    reason: str | None
+    notes: tuple[str, ...]
+    package: str | None
+    package_size: int | None
+    created: float
+    started: float | None
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    run: int
+    name: str
+    position: int
+    kind: StepKind
+    stage: str
+    needs: tuple[str, ...]
+    status: StepStatus
+    reason: str | None
+    cached: bool
+    key: str | None
+    ingredients: Values | None
+    result: Values | None
+    started: float | None
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a step. `detail` holds where its record, log and workspace lie, written before the start."""
+
+    id: str
+    run: int
+    step: str
+    number: int
+    status: AttemptStatus
+    reason: str | None
+    exit_code: int | None
+    detail: Values
+    handle: Values | None
+    log_end: int | None
+    created: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The stored result of a step whose key is known."""
+
+    key: str
+    project: str
+    step: str
+    run: int
+    ingredients: Values
+    result: Values
+    seconds: float
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRecord:
+    project: str
+    version: str
+    digest: str
+    run: int
+    passed: bool
+    size: int
+    lineage: Values
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One environment of a run: `status` is queued, moving, released, skipped, refused or errored."""
+
+    run: int
+    environment: str
+    position: int
+    status: str
+    reason: str | None
+    release: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A package in an environment. `spec` is all that its replicas need, so that they start without the run."""
+
+    id: int
+    project: str
+    environment: str
+    generation: int
+    request: int
+    run: int
+    version: str
+    package: str
+    spec: Values
+    actor: str
+    status: ReleaseStatus
+    reason: str | None
+    phase: str | None
+    fate: str | None
+    replaced: int | None
+    created: float
+    since: float | None
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    id: str
+    release: int
+    number: int
+    port: int
+    handle: Values | None
+    status: str
+    created: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    id: str
+    name: str
+    identity: str
+    file: str
+    location: str

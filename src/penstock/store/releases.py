@@ -1,0 +1,129 @@
+"""Environments, releases and replicas in the database; a release moves by the table of `releases.py`."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from penstock.errors import NotFoundError, TransitionError
+from penstock.releases import ReleaseStatus, after_release
+from penstock.store import tables
+from penstock.store.contract import Release, Replica
+from penstock.store.journal import inserted, record
+
+_ENDED = frozenset({ReleaseStatus.RETIRED, ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
+
+
+class Releases:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def generation(self, project: str, environment: str) -> int:
+        """The generation last put in force in an environment; 0 for one that is new."""
+        query = select(tables.environments.c.generation).where(
+            tables.environments.c.project == project, tables.environments.c.name == environment
+        )
+        return int(self._connection.execute(query).scalar_one_or_none() or 0)
+
+    def advance(self, project: str, environment: str, generation: int) -> bool:
+        """Claim an environment for a generation; False where a newer one was there before."""
+        if generation < self.generation(project, environment):
+            return False
+        values = {"project": project, "name": environment, "generation": generation}
+        statement = upsert(tables.environments).values(values)
+        self._connection.execute(statement.on_conflict_do_update(["project", "name"], set_={"generation": generation}))
+        return True
+
+    def add(self, values: Mapping[str, Any]) -> Release:
+        """A new release, starting. `values` are the columns of the table without id and status."""
+        row = {**values, "status": ReleaseStatus.STARTING, "created": time.time()}
+        number = inserted(self._connection.execute(insert(tables.releases), row))
+        record(self._connection, "release", str(number), "add", (None, ReleaseStatus.STARTING))
+        return self.get(number)
+
+    def get(self, number: int) -> Release:
+        query = select(tables.releases).where(tables.releases.c.id == number)
+        row = self._connection.execute(query).mappings().first()
+        if row is None:
+            raise NotFoundError(f"there is no release {number} in this home")
+        return _release(row)
+
+    def of(self, project: str | None = None, environment: str | None = None) -> list[Release]:
+        """Releases, oldest first."""
+        query = select(tables.releases).order_by(tables.releases.c.id)
+        if project is not None:
+            query = query.where(tables.releases.c.project == project)
+        if environment is not None:
+            query = query.where(tables.releases.c.environment == environment)
+        return [_release(row) for row in self._connection.execute(query).mappings()]
+
+    def serving(self, project: str, environment: str) -> Release | None:
+        """The release that has an environment's traffic."""
+        found = [r for r in self.of(project, environment) if r.status is ReleaseStatus.SERVING]
+        return found[-1] if found else None
+
+    def move(self, number: int, event: str, **values: Any) -> ReleaseStatus:
+        """One transition of a release, with columns that change with it (reason, generation, fate …)."""
+        before = self.get(number)
+        after = after_release(before.status, event)
+        values = {"phase": None, **values, "status": after}
+        if after is ReleaseStatus.SERVING:
+            values.update(since=time.time(), ended=None)
+        if after in _ENDED:
+            values["ended"] = time.time()
+        changed = self._connection.execute(
+            update(tables.releases)
+            .where(tables.releases.c.id == number, tables.releases.c.status == before.status)
+            .values(values)
+        )
+        if changed.rowcount != 1:
+            raise TransitionError(f"release {number} changed meanwhile and cannot {event}")
+        record(self._connection, "release", str(number), event, (before.status, after), values.get("reason"))
+        return after
+
+    def note(self, number: int, **values: Any) -> None:
+        """Change what is known of a release without a transition (its phase, its reason)."""
+        self._connection.execute(update(tables.releases).where(tables.releases.c.id == number).values(values))
+
+    # --- replicas
+
+    def add_replica(self, release: int, number: int, port: int) -> Replica:
+        """The intent to start a replica, recorded before its process exists."""
+        count = select(func.count()).where(tables.replicas.c.release == release)
+        serial = int(self._connection.execute(count).scalar_one()) + 1
+        row = {
+            "id": f"release-{release}.{serial}",
+            "release": release,
+            "number": number,
+            "port": port,
+            "status": "starting",
+            "created": time.time(),
+        }
+        self._connection.execute(insert(tables.replicas), row)
+        return self.replica(str(row["id"]))
+
+    def replica(self, name: str) -> Replica:
+        row = self._connection.execute(select(tables.replicas).where(tables.replicas.c.id == name)).mappings().one()
+        return Replica(**row)
+
+    def replicas(self, release: int) -> list[Replica]:
+        """The replicas of a release that were not ended, by number."""
+        query = select(tables.replicas).where(tables.replicas.c.release == release, tables.replicas.c.status != "ended")
+        return [Replica(**row) for row in self._connection.execute(query.order_by(tables.replicas.c.id)).mappings()]
+
+    def all_replicas(self) -> list[Replica]:
+        """Every replica of the home that was not ended."""
+        query = select(tables.replicas).where(tables.replicas.c.status != "ended").order_by(tables.replicas.c.id)
+        return [Replica(**row) for row in self._connection.execute(query).mappings()]
+
+    def note_replica(self, name: str, **values: Any) -> None:
+        """What became of a replica: its handle once it started, its status."""
+        if values.get("status") == "ended":
+            values["ended"] = time.time()
+        self._connection.execute(update(tables.replicas).where(tables.replicas.c.id == name).values(values))
+
+
+def _release(row: RowMapping) -> Release:
+    return Release(**{**row, "status": ReleaseStatus(row["status"])})

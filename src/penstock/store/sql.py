@@ -1,0 +1,132 @@
+"""The store on SQLAlchemy Core: one connection, explicit transactions, and a room per noun.
+
+SQLite in WAL mode, one writing connection (the coordinator's); commands insert only requests. A transaction takes
+the write lock at once, so that a compare-and-set never meets a change in between.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from penstock.errors import EngineError
+from penstock.store.actions import Actions, Blobs
+from penstock.store.releases import Releases
+from penstock.store.requests import Requests
+from penstock.store.runs import Runs
+from penstock.store.tables import HEAD
+
+
+class Store:
+    """All facts of one home. Not thread-safe: it belongs to the thread that made it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._depth = 0
+        self.requests = Requests(connection)
+        self.runs = Runs(connection)
+        self.releases = Releases(connection)
+        self.actions = Actions(connection)
+        self.blobs = Blobs(connection)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Everything inside happens or nothing does; nested uses join the outer one.
+
+        `durable` waits for the disk: used before any effect outside (deploy, migration, approval).
+        """
+        if self._depth:
+            yield
+            return
+        self._connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._connection.exec_driver_sql("ROLLBACK")
+            raise
+        else:
+            self._connection.exec_driver_sql("COMMIT")
+        finally:
+            self._depth -= 1
+
+    def changes(self) -> int:
+        """A number that moves whenever any connection changed the database."""
+        return int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+    def last_event(self) -> int:
+        """The sequence number of the newest recorded transition."""
+        return int(self._connection.execute(text("SELECT coalesce(max(seq), 0) FROM events")).scalar_one())
+
+    def check(self) -> str:
+        """SQLite's own quick check: `ok`, or what is damaged."""
+        return str(self._connection.exec_driver_sql("PRAGMA quick_check").scalar_one())
+
+    def close(self) -> None:
+        self._connection.close()
+        self._connection.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_store(path: Path) -> Store:
+    """Open the database of a home, made or brought up to date where needed. Raises EngineError.
+
+    A database written by a newer Penstock is refused rather than misread.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+    try:
+        connection = engine.connect()
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.exec_driver_sql(f"PRAGMA {pragma}")
+        if _revision(connection) != HEAD:
+            _upgrade(connection, path)
+    except (DBAPIError, sqlite3.Error) as error:
+        engine.dispose()
+        cause = getattr(error, "orig", None) or error
+        raise EngineError(f"the database {path} cannot be used ({cause}): run penstock doctor") from error
+    return Store(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return None if row is None else str(row[0])
+
+
+def _upgrade(connection: Connection, path: Path) -> None:
+    """Run the migrations; imported here because alembic takes half a second and is needed once per home."""
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("schema")))
+    found = _revision(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise EngineError(f"{path} was written by a newer Penstock (schema {found}): update Penstock to use this home")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        if _revision(connection) != HEAD:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")

@@ -1,0 +1,245 @@
+"""The tables, as SQLAlchemy Core sees them. Their history is `schema/`; `HEAD` names its newest revision.
+
+Times are seconds since the epoch. A status column changes only through the transition tables of `runs.py` and
+`releases.py`, by compare-and-set.
+"""
+
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+HEAD = "0001"
+
+metadata = MetaData()
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("identity", String, nullable=False),
+    Column("file", String, nullable=False),
+    Column("location", String, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("project", ForeignKey("projects.id"), primary_key=True),
+    Column("sha", String, primary_key=True),
+    Column("version", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("versions_by_version", "project", "version"),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("oid", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("follower", JSON, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("result", JSON),
+    Column("error", Text),
+    Column("exit_code", Integer),
+    Column("created", Float, nullable=False),
+    Column("ended", Float),
+    Index("requests_by_status", "status", "id"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("request", ForeignKey("requests.id"), nullable=False, unique=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("owner", JSON, nullable=False),
+    Column("version", String, nullable=False),
+    Column("commit", JSON, nullable=False),
+    Column("change", JSON, nullable=False),
+    Column("trigger", String, nullable=False),
+    Column("mirror", String, nullable=False),
+    Column("pipeline", JSON, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", Text),
+    Column("notes", JSON, nullable=False),
+    Column("package", String),
+    Column("package_size", Integer),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("ended", Float),
+    Index("runs_by_project", "project", "id"),
+    Index("runs_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("needs", JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", Text),
+    Column("cached", Boolean, nullable=False, default=False),
+    Column("key", String),
+    Column("ingredients", JSON),
+    Column("result", JSON),
+    Column("started", Float),
+    Column("ended", Float),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("run", Integer, nullable=False),
+    Column("step", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", String),
+    Column("exit_code", Integer),
+    Column("detail", JSON, nullable=False),
+    Column("handle", JSON),
+    Column("log_end", Integer),
+    Column("created", Float, nullable=False),
+    Column("ended", Float),
+    Index("attempts_by_step", "run", "step", "number", unique=True),
+)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("project", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("ingredients", JSON, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("used", Float, nullable=False),
+    Index("actions_by_step", "project", "step", "created"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("step", String, nullable=False),
+    Column("value", Float, nullable=False),
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("rule", String, nullable=False),
+    Column("verdict", String),
+    Column("value", Float),
+    Column("reasons", JSON, nullable=False),
+    Column("judged", Float),
+)
+
+packages = Table(
+    "packages",
+    metadata,
+    Column("project", ForeignKey("projects.id"), primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("run", ForeignKey("runs.id"), nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("lineage", JSON, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("environment", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", Text),
+    Column("release", Integer),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("project", ForeignKey("projects.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("generation", Integer, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("environment", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("request", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("version", String, nullable=False),
+    Column("package", String, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", Text),
+    Column("phase", String),
+    Column("fate", String),
+    Column("replaced", Integer),
+    Column("created", Float, nullable=False),
+    Column("since", Float),
+    Column("ended", Float),
+    Index("releases_by_environment", "project", "environment", "id"),
+    Index("releases_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("release", ForeignKey("releases.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("handle", JSON),
+    Column("status", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("ended", Float),
+    Index("replicas_by_release", "release", "number"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("entity", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("before", String),
+    Column("after", String, nullable=False),
+    Column("detail", Text),
+    sqlite_autoincrement=True,
+)
