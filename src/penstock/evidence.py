@@ -106,34 +106,45 @@ def read_evidence(predictions: bytes, truth: bytes | None, predictions_file: str
     """
     if truth is None or truth_file is None:
         ids, answers, labels = _columns(predictions, predictions_file, ("id", "prediction", "truth"))
-        return Evidence(tuple(ids), tuple(labels), tuple(answers))
+        return Evidence(ids, labels, answers)
     answer_of = dict(zip(*_columns(predictions, predictions_file, ("id", "prediction")), strict=True))
     ids, labels = _columns(truth, truth_file, ("id", "truth"))
     kept = [(i, label, answer_of[i]) for i, label in zip(ids, labels, strict=True) if i in answer_of]
     if not kept:
         raise ReportError(f"{predictions_file}: no id of it is in {truth_file}: write the same ids into both")
-    columns = zip(*kept, strict=True)
-    return Evidence(*columns, unpredicted=len(ids) - len(kept), unlabelled=len(answer_of) - len(kept))
+    known, wanted, given = zip(*kept, strict=True)
+    return Evidence(known, wanted, given, unpredicted=len(ids) - len(kept), unlabelled=len(answer_of) - len(kept))
 
 
-def _columns(data: bytes, file: str, names: tuple[str, ...]) -> list[list[str]]:
+def _columns(data: bytes, file: str, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The wanted columns of a file, each as long as the file has rows; ids are unique."""
     reader = next((read for suffix, read in _READERS.items() if file.lower().endswith(suffix)), None)
     if reader is None:
         raise ReportError(f"{file}: evidence is read from files that end in {', '.join(_READERS)}: write one of these")
-    columns: list[list[str]] = [[] for _ in names]
-    seen: dict[str, int] = {}
-    for line, values in reader(_text(data, file), file, names):
-        for name, column, value in zip(names, columns, values, strict=True):
-            if not value or value.lower() in {"nan", "+nan", "-nan"}:
-                _refuse(file, line, f'the column "{name}" is {"NaN" if value else "empty"}: mend or leave out the row')
-            column.append(value)
-        first = seen.setdefault(values[0], line)
-        if first != line:
-            _refuse(file, line, f'the id "{_cut(values[0])}" is already in line {first}: ids must differ')
-    if not seen:
+    rows = list(reader(_text(data, file), file, names))
+    if not rows:
         raise ReportError(f"{file}: there are no examples in it")
+    lines, *columns = zip(*rows, strict=True)
+    for name, column in zip(names, columns, strict=True):
+        _check_filled(file, lines, name, column)
+    _check_unique(file, lines, columns[0])
     return columns
+
+
+_NANS = frozenset({"", "nan", "+nan", "-nan"})
+
+
+def _check_filled(file: str, lines: Sequence[int], name: str, column: Sequence[str]) -> None:
+    if not _NANS.isdisjoint(map(str.lower, column)):
+        line, value = next((n, v) for n, v in zip(lines, column, strict=True) if v.lower() in _NANS)
+        _refuse(file, line, f'the column "{name}" is {"NaN" if value else "empty"}: mend or leave out the row')
+
+
+def _check_unique(file: str, lines: Sequence[int], ids: Sequence[str]) -> None:
+    first = dict(zip(reversed(ids), reversed(lines), strict=True))
+    if len(first) < len(ids):
+        line, name = next((n, i) for n, i in zip(lines, ids, strict=True) if first[i] != n)
+        _refuse(file, line, f'the id "{_cut(name)}" is already in line {first[name]}: ids must differ')
 
 
 def _text(data: bytes, file: str) -> str:
@@ -145,7 +156,7 @@ def _text(data: bytes, file: str) -> str:
         _refuse(file, data.count(b"\n", 0, error.start) + 1, "this is no UTF-8 text")
 
 
-def _csv_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     places: list[int] = []
     width = 0
@@ -156,7 +167,7 @@ def _csv_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[in
             elif row:
                 if len(row) != width:
                     _refuse(file, reader.line_num, f"there are {len(row)} columns, expected {width} as in the header")
-                yield reader.line_num, [row[place] for place in places]
+                yield (reader.line_num, *(row[place] for place in places))
     except csv.Error as error:
         _refuse(file, reader.line_num, f"this is no CSV: {error}")
 
@@ -181,11 +192,11 @@ def _absent(name: str, others: list[str]) -> str:
     return f'there is no column "{name}"; others are {", ".join(map(_cut, others[:5])) or "none"}: rename or add it'
 
 
-def _json_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _json_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     for line, row in enumerate(text.split("\n"), start=1):
         if row.strip():
             record = _json_record(row, file, line)
-            yield line, [_json_value(record, name, file, line) for name in names]
+            yield (line, *(_json_value(record, name, file, line) for name in names))
 
 
 def _json_record(row: str, file: str, line: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Baseline:
 def judge_metric(
     gate: Gate, metrics: Mapping[str, float], baseline: Baseline | None, package: str | None = None
 ) -> Verdict:
-    """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` is the champion, None before the first release.
+    """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` the champion, None before the first release.
 
     `package` is the digest of the run's own package. Against the champion, higher is better: a metric that should be
     low needs `at_most`. There is nothing to be worse than before the first release, and that passes with a warning.
@@ -78,7 +78,7 @@ def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:
 def _doubts(evidence: Evidence) -> Iterator[str]:
     if evidence.unpredicted:
         whole = evidence.unpredicted + len(evidence)
-        yield f"{evidence.unpredicted} of {whole} examples have no prediction, so this decides nothing: predict them all"
+        yield f"{evidence.unpredicted} of {whole} examples have no prediction: predict them all to decide"
     if evidence.unlabelled:
         yield f"left out: {evidence.unlabelled} predictions whose id is not among the truth"
 
@@ -147,11 +147,9 @@ def _against_champion(gate: Gate, value: float, baseline: Baseline | None, packa
     margin = gate.margin or 0.0
     floor = Decimal(repr(baseline.value)) - Decimal(repr(margin))
     passed = Decimal(repr(value)) >= floor
-    mine, bound, theirs = next(
-        texts
-        for texts in zip(_texts(value), _texts(float(floor)), _texts(baseline.value), strict=True)
-        if (Decimal(texts[0]) >= Decimal(texts[1])) == passed
-    )
+    rows = zip(_texts(value), _texts(float(floor)), _texts(baseline.value), strict=True)
+    exact = (written(value), f"{floor:f}", written(baseline.value))
+    mine, bound, theirs = next((row for row in rows if (Decimal(row[0]) >= Decimal(row[1])) == passed), exact)
     sentence = (
         f"{mine} {'is at least' if passed else 'is below'} {bound}: "
         f"the champion {baseline.version} has {theirs}, less the margin of {written(margin)}"

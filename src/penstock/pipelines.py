@@ -53,9 +53,9 @@ def shortened(text: str) -> str:
     return line if len(line) <= 40 else f"{line[:39]}…"
 
 
-def _wrong(sentence: str, at: str | None = None) -> PydanticCustomError:
-    """An error of a value; `at` is the key that it stands at, where that is one of a mapping's."""
-    return PydanticCustomError("penstock", "{sentence}", {"sentence": sentence, "at": at})
+def _wrong(sentence: str, at: str | None = None, lacks: tuple[str, ...] = ()) -> PydanticCustomError:
+    """An error of a value or mapping: `at` is the key it stands at, `lacks` the keys that are absent (`*`: any)."""
+    return PydanticCustomError("penstock", "{sentence}", {"sentence": sentence, "at": at, "lacks": lacks})
 
 
 RESERVED = ("check", "runtime", "package", "serve")
@@ -319,7 +319,9 @@ class Package(Part):
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
         if not self.model and not self.code:
-            raise _wrong("expected model, code or both: a package of nothing cannot be deployed")
+            raise _wrong(
+                "expected model, code or both: a package of nothing cannot be deployed", lacks=("model", "code")
+            )
         return self
 
     @property
@@ -358,7 +360,7 @@ class Gate(Part):
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if self.metric is None and self.evidence is None:
-            raise _wrong("expected a metric or an evidence to judge, found neither")
+            raise _wrong("expected a metric or an evidence to judge, found neither", lacks=("metric", "evidence"))
         if self.metric is not None and self.evidence is not None:
             raise _wrong("expected either metric or evidence, found both", "evidence")
         if self.metric is not None and self.score is not None:
@@ -369,7 +371,7 @@ class Gate(Part):
     def _one_rule(self) -> Self:
         given = [rule for rule in _RULES if getattr(self, rule) is not None]
         if not given:
-            raise _wrong("expected a rule: at_least, at_most, equals or not_worse_than")
+            raise _wrong("expected a rule: at_least, at_most, equals or not_worse_than", lacks=_RULES)
         if len(given) > 1:
             raise _wrong(f'expected one rule, found "{given[0]}" and "{given[1]}": make them two gates', given[1])
         return self
@@ -381,7 +383,8 @@ class Gate(Part):
         if self.not_worse_than is not None and self.evidence is not None:
             raise _wrong('"not_worse_than" on evidence is not available yet: use it on a metric', "not_worse_than")
         if self.not_worse_than is not None and self.margin is None:
-            raise _wrong('"not_worse_than" needs a margin: by how much it may be worse, such as 0.02', "not_worse_than")
+            sentence = '"not_worse_than" needs a margin: by how much it may be worse, such as 0.02'
+            raise _wrong(sentence, "not_worse_than", lacks=("margin",))
         return self
 
     @property
@@ -426,7 +429,7 @@ def _named(parts: Any) -> Any:
 
 def _check_steps(steps: dict[str, Step]) -> dict[str, Step]:
     if not steps:
-        raise _wrong("expected at least one step, found none")
+        raise _wrong("expected at least one step, found none", lacks=("*",))
     return steps
 
 

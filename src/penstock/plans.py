@@ -196,6 +196,28 @@ def key_of(ingredients: Ingredients) -> Digest:
     return digest_of("action", dict(ingredients))
 
 
+def check_ingredients(pipeline: Pipeline, commit: Tree) -> dict[str, str | None]:
+    """What the result of `check` depends on."""
+    strict, lenient = checked_files(pipeline, commit)
+    files = Tree({p: commit.entries[p] for p in (*strict, *lenient)})
+    return {
+        "inputs": files.digest,
+        "strict": digest_of("paths", strict),
+        "python": pipeline.runtime.python if pipeline.runtime else None,
+        "platform": this_platform(),
+    }
+
+
+def lock_ingredients(files: Tree, request: Digest) -> dict[str, str | None]:
+    """What a lock depends on: the files that ask, and the request's own key (Python, platform, index settings)."""
+    return {"inputs": files.digest, "request": request}
+
+
+def own_key(name: str, ingredients: Ingredients) -> Digest:
+    """The key of one of Penstock's own steps."""
+    return digest_of("action", {"step": name, **ingredients})
+
+
 _WORDS = {
     "command": "its command changed",
     "runtime": "the locked packages of the runtime changed",
@@ -206,6 +228,8 @@ _WORDS = {
     "package": "the package changed",
     "platform": "the platform changed",
     "contract": "Penstock's step contract changed",
+    "strict": "which files must compile changed",
+    "request": "what is asked of the runtime changed",
 }
 
 

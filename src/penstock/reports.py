@@ -101,7 +101,7 @@ def _line(parser: Any) -> int:
     return int(parser.parser.CurrentLineNumber)
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """What the target of the parser will not take; the parser knows the line."""
 
 
@@ -122,9 +122,11 @@ class _JunitTarget:
         tag = _plain(tag)
         self._depth += 1
         if self._depth == 1 and tag not in {"testsuites", "testsuite"}:
-            raise _Refused(f"expected <testsuites> or <testsuite>, found <{tag[:80]}>: is this a JUnit file?")
+            raise _RefusedError(f"expected <testsuites> or <testsuite>, found <{tag[:80]}>: is this a JUnit file?")
         if self._depth > MAX_DEPTH:
-            raise _Refused(f"elements are nested more than {MAX_DEPTH} deep")
+            raise _RefusedError(f"elements are nested more than {MAX_DEPTH} deep")
+        if self._case is not None and tag == "testcase":
+            raise _RefusedError("a <testcase> lies inside another")
         if self._case is not None:
             self._start_trouble(tag, attributes)
         elif tag == "testcase":
@@ -282,9 +284,7 @@ def _flat(pairs: _Pairs, prefix: str, file: str) -> Iterator[tuple[str, Any]]:
 
 
 def _found(value: Any) -> str:
-    """A JSON value in words."""
-    if isinstance(value, _Pairs):
-        return "an object"
+    """A JSON value that is no object in words."""
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str):

@@ -9,7 +9,6 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from penstock.cli.pictures import (
-    MOVING,
     Picture,
     Row,
     clean,
@@ -34,6 +33,7 @@ from penstock.cli.pictures import (
 from penstock.runs import GateView, RunView
 
 _WHOLE = 1000
+_UNTAKEN = frozenset({"queued", "skipped", "rejected", "rolled_back", "errored"})
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
@@ -187,6 +187,9 @@ def _passed(view: RunView) -> str:
     if serving:
         places = " and ".join(f"in {r.environment}{f' at {r.url}' if r.url else ''}" for r in serving)
         return f"{serving[0].version} is serving {places}"
+    served = [r.environment for r in view.releases if r.status in {"draining", "retired"}]
+    if served:
+        return f"{view.version} passed; it served in {' and '.join(served)} until another release took its place"
     why = "; ".join(f"{r.environment}: {r.reason}" for r in view.releases if r.reason)
     return f"{view.version} passed; nothing was deployed{f' ({why})' if why else ''}"
 
@@ -222,7 +225,7 @@ def _judged(gate: GateView) -> str:
 
 
 def _still_serves(view: RunView) -> str:
-    kept = [r for r in view.releases if r.replaced and r.status not in {"serving", *MOVING}]
+    kept = [r for r in view.releases if r.replaced and r.status in _UNTAKEN]
     return f"; {kept[-1].environment} still serves {kept[-1].replaced}" if kept else ""
 
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.artifacts import Digest, File, Tree, digest_of
+from penstock.artifacts import Digest, File, Tree
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.packages import Manifest, assemble, lineage, manifest_of
-from penstock.plans import checked_files, package_needs, this_platform
+from penstock.plans import check_ingredients, checked_files, lock_ingredients, own_key, package_needs
 from penstock.runs import StepStatus
 from penstock.store.contract import Action, Attempt, PackageRecord
 
@@ -34,15 +34,9 @@ class OwnSteps:
         python = pipeline.runtime.python if pipeline.runtime else None
         strict, lenient = checked_files(pipeline, tree)
         files = Tree({p: tree.entries[p] for p in (*strict, *lenient)})
-        ingredients = {
-            "inputs": files.digest,
-            "strict": digest_of("paths", strict),
-            "python": python,
-            "platform": this_platform(),
-        }
         await self._action(
             "check",
-            ingredients,
+            check_ingredients(pipeline, tree),
             files,
             lambda: self._world.runtimes.check(python, strict, lenient),
             lambda _done: {},
@@ -53,7 +47,7 @@ class OwnSteps:
         world, request = self._world, self._context.runtime_request
         files = world.runtimes.files(request, self._read)
         tree = Tree({p: File(world.cache.add_bytes(data), len(data)) for p, data in files.items()})
-        ingredients = {"inputs": tree.digest, "request": world.runtimes.key(request, files)}
+        ingredients = lock_ingredients(tree, world.runtimes.key(request, files))
 
         def result(done: Done) -> Mapping[str, Any]:
             content = (done.workspace / LOCK_FILE).read_bytes()
@@ -91,7 +85,7 @@ class OwnSteps:
     ) -> None:
         """A step of ours whose result depends on its ingredients alone."""
         store, run = self._world.store, self._context.run
-        key = digest_of("action", {"step": name, **ingredients})
+        key = own_key(name, ingredients)
         if self._context.step(name).status is StepStatus.QUEUED:
             action = None if self._context.options.get("no_cache") else store.actions.find(key)
             if action is not None and self._is_there(action.result):

@@ -81,13 +81,7 @@ class RunContext:
 
     @property
     def runtime_request(self) -> RuntimeRequest:
-        runtime = self.pipeline.runtime
-        if runtime is None:
-            raise AssertionError("a pipeline without a runtime has no lock step")
-        for kind, file in (("lock", runtime.lock), ("requirements", runtime.requirements)):
-            if file is not None:
-                return RuntimeRequest(kind, file, runtime.python)  # type: ignore[arg-type]
-        return RuntimeRequest("pyproject", runtime.pyproject or ".", runtime.python)
+        return runtime_request(self.pipeline)
 
     def claim_slot(self) -> int:
         """The smallest free slot of the run: the name of the log and record that processes share one after another."""
@@ -111,3 +105,15 @@ class RunContext:
             "PENSTOCK_TRIGGER": self.run.trigger,
             "PENSTOCK_SEED": SEED,
         }
+
+
+def runtime_request(pipeline: Pipeline) -> RuntimeRequest:
+    """What a pipeline with a lock step asks of its runtime."""
+    runtime = pipeline.runtime
+    if runtime is None:
+        raise AssertionError("a pipeline without a runtime has no lock step")
+    if runtime.lock is not None:
+        return RuntimeRequest("lock", runtime.lock, runtime.python)
+    if runtime.requirements is not None:
+        return RuntimeRequest("requirements", runtime.requirements, runtime.python)
+    return RuntimeRequest("pyproject", runtime.pyproject or ".", runtime.python)

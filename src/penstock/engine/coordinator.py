@@ -92,7 +92,11 @@ class Coordinator:
     def _look(self) -> None:
         """One look at the store: take up new requests and runs, and notice followers that died."""
         for request in self._store.requests.open():
-            if request.id not in self._handling:
+            if request.id in self._handling:
+                continue
+            if request.kind != "run" and not is_alive(request.follower):
+                self._store.requests.refuse(request.id, 3, "the command that asked for it died: ask again")
+            else:
                 self._handling[request.id] = asyncio.create_task(self._handle(request))
         for run in self._store.runs.open():
             owned = is_alive(run.owner)
@@ -259,8 +263,12 @@ class Coordinator:
         self._store.requests.end(request.id, worst, {"runs": [run.id for run in runs]})
 
     async def _stop_run(self, request: Request) -> None:
-        """End a run's processes: `cancel` for good, `interrupt` until `resume`."""
-        number = self._wanted_run(request.payload)
+        """End the processes of runs: `cancel` for good, `interrupt` until `resume`."""
+        for number in self._wanted_runs(request.payload):
+            await self._stop_one(number, "canceled" if request.kind == "cancel" else "interrupted")
+        self._store.requests.end(request.id, 0)
+
+    async def _stop_one(self, number: int, why: str) -> None:
         run = self._store.runs.get(number)
         if run.status in ENDED_RUN:
             raise StateError(f"run {number} has already {_HAS[run.status]}")
@@ -268,7 +276,6 @@ class Coordinator:
             self._drive(run)
         while number not in self._drivers and number in self._driving:
             await self._tick()
-        why = "canceled" if request.kind == "cancel" else "interrupted"
         if number in self._drivers:
             await self._drivers[number].stop(why)
         task = self._driving.get(number)
@@ -277,15 +284,14 @@ class Coordinator:
         after = self._store.runs.get(number)
         if after.status in ENDED_RUN:
             self._store.requests.end(after.request, EXIT_CODES[after.status], {"run": number})
-        self._store.requests.end(request.id, 0, {"run": number, "status": after.status})
 
-    def _wanted_run(self, payload: Mapping[str, Any]) -> int:
-        if "run" in payload:
-            return int(payload["run"])
+    def _wanted_runs(self, payload: Mapping[str, Any]) -> list[int]:
+        if "runs" in payload:
+            return [int(number) for number in payload["runs"]]
         run = self._store.runs.of_request(int(payload["request"]))
         if run is None:
             raise NotFoundError("the run was not begun yet")
-        return run.id
+        return [run.id]
 
     # --- environments
 

@@ -25,6 +25,7 @@ from penstock.errors import EngineError, PenstockError, StateError
 from penstock.packages import Manifest
 from penstock.releases import LIVE, ReleaseStatus
 from penstock.rollouts import Placed, cold, weights
+from penstock.runs import RequestStatus
 from penstock.store.contract import Release, Replica
 
 CRASHES = 3
@@ -103,9 +104,7 @@ class Delivery:
                 r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
             ]
             if serving is None or not served:
-                raise StateError(
-                    f"{environment} has no earlier release to go back to: penstock status shows what it has"
-                )
+                raise StateError(f"{environment} has no earlier release to go back to (penstock status tells)")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
             reason = f"rolled back to {target.version} by {actor}"
             await self._bring_up(target, lambda: None)
@@ -132,7 +131,15 @@ class Delivery:
         return ended
 
     async def recover(self) -> None:
-        """After a start: what should serve serves again, drains are finished, the router has its state."""
+        """After a start: what should serve serves again, drains are finished, the router has its state.
+
+        A release that a person asked for by hand is rejected where the command died before the switch; one of a run
+        goes on with the run.
+        """
+        for release in self._releases.of():
+            if release.status is ReleaseStatus.STARTING and self._is_orphan(release):
+                await self._end_replicas(release.id)
+                self._move(release.id, "reject", reason="the command that asked for it died")
         for release in self._releases.of():
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
@@ -143,6 +150,10 @@ class Delivery:
         for release in self._releases.of():
             if release.status is ReleaseStatus.DRAINING:
                 await self._drain(release.id)
+
+    def _is_orphan(self, release: Release) -> bool:
+        request = self._world.store.requests.get(release.request)
+        return request.kind == "deploy" and request.status is not RequestStatus.OPEN
 
     # --- one rollout
 

@@ -34,7 +34,17 @@ SEED = "0"
 def passed_on(person: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
     """The part of a person's environment that a process gets; `more` are names that the file passes on."""
     names = PASSED_ON | set(more)
-    return {k: v for k, v in person.items() if k in names or k.startswith("LC_")}
+    found = {k: v for k, v in person.items() if k in names or k.startswith("LC_")}
+    return {**found, **_without_proxy(found)}
+
+
+def _without_proxy(found: Mapping[str, str]) -> dict[str, str]:
+    """Requests to this machine (PENSTOCK_URL) never go through a person's proxy."""
+    if not any(k.lower().endswith("_proxy") and k.lower() != "no_proxy" for k in found):
+        return {}
+    kept = found.get("NO_PROXY") or found.get("no_proxy")
+    names = ",".join(filter(None, (kept, "127.0.0.1,localhost")))
+    return {"NO_PROXY": names, "no_proxy": names}
 
 
 def with_runtime(variables: dict[str, str], runtime: Mapping[str, str], folder: Path, path: Iterable[str]) -> None:

@@ -29,7 +29,6 @@ from penstock.errors import EngineError
 from penstock.routers import xds
 from penstock.routers.admin import SOCKET, Admin, connected
 
-_PATIENCE_SECONDS = 15.0
 _POLL_SECONDS = 0.005
 # Envoy reports a version when its main thread has it; its workers take it in their next turn, and do not report that.
 _WORKERS_TURN_SECONDS = 0.02
@@ -40,16 +39,20 @@ _GRACE_SECONDS = 5.0
 class EnvoyRouter:
     """Implements `Router` with Envoy and its file-based xDS; see the contract in engine/contracts.py."""
 
-    def __init__(self, folder: Path, runner: Runner) -> None:
-        """`folder` is the router's own, made at need; `runner` must be able to keep processes."""
+    def __init__(self, folder: Path, runner: Runner, patience: float = 15.0) -> None:
+        """`folder` is the router's own, made at need; `runner` must be able to keep processes.
+
+        `patience` is how many seconds Envoy may take to start, to answer, and to follow each kind of document.
+        """
         self._folder = folder.absolute()
         self._runner = runner
+        self._patience = patience
         self._turn = asyncio.Lock()
 
     async def apply(self, routes: Sequence[Route]) -> None:
         """Put the whole wanted state in force, or leave the state before it in force and raise EngineError.
 
-        Starts Envoy where it does not run. Takes as long as Envoy needs, at most about 15 s per kind of document.
+        Starts Envoy where it does not run. Takes as long as Envoy needs, at most `patience` per kind of document.
         """
         xds.refuse_contradictions(routes)
         async with self._turn:
@@ -155,7 +158,7 @@ class EnvoyRouter:
         )
 
     def _admin(self) -> AbstractAsyncContextManager[Admin]:
-        return connected(self._folder, _PATIENCE_SECONDS)
+        return connected(self._folder, self._patience)
 
     # --- the state -------------------------------------------------------------------------------------------------
 
@@ -194,12 +197,12 @@ class EnvoyRouter:
         changed = self._write(wrong, again=True) + self._write(stage)
         if changed == 0 and xds.settled(stats, stage):
             return
-        until = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        until = asyncio.get_running_loop().time() + self._patience
         while not xds.settled(await admin.stats(xds.STATE), stage):
             self._raise_refusal(begin)
             if asyncio.get_running_loop().time() > until:
                 names = ", ".join(document.file for document in stage)
-                raise EngineError(f"the router did not follow {names} in {_PATIENCE_SECONDS:g} s: see {self._log}")
+                raise EngineError(f"the router did not follow {names} in {self._patience:g} s: see {self._log}")
             await asyncio.sleep(_POLL_SECONDS)
         await asyncio.sleep(_WORKERS_TURN_SECONDS)
 

@@ -45,6 +45,9 @@ class ProcessRunner:
 
     def __init__(self) -> None:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._strays = tuple(_strays())
+        # Our own children that nobody has reaped: their number is theirs beyond doubt, which saves looking again.
+        self._children: dict[int, int] = {}
         self._ends: dict[str, asyncio.Event] = {}
 
     def start(self, spec: ProcessSpec) -> Handle:
@@ -53,22 +56,25 @@ class ProcessRunner:
         with _opened(spec, spec.log) as log, _opened(spec, spec.record) as record:
             placed = shim.place(spec, os.fstat(log).st_size)
             try:
-                pid = _spawn(shim.launch(spec, placed), log, record)
+                pid = _spawn(shim.launch(spec, placed), log, record, self._strays)
             except OSError as error:
                 raise EngineError(f"process {spec.id} cannot be started: {_reason(error)}") from None
-        return self._handle(placed, spec.record, pid, _look(pid))
+        handle = self._handle(placed, spec.record, pid, _look(pid))
+        self._children[pid] = handle.start_time
+        return handle
 
     def find(self, spec_id: str, record: Path) -> Handle | None:
         """The handle of a process whose start was never recorded by us; None where its shim never stood.
 
         Its start line names the process; where that was not yet written, the marker in its environment does.
         """
+        marker = shim.marker(spec_id, record)
         notes = shim.read_notes(_read(record), spec_id)
         if notes.placed is not None and notes.pid is not None:
-            seen = _look(notes.pid) if _shim_of(notes.pid, spec_id) else None
+            seen = _look(notes.pid) if _shim_of(notes.pid, marker) else None
             return self._handle(notes.placed, record, notes.pid, seen)
         for pid in _all_numbers():
-            placed = _shim_of(pid, spec_id)
+            placed = _shim_of(pid, marker)
             if placed is not None:
                 return self._handle(placed, record, pid, _look(pid))
         return None
@@ -88,28 +94,44 @@ class ProcessRunner:
     async def wait(self, handle: Handle) -> Ending:
         """Wait for the end of the shim, then end what it left, so that the range of the log is final."""
         here = handle.boot_id == self._boot_id
-        watched = here and await _gone(handle)
+        watched = here and await _gone(handle, sure=self._is_child(handle))
         if (ending := self._ends.get(handle.id)) is not None:
             await ending.wait()
         if here and (watched or _notes(handle).log_end is None):
             await _clear(handle, LEFTOVER_GRACE, watched=watched)
-        _reap(handle)
+        self._reap(handle)
         return _settle(handle, here=here)
 
     async def end(self, handle: Handle, grace: float) -> None:
         """End the whole tree: TERM, `grace` seconds, KILL, looked for again until nothing of it is left."""
-        if handle.kept and handle.folder is not None:
-            with suppress(FileNotFoundError):
-                shim.stop_file(Path(handle.folder)).touch()
+        shim.ask_to_stop(handle.folder)
         if handle.boot_id != self._boot_id:
             return
         over = self._ends.setdefault(handle.id, asyncio.Event())
         try:
+            await self._stands(handle)
             await _clear(handle, grace, watched=self.alive(handle))
-            _reap(handle)
+            self._reap(handle)
         finally:
             over.set()
             self._ends.pop(handle.id, None)
+
+    async def _stands(self, handle: Handle) -> None:
+        """Wait until a shim that was just started can take a TERM (milliseconds; at most SHIM_GRACE)."""
+        deadline = time.monotonic() + SHIM_GRACE
+        while self.alive(handle) and _notes(handle).placed is None and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SOON)
+
+    def _is_child(self, handle: Handle) -> bool:
+        return self._children.get(handle.pid) == handle.start_time
+
+    def _reap(self, handle: Handle) -> None:
+        """Take the zombie of our own child away, so that its number becomes free; others' are none of ours."""
+        if self._is_child(handle):
+            with suppress(ChildProcessError):
+                if os.waitpid(handle.pid, os.WNOHANG) == (0, 0):
+                    return
+            del self._children[handle.pid]
 
     def _handle(self, placed: shim.Placed, record: Path, pid: int, seen: "_Seen | None") -> Handle:
         """A handle of a shim; one that is no longer to be seen has start time 0, and so is never alive."""
@@ -129,18 +151,20 @@ class ProcessRunner:
 # --- placing ------------------------------------------------------------------------------------------------------
 
 
-def _spawn(launch: shim.Launch, log: int, record: int) -> int:
+def _spawn(launch: shim.Launch, log: int, record: int, strays: Iterable[int]) -> int:
     """Spawn the shim in a session of its own; it has nothing of ours but the descriptors named here."""
     with _unnamed(launch.text) as text:
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-            *((os.POSIX_SPAWN_CLOSE, stray) for stray in _strays()),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, log, 1),
             (os.POSIX_SPAWN_DUP2, log, 2),
             (os.POSIX_SPAWN_DUP2, record, shim.RECORD_DESCRIPTOR),
+            (os.POSIX_SPAWN_CLOSE, shim.TEXT_DESCRIPTOR),
+            # Last, because meanwhile one of these numbers may be that of our log.
+            *((os.POSIX_SPAWN_CLOSE, stray) for stray in strays),
         ]
         if text is not None:
-            actions.append((os.POSIX_SPAWN_DUP2, text, shim.TEXT_DESCRIPTOR))
+            actions[4] = (os.POSIX_SPAWN_DUP2, text, shim.TEXT_DESCRIPTOR)
         return os.posix_spawn(
             "/bin/sh",
             launch.argv,
@@ -154,10 +178,14 @@ def _spawn(launch: shim.Launch, log: int, record: int) -> int:
 
 
 def _strays() -> Iterator[int]:
-    """Descriptors that a child would inherit: what started us may have left some open, say a pipe of a CI server."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - at every start: names are enough
+    """Descriptors that whoever started us left open for our children too, say a pipe of a CI server.
+
+    Looked up once: what is opened in Python later closes itself on exec.
+    """
+    ours = {0, 1, 2, shim.TEXT_DESCRIPTOR, shim.RECORD_DESCRIPTOR}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are enough
         with suppress(OSError):
-            if int(name) > 2 and os.get_inheritable(int(name)):
+            if int(name) not in ours and os.get_inheritable(int(name)):
                 yield int(name)
 
 
@@ -208,8 +236,11 @@ def _reason(error: OSError) -> str:
 # --- waiting ------------------------------------------------------------------------------------------------------
 
 
-async def _gone(handle: Handle) -> bool:
-    """Wait while the shim lives; whether it was there (a zombie will do) when we came."""
+async def _gone(handle: Handle, *, sure: bool) -> bool:
+    """Wait while the shim lives; whether it was there (a zombie will do) when we came.
+
+    `sure` says that the number is the shim's, which is then not looked up.
+    """
     try:
         descriptor = os.pidfd_open(handle.pid)
     except ProcessLookupError:
@@ -217,8 +248,7 @@ async def _gone(handle: Handle) -> bool:
     except OSError:
         return await _gone_by_looking(handle)
     try:
-        seen = _look(handle.pid)
-        there = seen is not None and seen.start_time == handle.start_time
+        there = sure or _has_number(handle)
         if there:
             await _readable(descriptor)
     finally:
@@ -249,14 +279,6 @@ async def _gone_by_looking(handle: Handle) -> bool:
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LOOK_LATER)
     return lived
-
-
-def _reap(handle: Handle) -> None:
-    """Take our own child's zombie away, so that its number becomes free; others' are none of ours."""
-    seen = _look(handle.pid)
-    if seen is not None and seen.start_time == handle.start_time:
-        with suppress(ChildProcessError):
-            os.waitpid(handle.pid, os.WNOHANG)
 
 
 def _notes(handle: Handle) -> shim.Notes:
@@ -319,20 +341,26 @@ def _read(path: Path | str, *, last: int | None = None) -> bytes:
 
 
 class _Seen(NamedTuple):
-    """One process as /proc shows it. `start_time` is in clock ticks since the boot (field 22 of its stat)."""
+    """One process as /proc shows it. `start_time` is in clock ticks since the boot (field 22 of its stat).
+
+    `image` (field 28, where its stack begins) is another after each exec: a shell that has just forked may swallow a
+    signal meant for the program that it is about to become.
+    """
 
     zombie: bool
     parent: int
     session: int
     start_time: int
+    image: int
 
 
-def tree(handle: Handle, *, watched: bool) -> dict[int, int]:
-    """The living processes of a handle: number → start time.
+def tree(handle: Handle, *, watched: bool) -> dict[int, _Seen]:
+    """The living processes of a handle, by their numbers.
 
     They are of its session, or carry its marker, or descend from such. The session's number proves something only
     while the shim is there (a zombie will do) or was `watched` until now: later it may be somebody else's.
     """
+    marker = shim.marker(handle.id, Path(handle.record))
     seen = {pid: process for pid in _numbers(handle) if (process := _look(pid)) is not None}
     leader = seen.get(handle.pid)
     sure = watched or (leader is not None and leader.start_time == handle.start_time)
@@ -341,10 +369,10 @@ def tree(handle: Handle, *, watched: bool) -> dict[int, int]:
         for pid, process in seen.items()
         if not process.zombie and process.start_time >= handle.start_time and pid != os.getpid()
     }
-    ours = {pid for pid, it in living.items() if (sure and it.session == handle.pid) or _marked(pid, handle.id)}
+    ours = {pid for pid, it in living.items() if (sure and it.session == handle.pid) or _marked(pid, marker)}
     while more := {pid for pid, it in living.items() if it.parent in ours and pid not in ours}:
         ours |= more
-    return {pid: living[pid].start_time for pid in ours}
+    return {pid: living[pid] for pid in ours}
 
 
 async def _clear(handle: Handle, grace: float, *, watched: bool) -> None:
@@ -354,24 +382,22 @@ async def _clear(handle: Handle, grace: float, *, watched: bool) -> None:
     pause = _LOOK_SOON
     while members := tree(handle, watched=watched):
         now = time.monotonic()
-        for member in members.items():
-            if now < deadline:
-                if member not in told:
-                    _send(member, signal.SIGTERM, signal.SIGCONT)
-            elif member[0] != handle.pid or now > deadline + SHIM_GRACE:
-                _send(member, signal.SIGKILL)
-        told.update(members.items())
+        for pid, seen in members.items():
+            if now >= deadline and (pid != handle.pid or now >= deadline + SHIM_GRACE):
+                _send(pid, seen, signal.SIGKILL)
+            elif (pid, seen.image) not in told:
+                told.add((pid, seen.image))
+                _send(pid, seen, signal.SIGTERM, signal.SIGCONT)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LOOK_LATER)
 
 
-def _send(member: tuple[int, int], *signals: signal.Signals) -> None:
+def _send(pid: int, seen: _Seen, *signals: signal.Signals) -> None:
     """Signal the very process that was seen; SIGCONT lets a stopped one hear the TERM."""
-    pid, start_time = member
     with suppress(ProcessLookupError, PermissionError):
         for number in signals:
-            seen = _look(pid)
-            if seen is not None and seen.start_time == start_time:
+            now = _look(pid)
+            if now is not None and now.start_time == seen.start_time:
                 os.kill(pid, number)
 
 
@@ -397,8 +423,13 @@ def _look(pid: int) -> _Seen | None:
     if not stat:
         return None
     # The name in brackets may itself hold brackets and spaces: count from the last one.
-    fields = stat[stat.rindex(b")") + 2 :].split(None, 20)
-    return _Seen(fields[0] in b"ZX", int(fields[1]), int(fields[3]), int(fields[19]))
+    fields = stat[stat.rindex(b")") + 2 :].split(None, 26)
+    return _Seen(fields[0] in b"ZX", int(fields[1]), int(fields[3]), int(fields[19]), int(fields[25]))
+
+
+def _has_number(handle: Handle) -> bool:
+    seen = _look(handle.pid)
+    return seen is not None and seen.start_time == handle.start_time
 
 
 def _lives(handle: Handle) -> bool:
@@ -406,17 +437,14 @@ def _lives(handle: Handle) -> bool:
     return seen is not None and not seen.zombie and seen.start_time == handle.start_time
 
 
-def _marked(pid: int, spec_id: str) -> bool:
-    return f"\0{shim.MARKER}={spec_id}\0".encode() in b"\0" + _read(f"/proc/{pid}/environ")
+def _marked(pid: int, marker: str) -> bool:
+    return os.fsencode(f"\0{shim.MARKER}={marker}\0") in b"\0" + _read(f"/proc/{pid}/environ")
 
 
-def _shim_of(pid: int, spec_id: str) -> shim.Placed | None:
-    """What the process is, if it is the shim of `spec_id`: a marked session leader with a description."""
+def _shim_of(pid: int, marker: str) -> shim.Placed | None:
+    """What the process is, if it is the shim with this marker: a session's leader that was given a description."""
     seen = _look(pid)
-    if seen is None or seen.session != pid or not _marked(pid, spec_id):
+    if seen is None or seen.session != pid or not _marked(pid, marker):
         return None
-    for argument in _read(f"/proc/{pid}/cmdline").split(b"\0"):
-        placed = shim.read_description(os.fsdecode(argument))
-        if placed is not None and placed.id == spec_id:
-            return placed
-    return None
+    arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
+    return next(filter(None, (shim.read_description(os.fsdecode(argument)) for argument in arguments)), None)

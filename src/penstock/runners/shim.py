@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +32,21 @@ LONGEST_ARGUMENT = 100_000
 
 _ID = re.compile(r"[\w.,:@/+=\[\]-]+", re.ASCII)
 
+# A shim that cannot begin leaves without an end: the process is lost, which is not the command's failure.
 _OPENING = """\
-printf '\\nstart %s %s %s\\n' "ID" $$ "$1" >&9 || exit
-cd -- "$2" || exit
+printf '\\nstart %s %s %s\\n' "ID" $$ "$1" >&9 || { trap - EXIT; exit 1; }
+cd -- "$2" || { trap - EXIT; exit 1; }
 unset OLDPWD
 """
 
 # The text runs in the shim itself: one process less. Only for texts that cannot lose the trap.
 _FAST = (
-    _OPENING
-    + """\
+    """\
 trap 'printf "end %s %s .\\n" "ID" $? >&9' EXIT
 trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+"""
+    + _OPENING
+    + """\
 set -e
 eval "$3"
 """
@@ -163,12 +167,28 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
     else:
         script, arguments = _CHILD, (*opening, *command)
     script = script.replace("LONG", _LONG if long else "").replace("ID", spec.id)
-    return Launch(("sh", "-c", script, "sh", *arguments), {**spec.variables, MARKER: spec.id}, text if long else None)
+    return Launch(
+        ("sh", "-c", script, "sh", *arguments),
+        {**spec.variables, MARKER: marker(spec.id, spec.record)},
+        text if long else None,
+    )
+
+
+def marker(spec_id: str, record: Path) -> str:
+    """The value of the marker variable: the id alone could be that of a process of another home on this machine."""
+    return f"{spec_id}@{record.absolute()}"
 
 
 def stop_file(folder: Path) -> Path:
     """The file whose presence tells a kept process's shim to leave."""
     return folder.absolute() / "stop"
+
+
+def ask_to_stop(folder: str | None) -> None:
+    """Leave the stop file in a kept process's folder, if it has one and that is still there."""
+    if folder is not None:
+        with suppress(FileNotFoundError):
+            stop_file(Path(folder)).touch()
 
 
 def check(spec: ProcessSpec) -> None:

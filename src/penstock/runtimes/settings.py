@@ -57,7 +57,7 @@ class UvSettings:
         """Whether the person says where torch comes from, by a backend, an index or a folder of their own."""
         if "UV_TORCH_BACKEND" in self.variables or any(map(_configures_torch, self.configuration)):
             return True
-        if any(_is_own_index(self.variables[k]) for k in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if k in self.variables):
+        if self.variables.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}:
             return True
         extra = f"{self.variables.get('UV_INDEX', '')} {self.variables.get('UV_EXTRA_INDEX_URL', '')}".split()
         links = [link for link in self.variables.get("UV_FIND_LINKS", "").split(",") if link]
@@ -212,13 +212,6 @@ def _configures_torch(text: str) -> bool:
     spoken = ("index", "index-url", "extra-index-url", "find-links", "torch-backend")
     tables = [settings, settings.get("pip", {})]
     return any(key in table for table in tables if isinstance(table, dict) for key in spoken)
-
-
-def _is_own_index(address: str) -> bool:
-    return urlsplit(address.rpartition("=")[2] if "://" not in address.partition("=")[0] else address).hostname not in {
-        "pypi.org",
-        "pypi.python.org",
-    }
 
 
 def _serves_torch(index: str) -> bool:

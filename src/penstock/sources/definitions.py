@@ -132,7 +132,7 @@ class _Composer:
             self._refuse_syntax(error)
         except yaml.YAMLError as error:
             _refuse(self._file, 1, 1, f"this is not YAML: {shortened(str(error))}")
-        if self._root is None:
+        if self._root is None or (self._root.kind == "scalar" and not self._root.text):
             _refuse(self._file, 1, 1, "the file is empty: it needs at least name and steps (penstock init writes one)")
         return self._root, self._problems
 
@@ -319,7 +319,6 @@ class _Reading:
         self._problems = list(problems)
         self._flaws: list[Flaw] = []
         self._aside: set[Where] = set()
-        self._damaged: set[Where] = set()
 
     def pipeline(self) -> Pipeline | None:
         """The pipeline without what is wrong, as far as it can be made; whole where `problems` is empty."""
@@ -394,9 +393,7 @@ class _Reading:
     # --- what pydantic found
 
     def _add(self, flaw: Flaw) -> None:
-        gone = flaw.where if flaw.lacking is None else flaw.lacking
-        self._aside.add(gone)
-        self._damaged.add(gone[:-1])
+        self._aside.add(flaw.where if flaw.lacking is None else flaw.lacking)
         self._flaws.append(flaw)
 
     def _set_aside(self, data: Any, details: ErrorDetails) -> None:
@@ -414,7 +411,7 @@ class _Reading:
             self._add(self._unknown(where))
         else:
             self._add_wrong(where, details)
-        _remove(data, where)
+        self._aside.add(_remove(data, where))
 
     def _add_wrong(self, where: Where, details: ErrorDetails) -> None:
         context = details.get("ctx", {})
@@ -423,13 +420,18 @@ class _Reading:
             choices = tuple(_choices(context.get("expected", "")))
             word = value if isinstance(value, str) and choices else ""
             self._add(Flaw(where, f"expected {_expected(where, details)}, found {described(value)}", word, choices))
-        elif context.get("at") is not None:
+        elif self._lost(where, context["lacks"]):
             self._aside.add(where)
+        elif context["at"] is not None:
             self._add(Flaw((*where, context["at"]), context["sentence"], at_key=True))
-        elif where in self._damaged:
-            self._aside.add(where)  # what it lacks may be what was set aside
         else:
             self._add(Flaw(where, context["sentence"], at_key=isinstance(self._value(where), dict)))
+
+    def _lost(self, where: Where, keys: tuple[str, ...]) -> bool:
+        """Whether one of the keys that a mapping is said to lack stands in the file and was set aside."""
+        if "*" in keys:
+            return any(gone[:-1] == where for gone in self._aside)
+        return any((*where, key) in self._aside for key in keys)
 
     def _missing(self, where: Where) -> Flaw:
         part = _part_at(where[:-1])
@@ -493,8 +495,8 @@ def _fill(data: Any, where: Where) -> None:
     data[where[-1]] = {"steps": {"placeholder": {"run": "true"}}, "port": 1}.get(str(where[-1]), "placeholder")
 
 
-def _remove(data: Any, where: Where) -> None:
-    """Take a value out; an entry of a list is replaced. Where a short form stands on the way, it is taken out."""
+def _remove(data: Any, where: Where) -> Where:
+    """Take a value out and say which: a short form on the way is taken out whole. An entry of a list is replaced."""
     for n, key in enumerate(where[:-1]):
         if not isinstance(data[key], dict | list):
             where = where[: n + 1]
@@ -504,6 +506,7 @@ def _remove(data: Any, where: Where) -> None:
         data[int(where[-1])] = _placeholder(where)
     else:
         data.pop(where[-1], None)
+    return where
 
 
 # --- sentences -----------------------------------------------------------------------------------------------------

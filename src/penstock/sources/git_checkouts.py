@@ -89,10 +89,15 @@ class Settings:
 
     def harmless(self) -> list[tuple[str, str]]:
         """Settings to add so that no filter of the repository's own config is executed."""
-        own = {name.rpartition(".")[0] for scope, name, _ in self.rows if scope in _LOCAL and _is_filter(name)}
+        own = {name for scope, name, _ in self.rows if scope in _LOCAL and _is_filter(name)}
         usual = {name: value for scope, name, value in self.rows if scope not in _LOCAL}
-        parts = {"clean": "", "smudge": "", "process": "", "required": "false"}
-        return [(f"{f}.{part}", usual.get(f"{f}.{part}", value)) for f in sorted(own) for part, value in parts.items()]
+        found = {name: usual.get(name, "") for name in own if not name.endswith(".required")}
+        for driver in {name.rpartition(".")[0] for name in own}:
+            # A filter that is required and has no command would fail instead of doing nothing.
+            name = f"{driver}.required"
+            off = any(not value for other, value in found.items() if other.startswith(f"{driver}."))
+            found[name] = "false" if off else usual.get(name, "false")
+        return sorted(found.items())
 
 
 def _is_filter(name: str) -> bool:

@@ -1,7 +1,6 @@
 """The journal: every transition of every run, step, attempt and release, appended in the same transaction."""
 
 import time
-
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, insert

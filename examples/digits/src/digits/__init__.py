@@ -1,0 +1,1 @@
+"""Handwritten digits: from scikit-learn's images to a model that answers over HTTP."""

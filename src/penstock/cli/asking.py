@@ -1,0 +1,138 @@
+"""From a person's words to a request: the source brought near, the file read and validated, the commit found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from penstock.artifacts import digest_of
+from penstock.commits import Commit, Trigger
+from penstock.engine.contracts import Located, Source
+from penstock.engine.variables import PASSED_ON
+from penstock.errors import NotFoundError, SourceError, UsageError
+from penstock.pipelines import Pipeline
+from penstock.store.contract import Project
+
+FILE = "penstock.yaml"
+NEVER_STORED = frozenset(n for n in PASSED_ON if "proxy" in n.lower())
+"""May hold passwords: the coordinator's own are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was typed: where, which file, which commit."""
+
+    location: str = "."
+    file: str | None = None
+    ref: str | None = None
+    worktree: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a wish means: the project, its commit and its pipeline."""
+
+    project: Project
+    located: Located
+    commit: Commit
+    pipeline: Pipeline
+    notes: tuple[str, ...] = field(default=())
+
+
+def find(source: Source, wish: Wish) -> Found:
+    """Bring the source near and read its pipeline. Raises SourceError, NotFoundError or PipelineError."""
+    from penstock.sources.definitions import load
+
+    if wish.worktree and wish.ref is not None:
+        raise UsageError("--ref and --worktree exclude each other: a working tree is no commit")
+    located = source.locate(wish.location)
+    if wish.worktree and located.checkout is None:
+        raise UsageError(f"--worktree needs a local checkout, and {wish.location} is none")
+    commit = source.snapshot(located) if wish.worktree else source.commit(located, wish.ref)
+    file = wish.file or _default_file(located, wish)
+    _check_file(file)
+    data = source.read(located.mirror, commit.sha, file)
+    if data is None:
+        raise NotFoundError(_missing(located, commit, file))
+    pipeline = load(data, file)
+    project = project_of(located, file, pipeline.name)
+    return Found(project, located, commit, pipeline, _notes(located, commit, wish))
+
+
+def project_of(located: Located, file: str, name: str) -> Project:
+    """A project is its repository and its file; the name is for display."""
+    identity = digest_of("project", [located.identity, file])[:12]
+    return Project(identity, name, located.identity, file, located.location)
+
+
+def _check_file(file: str) -> None:
+    parts = PurePosixPath(file).parts
+    if not parts or file.startswith("/") or ".." in parts:
+        raise UsageError(f'--file "{file}" is not a path inside the repository: give it from the repository\'s root')
+
+
+def _default_file(located: Located, wish: Wish) -> str:
+    """`penstock.yaml` of the folder that was named, where it has one, else of the repository's root."""
+    if located.checkout is not None:
+        folder = Path(wish.location).absolute().resolve()
+        root = located.checkout.resolve()
+        if folder != root and folder.is_relative_to(root) and (folder / FILE).is_file():
+            return str((folder / FILE).relative_to(root))
+    return FILE
+
+
+def _missing(located: Located, commit: Commit, file: str) -> str:
+    if located.checkout is not None and (located.checkout / file).is_file():
+        return f"{file} is not committed: commit it, or use --worktree"
+    return f"commit {commit.short} of {located.name} has no {file}: penstock init writes one, or name it with --file"
+
+
+def _notes(located: Located, commit: Commit, wish: Wish) -> tuple[str, ...]:
+    if wish.worktree or wish.ref is not None or not located.uncommitted:
+        return ()
+    count = len(located.uncommitted)
+    what = f"{count} uncommitted change{'s are' if count > 1 else ' is'}"
+    return (f"{what} not part of this run, which builds commit {commit.short}: commit, or use --worktree",)
+
+
+def run_payload(source: Source, found: Found, options: Mapping[str, Any], person: Mapping[str, str]) -> dict[str, Any]:
+    """The request for a run of what was found."""
+    named = {name for step in found.pipeline.steps.values() for name in step.env}
+    kept = {k: v for k, v in person.items() if k in (PASSED_ON - NEVER_STORED) | named or k.startswith("LC_")}
+    return {
+        "project": asdict(found.project),
+        "commit": asdict(found.commit),
+        "change": list(source.change(found.located, found.commit).paths),
+        "version": source.version(found.located, found.commit),
+        "mirror": str(found.located.mirror),
+        "pipeline": found.pipeline.model_dump(mode="json"),
+        "options": {**options, "environment": kept},
+        "trigger": Trigger.MANUAL,
+        "notes": list(found.notes),
+    }
+
+
+def current_project(source: Source, known: list[Project], named: str | None) -> Project:
+    """The project a verb acts on: `--project` (name or id), else the one of the current folder.
+
+    Raises NotFoundError or UsageError where that is not exactly one.
+    """
+    if named is not None:
+        matching = [p for p in known if named in {p.name, p.id}]
+    else:
+        matching = _here(source, known)
+    if len(matching) == 1:
+        return matching[0]
+    names = ", ".join(sorted({f"{p.name} ({p.id})" for p in matching or known})) or "none yet: penstock run makes one"
+    if not matching:
+        what = f'no project "{named}" in this home' if named else "this folder is no project that this home knows"
+        raise NotFoundError(f"{what}; --project takes one of: {names}")
+    raise UsageError(f"more than one project fits: say which with --project: {names}")
+
+
+def _here(source: Source, known: list[Project]) -> list[Project]:
+    try:
+        located = source.locate(".")
+    except SourceError:
+        return known if len(known) == 1 else []
+    return [p for p in known if p.identity == located.identity]

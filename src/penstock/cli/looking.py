@@ -1,0 +1,308 @@
+"""Verbs that only look: runs, show, logs, explain, status, lineage, doctor."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.delivering import ProjectOption, find_package, project_here
+from penstock.cli.settings import Settings, read_settings
+from penstock.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from penstock.cli.tables import StatusRow
+    from penstock.engine.world import World
+    from penstock.store.contract import Attempt, Release
+
+RunArgument = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one documented JSON object on stdout.")]
+
+
+@contextmanager
+def _world() -> "Iterator[tuple[World, Settings]]":
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        yield world, settings
+
+
+def runs(
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
+    project: ProjectOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List runs, newest first.
+
+    Example: penstock runs --limit 5
+    """
+    from penstock.engine.views import to_json, view
+
+    with _world() as (world, _):
+        chosen = None if project is None else project_here(world, project).id
+        views = [view(world.store, run) for run in world.store.runs.latest(chosen, limit)]
+    if json_:
+        typer.echo(json.dumps([to_json(v) for v in views], indent=2))
+        return
+    from penstock.cli.progress import display, render_runs
+
+    if not views:
+        typer.echo("no runs yet: penstock run makes the first")
+        return
+    display(render_runs(views), sys.stdout)
+
+
+def show(run: RunArgument, *, json_: JsonOption = False) -> None:
+    """Show everything about one run.
+
+    Example: penstock show 12
+    """
+    from penstock.engine.views import to_json, view
+
+    with _world() as (world, _):
+        shown = view(world.store, world.store.runs.get(run))
+    if json_:
+        typer.echo(json.dumps(to_json(shown), indent=2))
+        return
+    from penstock.cli.progress import display, render_show
+
+    display(render_show(shown), sys.stdout)
+
+
+def logs(
+    run: RunArgument,
+    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="One step; default: all, in order.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the step has ended.")] = False,
+) -> None:
+    """Print the log of a run's steps, from the beginning.
+
+    Example: penstock logs 12 train -f
+    """
+    with _world() as (world, _):
+        world.store.runs.get(run)
+        names = (
+            [s.name for s in world.store.runs.steps(run)] if step is None else [world.store.runs.step(run, step).name]
+        )
+        for name in names:
+            _print_log(world, run, name, follow=follow, heading=step is None)
+
+
+def _print_log(world: "World", run: int, step: str, *, follow: bool, heading: bool) -> None:
+    """One step's attempts, one after another; with `follow` until it has ended."""
+    import time
+
+    from penstock.runs import ENDED_STEP
+
+    attempts: dict[str, int] = {}
+    while True:
+        ended = world.store.runs.step(run, step).status in ENDED_STEP
+        for attempt in world.store.runs.attempts(run, step):
+            if attempt.id not in attempts:
+                attempts[attempt.id] = 0
+                _heading(attempt, heading=heading, several=attempt.number > 1)
+            attempts[attempt.id] += _copy(attempt, attempts[attempt.id])
+        if ended or not follow:
+            break
+        time.sleep(0.05)
+    if not attempts and not heading:
+        record = world.store.runs.step(run, step)
+        typer.echo(f"step {step} has no log: {record.status}{f' ({record.reason})' if record.reason else ''}", err=True)
+
+
+def _heading(attempt: "Attempt", *, heading: bool, several: bool) -> None:
+    if heading or several:
+        sys.stdout.write(f"=== {attempt.step}{f' (attempt {attempt.number})' if several else ''}\n")
+        sys.stdout.flush()
+
+
+def _copy(attempt: "Attempt", done: int) -> int:
+    """Write what the log has beyond `done` bytes to stdout, as it is; returns how much that was."""
+    from penstock.engine.views import log_range
+
+    path, start, end = log_range(attempt)
+    written = 0
+    try:
+        stream = Path(path).open("rb")
+    except OSError:
+        return 0
+    with stream:
+        stream.seek(start + done)
+        while True:
+            room = 65536 if end is None else min(65536, end - stream.tell())
+            piece = stream.read(room) if room > 0 else b""
+            if not piece:
+                break
+            sys.stdout.buffer.write(piece)
+            written += len(piece)
+    sys.stdout.buffer.flush()
+    return written
+
+
+def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP", help="The step's name.")]) -> None:
+    """Say why a step ran, was cached or was skipped.
+
+    Example: penstock explain 12 train
+    """
+    with _world() as (world, _):
+        record = world.store.runs.step(run, step)
+        lines = [f"{step} of run {run}: {'cached' if record.cached else record.status}"]
+        if record.reason:
+            lines.append(f"because {record.reason}")
+        if record.needs:
+            lines.append(f"needs    {', '.join(record.needs)}")
+        if record.key:
+            lines.append(f"key      {record.key}")
+        lines += [f"  {name:<10} {value}" for name, value in (record.ingredients or {}).items() if value]
+        lines += [
+            f"attempt {a.number}: {a.reason or a.status}"
+            + (f", exit code {a.exit_code}" if a.exit_code is not None else "")
+            for a in world.store.runs.attempts(run, step)
+        ]
+    typer.echo("\n".join(lines))
+
+
+def status(*, project: ProjectOption = None, json_: JsonOption = False) -> None:
+    """Show what this home serves: environments, releases, replicas.
+
+    Example: penstock status
+    """
+    with _world() as (world, _):
+        chosen = None if project is None else project_here(world, project).id
+        rows = _status_rows(world, chosen)
+    if json_:
+        from dataclasses import asdict
+
+        typer.echo(json.dumps({"environments": [asdict(row) for row in rows]}, indent=2))
+        return
+    from penstock.cli.progress import display, render_status
+
+    if not rows:
+        typer.echo("nothing is released yet: penstock run releases what passes")
+        return
+    display(render_status(rows), sys.stdout)
+
+
+def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
+    """One row per environment that ever had a release: the serving one, else the newest."""
+    releases = world.store.releases.of(project)
+    names = {p.id: p.name for p in world.store.runs.projects()}
+    several = len({r.project for r in releases}) > 1
+    found = []
+    for key in dict.fromkeys((r.project, r.environment) for r in releases):
+        own = [r for r in releases if (r.project, r.environment) == key]
+        serving = [r for r in own if r.status == "serving"]
+        release = (serving or own)[-1]
+        label = f"{names[key[0]]}/{key[1]}" if several else key[1]
+        found.append(_status_row(world, release, label, own))
+    return found
+
+
+def _status_row(world: "World", release: "Release", label: str, own: "list[Release]") -> "StatusRow":
+    from penstock.cli.tables import StatusRow
+    from penstock.engine.contracts import Handle
+
+    replicas = world.store.releases.replicas(release.id)
+    lives = sum(1 for r in replicas if r.handle is not None and world.runner.alive(Handle(**r.handle)))
+    serves = release.status == "serving"
+    warm = [
+        r.version for r in own if r.id != release.id and r.status == "retired" and world.store.releases.replicas(r.id)
+    ]
+    note = release.phase or release.reason or (f"{warm[-1]} is kept warm for rollback" if warm else None)
+    return StatusRow(
+        environment=label,
+        status=str(release.status),
+        version=release.version,
+        url=f"http://127.0.0.1:{release.spec['port']}" if serves else None,
+        replicas=f"{lives} of {release.spec['replicas']}",
+        since=release.since,
+        note=note,
+    )
+
+
+def lineage(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version (or its beginning), VERSION@DIGEST.")],
+    *,
+    project: ProjectOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Follow a version back to its commit, data and gates, and forward to where it serves.
+
+    Example: penstock lineage 0.1.0.dev4
+    """
+    with _world() as (world, _):
+        chosen = project_here(world, project)
+        facts = _lineage(world, chosen.id, version, chosen.name)
+    if json_:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    commit = facts["lineage"]["commit"]
+    typer.echo(f"{facts['project']} {facts['version']}  {'passed' if facts['passed'] else 'did not pass'}")
+    rows = [
+        ("commit", f"{commit['sha']}  {commit['title']}"),
+        ("author", f"{commit['author']}, {commit['committed_at']}"),
+        ("branch", commit["branch"] or "-"),
+        ("run", f"{facts['run']}  {facts['status']}"),
+        ("package", facts["digest"]),
+        ("lock", facts["lineage"]["lock"] or "-"),
+        *(("input", f"{name}  {digest}") for name, digest in facts["lineage"]["inputs"].items()),
+        *(("metric", f"{name}  {value:g}") for name, value in facts["metrics"].items()),
+        *(("gate", f"{g['name']}  {g['verdict']}  {'; '.join(g['reasons'])}") for g in facts["gates"]),
+        *(("release", f"{r['environment']}  {r['status']}  by {r['actor']}") for r in facts["releases"]),
+    ]
+    typer.echo("\n".join(f"  {label:<8} {text}" for label, text in rows))
+
+
+def _lineage(world: "World", project: str, version: str, name: str) -> dict[str, Any]:
+    from penstock.engine.views import to_json, view
+
+    chosen = next(p for p in world.store.runs.projects() if p.id == project)
+    wanted, _, digest = version.partition("@")
+    packages = [
+        p for p in world.store.runs.packages(project) if p.version.startswith(wanted) and p.digest.startswith(digest)
+    ]
+    if not packages:
+        find_package(world, chosen, version)
+        raise NotFoundError(f'{name} has no version "{version}"')
+    package = packages[0]
+    run = world.store.runs.get(package.run)
+    shown = to_json(view(world.store, run))
+    releases = [r for r in world.store.releases.of(project) if r.version == package.version]
+    return {
+        "project": name,
+        "version": package.version,
+        "digest": package.digest,
+        "passed": package.passed,
+        "run": run.id,
+        "status": str(run.status),
+        "lineage": dict(package.lineage),
+        "metrics": shown["metrics"],
+        "gates": shown["gates"],
+        "releases": [
+            {"environment": r.environment, "status": str(r.status), "actor": r.actor, "since": r.since, "release": r.id}
+            for r in releases
+        ],
+    }
+
+
+def doctor(*, json_: JsonOption = False) -> None:
+    """Check what Penstock needs on this machine, and the health of this home.
+
+    Example: penstock doctor
+    """
+    from penstock.cli.checkup import examine
+
+    with _world() as (world, settings):
+        findings = examine(world, settings)
+    if json_:
+        typer.echo(json.dumps([{"what": f.what, "fine": f.fine, "detail": f.detail} for f in findings], indent=2))
+    else:
+        width = max(len(f.what) for f in findings)
+        typer.echo("\n".join(f"{'ok ' if f.fine else 'BAD'}  {f.what:<{width}}  {f.detail}" for f in findings))
+    if not all(f.fine for f in findings):
+        raise typer.Exit(3)

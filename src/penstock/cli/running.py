@@ -1,0 +1,233 @@
+"""Verbs that build: check, plan, run, resume, cancel."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.settings import read_settings
+from penstock.errors import UsageError
+
+if TYPE_CHECKING:
+    from penstock.engine.world import World
+    from penstock.pipelines import Pipeline
+    from penstock.runs import RunView
+    from penstock.store.contract import Request
+
+LocationArgument = Annotated[str, typer.Argument(metavar="[PATH]", help="A checkout, a repository or a clone URL.")]
+FileOption = Annotated[str | None, typer.Option("--file", "-f", help="The pipeline file, from the repository's root.")]
+RefOption = Annotated[str | None, typer.Option("--ref", help="A branch, tag or commit; default: what is checked out.")]
+WorktreeOption = Annotated[
+    bool, typer.Option("--worktree", help="Take the files as they lie there; such a version is never deployed.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one documented JSON object on stdout.")]
+
+
+def check(
+    path: LocationArgument = ".",
+    *,
+    file: FileOption = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file, for editors.")] = False,
+) -> None:
+    """Validate penstock.yaml and compile the Python files that it uses.
+
+    Example: penstock check
+    """
+    from penstock.sources.definitions import MAX_BYTES, load
+    from penstock.sources.definitions import schema as json_schema
+
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    folder = Path(path)
+    target = folder if folder.is_file() else folder / (file or "penstock.yaml")
+    try:
+        with target.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{target} cannot be read ({reason}): penstock init writes one") from error
+    pipeline = load(data, str(target))
+    _check_files(pipeline, target)
+
+
+def _check_files(pipeline: "Pipeline", target: Path) -> None:
+    """The `check` step over the files as they lie beside the pipeline file; the exit code tells."""
+    import subprocess
+
+    from penstock.cli.checking import command_for
+
+    root, command, count = command_for(pipeline, target, read_settings())
+    result = subprocess.run(["/bin/sh", "-ec", command.text], cwd=root, env=dict(command.variables), check=False)
+    if result.returncode != 0:
+        raise typer.Exit(1)
+    steps, gates, places = len(pipeline.steps), len(pipeline.gates), len(pipeline.environments)
+    typer.echo(
+        f"{target}: fine ({_count(steps, 'step')}, {_count(gates, 'gate')}, {_count(places, 'environment')}; "
+        f"{_count(count, 'file')} checked)"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def plan(
+    path: LocationArgument = ".",
+    *,
+    file: FileOption = None,
+    ref: RefOption = None,
+    worktree: WorktreeOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Show what a run would do, and why.
+
+    Example: penstock plan --ref main
+    """
+    from penstock.cli.asking import Wish, find
+    from penstock.cli.planning import foresee
+    from penstock.cli.wiring import open_world
+
+    with open_world(read_settings()) as world:
+        found = find(world.source, Wish(path, file, ref, worktree))
+        rows = foresee(world, found)
+    if json_:
+        from dataclasses import asdict
+
+        typer.echo(json.dumps({"commit": found.commit.sha, "steps": [asdict(row) for row in rows]}, indent=2))
+        return
+    from penstock.cli.progress import display, render_plan
+
+    _notes(found.notes)
+    display(render_plan(rows), sys.stdout)
+
+
+def _notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def run(
+    path: LocationArgument = ".",
+    *,
+    file: FileOption = None,
+    ref: RefOption = None,
+    worktree: WorktreeOption = False,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step and what it needs.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="ENV", help="Release up to this environment.")] = None,
+    no_deploy: Annotated[bool, typer.Option("--no-deploy", help="Build, test and gate; release nothing.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing; results are still stored.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Build, test, gate and release one commit.
+
+    Example: penstock run --to staging
+    """
+    from penstock.cli.asking import Wish, find, run_payload
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        found = find(world.source, Wish(path, file, ref, worktree))
+        _check_names(found.pipeline, step, to)
+        options = {"step": step, "to": to, "no_deploy": no_deploy, "no_cache": no_cache}
+        payload = run_payload(world.source, found, options, settings.environment)
+        _notes(found.notes)
+        code = _follow(world, settings.actor, "run", payload, json_)
+    raise typer.Exit(code)
+
+
+def _check_names(pipeline: "Pipeline", step: str | None, to: str | None) -> None:
+    from penstock.plans import plan as planned
+
+    names = planned(pipeline).names
+    if step is not None and step not in names:
+        raise UsageError(f'there is no step "{step}"; the steps are {", ".join(names)}')
+    if to is not None and to not in pipeline.environments:
+        known = ", ".join(pipeline.environments) or "none"
+        raise UsageError(f'there is no environment "{to}"; the file has {known}')
+
+
+def resume(
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="One run; default: every open run.")] = None,
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Go on with runs that were interrupted or whose command died.
+
+    Example: penstock resume
+    """
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        if run is not None:
+            world.store.runs.get(run)
+        code = _follow(world, settings.actor, "resume", {"run": run}, json_)
+    raise typer.Exit(code)
+
+
+def cancel(run: Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]) -> None:
+    """End a run and everything it started; what serves already goes on serving.
+
+    Example: penstock cancel 12
+    """
+    from penstock.cli.following import Follower
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        world.store.runs.get(run)
+        request = Follower(world, settings.actor, lambda _request: None).ask("cancel", {"runs": [run]})
+        _raise_refused(request)
+        typer.echo(f"run {run} is {world.store.runs.get(run).status}")
+
+
+def _raise_refused(request: "Request") -> None:
+    from penstock.cli.answers import refused
+
+    refused(request)
+
+
+def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], as_json: bool) -> int:
+    """Ask for a run, show it while it goes on, sum it up; returns the exit code."""
+    from penstock.cli.answers import refused, sum_up
+    from penstock.cli.following import Follower
+    from penstock.cli.progress import LiveProgress
+    from penstock.engine.views import view
+
+    shown: dict[str, RunView] = {}
+
+    def latest(request: "Request") -> "RunView | None":
+        number = _run_of(world, request)
+        return None if number is None else view(world.store, world.store.runs.get(number))
+
+    with LiveProgress(sys.stderr, time.time) as live:
+
+        def show(request: "Request") -> None:
+            seen = latest(request)
+            if seen is not None and seen != shown.get("last"):
+                shown["last"] = seen
+            if "last" in shown:
+                live.update(shown["last"])
+
+        request = Follower(world, actor, show).ask(kind, payload)
+    refused(request)
+    return sum_up(world, request, _run_of(world, request), as_json=as_json)
+
+
+def _run_of(world: "World", request: "Request") -> int | None:
+    """The run that a request is about; of several that `resume` took up, the one that moved last."""
+    run = world.store.runs.of_request(request.id)
+    if run is not None:
+        return run.id
+    if request.payload.get("run") is not None:
+        return int(request.payload["run"])
+    if request.kind != "resume":
+        return None
+    mine = (request.result or {}).get("runs") or [r.id for r in world.store.runs.open()]
+    return int(mine[-1]) if mine else None

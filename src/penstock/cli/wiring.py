@@ -1,0 +1,55 @@
+"""The only place where the parts are put together."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from penstock.cli.settings import Settings
+from penstock.engine.world import Home, World
+from penstock.errors import EngineError
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@contextmanager
+def open_world(settings: Settings) -> Iterator[World]:
+    """All real parts on the home of the settings. Raises EngineError where the home cannot be used."""
+    from penstock.cache.disk import DiskCache
+    from penstock.routers.envoy import EnvoyRouter
+    from penstock.runners.process import ProcessRunner
+    from penstock.runtimes.uv import UvRuntimes
+    from penstock.sources.git import GitSource
+    from penstock.store.sql import open_store
+
+    home = Home(settings.home)
+    try:
+        home.make()
+    except OSError as error:
+        raise EngineError(
+            f"the home {settings.home} cannot be used ({error.strerror}): set PENSTOCK_HOME to a folder you can write"
+        ) from error
+    store = open_store(home.database)
+    runner = ProcessRunner()
+    try:
+        yield World(
+            home=home,
+            store=store,
+            cache=DiskCache(home.cache),
+            source=GitSource(home.sources, settings.environment, store.blobs),
+            runtimes=UvRuntimes(settings.home, settings.environment, gpu=settings.gpu),
+            runner=runner,
+            router=EnvoyRouter(home.router, runner),
+            clock=SystemClock(),
+            environment=settings.environment,
+            cpus=settings.cpus,
+        )
+    finally:
+        store.close()

@@ -1,0 +1,76 @@
+"""The page about the pipeline file keeps up with the models."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import PipelineError
+from penstock.pipelines import (
+    LATER,
+    Check,
+    Environment,
+    EvidenceFiles,
+    Gate,
+    Package,
+    Part,
+    Pipeline,
+    Runtime,
+    Step,
+)
+from penstock.sources.definitions import load
+
+PAGE = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
+SECTIONS: dict[str, type[Part]] = {
+    "The file": Pipeline,
+    "`runtime`": Runtime,
+    "`steps`": Step,
+    "`evidence`": EvidenceFiles,
+    "`package`": Package,
+    "`gates`": Gate,
+    "`environments`": Environment,
+    "`check`": Check,
+}
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found[1]
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_key_is_documented(title: str) -> None:
+    """Each section's table has exactly the keys of its model, in their order, with a type and a meaning."""
+    part = SECTIONS[title]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]*\| ([^|]+)\|$", section(title), re.MULTILINE)
+    written = [key for key in part.model_fields if key != "name" or part is Pipeline]
+    assert [key for key, _, _ in rows] == written
+
+
+def test_every_model_has_a_section() -> None:
+    """No model that the file is made of is left out."""
+    assert set(SECTIONS.values()) == set(Part.__subclasses__()) >= set(LATER)
+
+
+@pytest.mark.parametrize("title", [title for title in SECTIONS if title != "The file"])
+def test_examples_use_existing_keys(title: str) -> None:
+    """The example of each section has no key that does not exist, no later key and no wrong value."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", section(title), re.DOTALL)
+    if title == "`evidence`":
+        example = "steps: {a: {run: x, " + example.strip() + "}}\n"
+    try:
+        load(b"name: x\n" + example.encode(), "example")
+    except PipelineError as error:
+        sentences = [problem.sentence for problem in error.problems]
+    else:
+        return
+    follows = ("is missing", "add package", "no step is named")
+    assert not [sentence for sentence in sentences if not any(part in sentence for part in follows)]
+
+
+def test_whole_example_loads() -> None:
+    """The page's first example is a sound file."""
+    example = re.search(r"```yaml\n(name:.*?)```", PAGE, re.DOTALL)
+    assert example
+    assert load(example[1].encode(), "example").name == "digits"

@@ -1,0 +1,325 @@
+"""What only a real Envoy can show: load, faults, taken ports, refused states, large and long answers."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from penstock.engine.contracts import Backend, Handle, Route
+from penstock.errors import EngineError
+from penstock.routers.envoy import EnvoyRouter
+from penstock.runners.process import ProcessRunner
+from routers.toys import Client, Toy, ask, free_port, listens, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def runner() -> ProcessRunner:
+    return ProcessRunner()
+
+
+@pytest.fixture
+async def router(tmp_path: Path, runner: ProcessRunner) -> AsyncIterator[EnvoyRouter]:
+    router = EnvoyRouter(tmp_path / "router", runner)
+    yield router
+    await router.stop()
+
+
+@pytest.fixture
+async def toy() -> AsyncIterator[Toy]:
+    async with Toy("one").serving() as toy:
+        yield toy
+
+
+def backend(toy: Toy, weight: int = 10_000, health: str = "/health") -> Backend:
+    return Backend(toy.name, f"{toy.name}-version", (toy.port,), health, weight)
+
+
+def production(port: int, *backends: Backend) -> list[Route]:
+    return [Route("production", port, backends)]
+
+
+def recorded(folder: Path) -> Handle:
+    return Handle(**json.loads((folder / "router.json").read_text())["handle"])
+
+
+def envoys(folder: Path) -> list[psutil.Process]:
+    """The Envoy under the shim, if it runs just now."""
+    family = psutil.Process(recorded(folder).pid).children(recursive=True)
+    return [process for process in family if process.name() == "envoy"]
+
+
+async def test_ten_switches_under_load_lose_no_request(router: EnvoyRouter) -> None:
+    """Clients with kept and with new connections, none of which tries twice, see only good answers in ten switches."""
+    port, over, answers = free_port(), asyncio.Event(), Counter[tuple[int, bool]]()
+    async with AsyncExitStack() as stack:
+        toys = [await stack.enter_async_context(Toy(f"r{n}").serving()) for n in range(11)]
+        await router.apply(production(port, backend(toys[0])))
+        async with asyncio.TaskGroup() as callers:
+            for number in range(6):
+                callers.create_task(_call(port, over, answers, keep=number % 2 == 0))
+            for old, new in pairwise(toys):
+                await _switch(router, port, old, new)
+            over.set()
+        assert all(toy.asked for toy in toys)
+    assert set(answers) == {(200, True)}
+    assert answers.total() >= 500
+
+
+async def _call(port: int, over: asyncio.Event, answers: Counter[tuple[int, bool]], *, keep: bool) -> None:
+    client = Client(port)
+    while not over.is_set() and answers.total() < 20_000:
+        reply = await client.ask()
+        answers[reply.status, reply.release == f"{reply.body.decode()}-version"] += 1
+        if not keep:
+            await client.close()
+    await client.close()
+
+
+async def _switch(router: EnvoyRouter, port: int, old: Toy, new: Toy) -> None:
+    """The order of a delivery: beside, healthy, over, drained, away."""
+    await router.apply(production(port, backend(old), backend(new, 0)))
+    await until(lambda: _is(router.healthy(new.name), 1))
+    assert new.asked == 0
+    await router.apply(production(port, backend(old, 0), backend(new)))
+    await until(lambda: _is(router.in_flight(old.name), 0))
+    asked = old.asked
+    await router.apply(production(port, backend(new)))
+    assert old.asked == asked
+
+
+async def _is(count: Awaitable[int], wanted: int) -> bool:
+    return await count == wanted
+
+
+async def test_a_killed_envoy_comes_back_with_its_state(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """A kill -9 of Envoy: its shim starts it again from its files, and the next state is taken as ever."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    killed = envoys(tmp_path / "router")
+    killed[0].send_signal(signal.SIGKILL)
+    await until(lambda: envoys(tmp_path / "router") not in ([], killed))
+    await until(lambda: listens(port))
+    reply = await ask(port)
+    assert (reply.status, reply.release) == (200, "one-version")
+    envoys(tmp_path / "router")[0].send_signal(signal.SIGKILL)
+    await router.apply(production(port, backend(toy), Backend("two", "2", (), "/health", 0)))
+    assert (await ask(port)).status == 200
+    assert await router.in_flight("one") == 0
+
+
+async def test_a_new_coordinator_adopts_the_running_envoy(
+    router: EnvoyRouter, tmp_path: Path, runner: ProcessRunner, toy: Toy
+) -> None:
+    """The state on disk is the truth: another router on the same folder goes on with the same process."""
+    port, folder = free_port(), tmp_path / "router"
+    await router.apply(production(port, backend(toy)))
+    handle = recorded(folder)
+    other = EnvoyRouter(folder, runner)
+    await other.apply(production(port, backend(toy, 0)))
+    assert recorded(folder) == handle
+    assert (await ask(port)).status == 503
+    await other.stop()
+    assert not listens(port)
+
+
+async def test_a_start_that_was_never_recorded_is_found(
+    router: EnvoyRouter, tmp_path: Path, runner: ProcessRunner, toy: Toy
+) -> None:
+    """A coordinator that dies between starting Envoy and recording it leaves no second Envoy behind."""
+    port, record = free_port(), tmp_path / "router" / "router.json"
+    await router.apply(production(port, backend(toy)))
+    handle = recorded(record.parent)
+    record.write_text(json.dumps({"id": handle.id, "handle": None}))
+    await EnvoyRouter(record.parent, runner).apply(production(port, backend(toy)))
+    assert (await ask(port)).status == 200
+    await router.stop()
+    assert not listens(port)
+
+
+async def test_an_envoy_whose_shim_died_is_replaced(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """A kill -9 of the shim leaves an Envoy that nobody keeps: the next state ends it and starts a kept one."""
+    port, folder = free_port(), tmp_path / "router"
+    await router.apply(production(port, backend(toy)))
+    shim = psutil.Process(recorded(folder).pid)
+    shim.send_signal(signal.SIGKILL)
+    await until(lambda: not shim.is_running() or shim.status() == psutil.STATUS_ZOMBIE)
+    await router.apply(production(port, backend(toy)))
+    assert recorded(folder).pid != shim.pid
+    assert (await ask(port)).status == 200
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_taken_port_is_told_and_changes_nothing(router: EnvoyRouter, toy: Toy, *, shared: bool) -> None:
+    """Also where the other program would share its port: one sentence, the old state stays, and later it works."""
+    port, taken = free_port(), free_port()
+    await router.apply(production(port, backend(toy)))
+    wanted = [*production(port, backend(toy)), Route("staging", taken, ())]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        with pytest.raises(EngineError, match=f"^port {taken} of staging is taken by another program .*pid"):
+            await router.apply(wanted)
+        with pytest.raises(EngineError, match=f"^port {taken} of production is taken"):
+            await router.apply(production(taken, backend(toy)))
+    assert (await ask(port)).release == "one-version"
+    await router.apply(wanted)
+    assert (await ask(taken)).status == 503
+
+
+async def test_two_homes_do_not_share_a_port(
+    router: EnvoyRouter, tmp_path: Path, runner: ProcessRunner, toy: Toy
+) -> None:
+    """Two Envoys run side by side, and the second that wants a port hears who has it."""
+    port, own = free_port(), free_port()
+    await router.apply(production(port, backend(toy)))
+    async with _another(tmp_path / "other", runner) as other:
+        with pytest.raises(EngineError, match=rf"port {port} of production is taken by another program \(envoy, pid"):
+            await other.apply(production(port, backend(toy, 0)))
+        await other.apply(production(own, backend(toy, 0)))
+        assert {(await ask(port)).status for _ in range(20)} == {200}
+        assert (await ask(own)).status == 503
+
+
+@asynccontextmanager
+async def _another(folder: Path, runner: ProcessRunner) -> AsyncIterator[EnvoyRouter]:
+    router = EnvoyRouter(folder, runner)
+    try:
+        yield router
+    finally:
+        await router.stop()
+
+
+async def test_a_refused_state_is_told_in_envoys_words_and_changes_nothing(router: EnvoyRouter, toy: Toy) -> None:
+    """What Envoy rejects is an error with its reason; the old state stays, and the next good one is taken."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    for bad, reason in (
+        (Backend("two", "2", (1,), "", 10_000), "release-two: .*HttpHealthCheckValidationError.Path"),
+        (Backend("two", "2", (70_000,), "/", 10_000), "release-two: .*PortValue"),
+        (Backend("two", "2\n", (1,), "/", 10_000), "HeaderValue"),
+    ):
+        with pytest.raises(EngineError, match=f"the router refuses its new state: .*{reason}"):
+            await router.apply(production(port, bad))
+        assert (await ask(port)).release == "one-version"
+    await router.apply(production(port, backend(toy, 0)))
+    assert (await ask(port)).status == 503
+
+
+async def test_a_refused_listener_takes_its_routes_and_clusters_back(router: EnvoyRouter, toy: Toy) -> None:
+    """Where the last part of a state is refused, the parts already in force are withdrawn."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    wanted = [*production(port, Backend("two", "2", (1,), "/", 10_000)), Route("staging", 70_000, ())]
+    with pytest.raises(EngineError, match="PortValue"):
+        await router.apply(wanted)
+    assert (await ask(port)).release == "one-version"
+    await until(lambda: _is(router.healthy("one"), 1))
+
+
+async def test_large_bodies_pass_whole(router: EnvoyRouter, toy: Toy) -> None:
+    """A request of 5 MB reaches the replica byte for byte."""
+    port, body = free_port(), bytes(range(256)) * 20_000
+    await router.apply(production(port, backend(toy)))
+    reply = await ask(port, "/body", body)
+    assert reply.body.decode() == sha256(body).hexdigest()
+
+
+async def test_a_stream_arrives_as_it_is_sent(router: EnvoyRouter, toy: Toy) -> None:
+    """An event is with the caller before the next one exists, and the split may change meanwhile."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    client = Client(port)
+    reply = await client.ask("/stream")
+    reader, _ = client.streams
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert b"first" in await reader.readuntil(b"\n\n\r\n")
+    await router.apply(production(port, backend(toy, 0)))
+    assert await router.in_flight("one") == 1
+    toy.slow.set()
+    assert b"second" in await reader.readuntil(b"0\r\n\r\n")
+    await client.close()
+
+
+async def test_a_websocket_passes(router: EnvoyRouter, toy: Toy) -> None:
+    """An upgraded connection carries bytes both ways."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    client = Client(port)
+    reply = await client.ask("/socket", headers="connection: upgrade\r\nupgrade: websocket\r\n")
+    assert (reply.status, reply.release) == (101, "one-version")
+    reader, writer = client.streams
+    writer.write(b"there and back")
+    assert await reader.readexactly(14) == b"there and back"
+    await client.close()
+
+
+async def test_answers_are_the_servers_own_but_for_the_release(router: EnvoyRouter, toy: Toy) -> None:
+    """The forged release is overwritten, the server's name passes, and nothing says Envoy; a dead one is named too."""
+    port = free_port()
+    dead = Backend("dead", "dead-version", (free_port(),), "/health", 10_000)
+    await router.apply([*production(port, backend(toy)), Route("staging", down := free_port(), (dead,))])
+    reply = await ask(port)
+    assert (reply.release, reply.headers["server"]) == ("one-version", "toy")
+    assert not [name for name in reply.headers if "envoy" in name]
+    reply = await ask(down)
+    assert (reply.status, reply.release) == (503, "dead-version")
+
+
+async def test_a_folder_deeper_than_a_socket_may_lie_works(tmp_path: Path, runner: ProcessRunner, toy: Toy) -> None:
+    """The kernel's 107 bytes for the path of a unix socket do not limit where a home may be."""
+    port = free_port()
+    async with _another(tmp_path / ("deep" * 30) / "router", runner) as router:
+        await router.apply([Route("äöü/50% & more: %s", port, (backend(toy),))])
+        assert (await ask(port)).status == 200
+        assert await router.healthy("one") == 1
+
+
+async def test_an_envoy_that_cannot_start_or_answer_is_told(tmp_path: Path, runner: ProcessRunner) -> None:
+    """Where Envoy fails to start, or hangs, `apply` ends after its patience and says where to look."""
+    folder, wanted = tmp_path / "router", production(free_port())
+    (folder / "admin.sock").mkdir(parents=True)
+    hasty = EnvoyRouter(folder, runner, patience=0.5)
+    with pytest.raises(EngineError, match=r"did not answer within 0\.5 s: .*; see .*envoy\.log"):
+        await hasty.apply(wanted)
+    (folder / "admin.sock").rmdir()
+    async with _another(folder, runner) as router:
+        await router.apply(wanted)
+        hanging = envoys(folder)[0]
+        hanging.suspend()
+        with pytest.raises(EngineError, match=r"did not answer within 0\.5 s"):
+            await hasty.apply(wanted)
+        hanging.resume()
+        await hasty.apply(wanted)
+
+
+async def test_a_damaged_record_is_told(router: EnvoyRouter, tmp_path: Path) -> None:
+    """A record that is no record is named, with what to do; it is never taken for "nothing runs"."""
+    (tmp_path / "router").mkdir()
+    for text in ("", "[]", '{"id": "x", "handle": {"pid": 1}}'):
+        (tmp_path / "router" / "router.json").write_text(text)
+        with pytest.raises(EngineError, match=r"router\.json is damaged: end Envoy and delete that file"):
+            await router.apply(production(free_port()))
+    (tmp_path / "router" / "router.json").unlink()
+
+
+async def test_nothing_to_route_starts_nothing(router: EnvoyRouter, tmp_path: Path) -> None:
+    """The empty state of a home that never served needs no Envoy."""
+    await router.apply([])
+    assert not (tmp_path / "router").exists()

@@ -1,0 +1,550 @@
+"""Reading `penstock.yaml`: what loads, and what is refused where and how."""
+
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.errors import PipelineError
+from penstock.pipelines import Pipeline
+from penstock.sources.definitions import MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, load, schema
+
+EXAMPLE = """\
+name: digits
+runtime: {python: "3.11", requirements: requirements.txt, path: [src]}
+variables: {EPOCHS: "4"}
+
+steps:
+  data:   {run: python -m digits.data, inputs: [src/digits/data.py], outputs: [data/]}
+  train:
+    run: python -m digits.train
+    inputs: [src/, data/]                # naming another step's output implies needs
+    outputs: [model/]
+    metrics: metrics.json
+    timeout: 30m
+  unit:        {stage: test, run: pytest tests/unit, inputs: [src/, tests/unit/], report: junit.xml}
+  integration: {stage: test, needs: package, run: pytest tests, inputs: [tests/integration/], report: junit.xml}
+  evaluate:
+    stage: test
+    needs: package
+    run: python -m digits.evaluate
+    inputs: [src/, data/]
+    evidence: {predictions: predictions.csv, truth: data/test.csv}
+  performance: {stage: test, needs: package, run: python -m digits.bench, inputs: [src/, data/], benchmark: bench.json}
+
+package:
+  model: model/
+  code: [src/, alembic.ini, migrations/, requests.jsonl]
+  serve: python -m digits.serve
+  health: /health
+
+gates:
+  learned:  {metric: train.accuracy, at_least: 0.90}
+  accurate: {evidence: evaluate, score: correct, at_least: 0.85}
+  better:   {metric: train.accuracy, not_worse_than: champion, margin: 0.03}
+  fast:     {metric: performance.p99_ms, at_most: 50}
+
+environments:
+  staging: {port: 8801, replicas: 1}
+  production:
+    needs: staging
+    branches: [main]
+    port: 8800
+    replicas: 2
+    variables: {LOG_LEVEL: warning}
+"""
+
+
+def read(text: str | bytes) -> Pipeline:
+    return load(text if isinstance(text, bytes) else text.encode(), "penstock.yaml")
+
+
+def refused(text: str | bytes) -> list[tuple[int, int, str]]:
+    with pytest.raises(PipelineError) as caught:
+        read(text)
+    assert all(problem.file == "penstock.yaml" for problem in caught.value.problems)
+    return [(problem.line, problem.column, problem.sentence) for problem in caught.value.problems]
+
+
+# --- what loads
+
+
+def test_design_example_loads() -> None:
+    """The design's example, reduced to the keys that exist, loads as it is meant."""
+    pipeline = read(EXAMPLE)
+    assert list(pipeline.steps) == ["data", "train", "unit", "integration", "evaluate", "performance"]
+    assert pipeline.steps["train"].timeout == 1800
+    assert pipeline.steps["unit"].name == "unit"
+    assert pipeline.package is not None
+    assert pipeline.package.code[1] == "alembic.ini"
+    assert pipeline.gates["fast"].rule == "at most 50"
+    assert pipeline.environments["production"].needs == ("staging",)
+    assert pipeline.environments["production"].branches == ("main",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EXAMPLE.replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbf" + EXAMPLE.encode(),
+        b"\xef\xbb\xbf%YAML 1.2\r\n---\r\n" + EXAMPLE.replace("\n", "\r\n").encode() + b"...\r\n",
+    ],
+    ids=["windows", "bom", "all of it"],
+)
+def test_other_editors(data: bytes) -> None:
+    """Windows line endings, a byte order mark and explicit document marks change nothing."""
+    assert read(data) == read(EXAMPLE)
+
+
+def values(text: str) -> dict[str, str]:
+    return read(f"name: x\nvariables:\n{text}steps: {{a: {{run: x}}}}\n").variables
+
+
+def test_variables_stay_as_written() -> None:
+    """Numbers and booleans of variables become texts exactly as they are written."""
+    text = "  A: 010\n  B: 1.50\n  C: True\n  D: 1e3\n  E: yes\n  F: 0x1F\n  G: ''\n  H: 2024-01-01\n"
+    assert list(values(text).items()) == [
+        *[("A", "010"), ("B", "1.50"), ("C", "True"), ("D", "1e3")],
+        *[("E", "yes"), ("F", "0x1F"), ("G", ""), ("H", "2024-01-01")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("0o17", 15), ("0x1f", 31), ("017", 17), ("+12", 12), (".5", 0.5), ("1e2", 100), ("1h30m", 5400), ("90.", 90)],
+)
+def test_core_schema_numbers(written: str, seconds: float) -> None:
+    """Numbers are read by the core schema of YAML 1.2."""
+    assert read(f"name: x\nsteps: {{a: {{run: x, timeout: {written}}}}}").steps["a"].timeout == seconds
+
+
+@pytest.mark.parametrize("written", ["1_000", "yes", "1:30", "0b11", "1e", "12e03x", "9" * 301])
+def test_core_schema_texts(written: str) -> None:
+    """What only YAML 1.1 took for a number or boolean is a text."""
+    found = refused(f"name: x\nsteps: {{a: {{run: x, timeout: {written}}}}}")
+    assert "found the text" in found[0][2]
+
+
+@pytest.mark.parametrize("name", ["yes", "on", "null", "true", "y"])
+def test_keys_are_texts(name: str) -> None:
+    """A key is the text that it is written as."""
+    assert list(read(f"name: x\nsteps: {{{name}: {{run: x}}}}").steps) == [name]
+
+
+def test_aliases_repeat_values() -> None:
+    """An alias repeats the value of its anchor."""
+    pipeline = read("name: x\nsteps:\n  a: {run: x, inputs: &i [src/]}\n  b: {run: x, inputs: *i}\n")
+    assert pipeline.steps["b"].inputs == ("src/",)
+
+
+def test_block_text_of_run() -> None:
+    """A command of several lines keeps them."""
+    assert read("name: x\nsteps:\n  a:\n    run: |\n      one\n      two\n").steps["a"].run == "one\ntwo\n"
+
+
+def test_schema_is_that_of_the_models() -> None:
+    """The schema for editors names the file's keys."""
+    assert set(schema()["properties"]) == set(Pipeline.model_fields)
+
+
+# --- what is refused: text, then (line, column, part of the sentence) of every problem
+
+ONE = "name: x\nsteps:\n  a: {run: x}\n"
+STEP = "name: x\nsteps:\n  a:\n    run: x\n    "
+GATE = "name: x\nsteps:\n  a: {run: x, metrics: m.json, evidence: e.csv}\n  b: {run: x}\ngates:\n  g: "
+PACK = ONE + "package: {code: src/, serve: x}\n"
+
+MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
+    # bytes and YAML
+    "empty": ("", [(1, 1, "the file is empty")]),
+    "only a comment": ("# nothing\n", [(1, 1, "the file is empty")]),
+    "only a mark": ("---\n", [(1, 1, "the file is empty")]),
+    "a list": ("- name: x\n", [(1, 1, "expected keys such as name and steps, found a list")]),
+    "a text": ("penstock\n", [(1, 1, 'found the text "penstock"')]),
+    "not UTF-8": (b"name: x\nsteps: \xe9", [(2, 8, "not UTF-8 (byte 0xe9")]),
+    "UTF-16": ("name: x".encode("utf-16"), [(1, 1, "save it as UTF-8")]),
+    "NUL": (b"name: x\n  \0", [(2, 3, "U+0000")]),
+    "bell": (b"name: \x07", [(1, 7, "U+0007")]),
+    "tab": ("name: x\nsteps:\n\ta: {run: x}\n", [(3, 1, "indent with spaces")]),
+    "two documents": (ONE + "---\n" + ONE, [(4, 1, "expected one document")]),
+    "unclosed list": ("name: [x\n", [(1, 7, "the bracket that opens here is never closed")]),
+    "unclosed mapping": ("name: x\nsteps: {a: {run: x}\n", [(2, 8, "the bracket that opens here is never closed")]),
+    "unclosed in the middle": ("steps: {a: x\nname: x\n", [(2, 5, 'expected "," or the end of the {…} that opens in')]),
+    "unclosed quote": ('name: "x\n', [(1, 7, "the quote that opens here is never closed")]),
+    "closed too often": ("name: x]\nsteps: }\n", [(2, 8, "expected a value")]),
+    "colon in a text": ("name: x: y\n", [(1, 8, 'quote a text with ": "')]),
+    "indentation": ("name: x\n steps: y\n", [(2, 7, "check the indentation")]),
+    "key in another column": ("steps:\n  a:\n    run: x\n   b: y\n", [(4, 4, "in the column of the keys above")]),
+    "entry in another column": ("a:\n  - x\n - y\n", [(3, 2, "in the column of the keys above")]),
+    "at sign": ("name: @x\n", [(1, 7, 'cannot begin with "@"')]),
+    "backslash": ('name: "a\\qb"\n', [(1, 9, "in single quotes a backslash is plain")]),
+    "no name of an alias": ("name: * x\n", [(1, 8, 'expected a name after "&" or "*"')]),
+    "unknown alias": ("name: *x\n", [(1, 7, '"*x" names no anchor')]),
+    "alias of itself": ("name: &x [*x]\n", [(1, 11, "stands inside the value that it names")]),
+    "python tag": (ONE + "package: !!python/object/apply:os.system [x]\n", [(4, 10, 'tag "!!python/object/apply')]),
+    "custom tag": ("name: !mine x\nsteps: {a: {run: x, needs: [!you b]}}\n", [(1, 7, '"!mine"'), (2, 29, '"!you"')]),
+    "duplicate key": (ONE + "name: y\n", [(4, 1, 'the key "name" stands here twice (first in line 1)')]),
+    "duplicate step": (ONE + "  a: {run: y}\n", [(4, 3, "first in line 3")]),
+    "merge key": (ONE + "  b:\n    <<: {run: x}\n    run: y\n", [(5, 5, "write the keys out")]),
+    "a list for a key": (ONE + "? [a]\n: b\n", [(4, 3, "expected a name before the colon, found a list")]),
+    "version of YAML": ("%YAML 3.0\n---\nname: x\n", [(1, 1, "not YAML")]),
+    # keys and types
+    "nothing required": ("variables: {A: b}\n", [(1, 1, '"name" is missing'), (1, 1, '"steps" is missing')]),
+    "steps without value": ("name: x\nsteps:\n", [(2, 7, '"steps" has no value')]),
+    "no steps": ("name: x\nsteps: {}\n", [(2, 1, "expected at least one step")]),
+    "steps as list": ("name: x\nsteps:\n- run: x\n", [(3, 1, "expected names, each with a value, found a list")]),
+    "step as text": ("name: x\nsteps:\n  a: make\n", [(3, 6, "expected keys such as run and outputs")]),
+    "no run": ("name: x\nsteps:\n  a: {outputs: o/}\n", [(3, 3, '"run" is missing: a step needs it')]),
+    "empty run": ("name: x\nsteps:\n  a: {run: ' '}\n", [(3, 12, "expected a command")]),
+    "run is a number": ("name: x\nsteps:\n  a: {run: 5}\n", [(3, 12, "expected a text, found the number 5")]),
+    "wrong key": (STEP + "metric: m.json\n", [(5, 5, 'unknown key "metric" in steps.a: did you mean "metrics"?')]),
+    "far from any key": (STEP + "zzz: m\n", [(5, 5, 'unknown key "zzz" in steps.a: expected one of run, stage')]),
+    "wrong key at the top": (ONE + "environment: {}\n", [(4, 1, 'did you mean "environments"?')]),
+    "wrong key without value": (ONE + "gate:\n", [(4, 1, 'did you mean "gates"?')]),
+    "name within a step": (STEP + "name: b\n", [(5, 5, 'unknown key "name" in steps.a')]),
+    "later at the top": (ONE + "on: push\n", [(4, 1, '"on" is not available yet')]),
+    "later in a step": (STEP + "retry: {max: 2}\n", [(5, 5, '"retry" is not available yet')]),
+    "later in the runtime": (ONE + "runtime: {image: x}\n", [(4, 11, '"image" is not available yet')]),
+    "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
+    "later in a gate": (GATE + "{metric: a.x, at_least: 1, confidence: 1}", [(6, 33, '"confidence" is not available')]),
+    "later in an environment": (
+        PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",
+        [(5, 30, '"rollout" is not available yet')],
+    ),
+    "later in evidence on the champion": (
+        GATE + "{evidence: a, not_worse_than: champion, margin: 0.1}",
+        [(6, 20, '"not_worse_than" on evidence is not available yet')],
+    ),
+    "stage": (STEP + "stage: tset\n", [(5, 12, 'expected build or test or deploy, found the text "tset": did you')]),
+    "shell": (STEP + "shell: 1\n", [(5, 12, "expected sh or bash or python, found the number 1")]),
+    "boolean as text": (STEP + "cache: no\n", [(5, 12, 'expected true or false, found the text "no"')]),
+    "list with a number": (STEP + "inputs: [src/, 5]\n", [(5, 20, "expected a text, found the number 5")]),
+    "list with nothing": (STEP + "inputs:\n    - src/\n    -\n", [(7, 6, "this entry of the list has no value")]),
+    "list as mapping": (STEP + "inputs: {a: b}\n", [(5, 13, "expected a text or a list of texts, found a mapping")]),
+    "duration": (STEP + "timeout: 3 minutes\n", [(5, 14, "expected a duration such as 90s")]),
+    "duration as list": (STEP + "timeout: [1]\n", [(5, 14, "expected a duration such as 90s")]),
+    "duration below zero": (STEP + "timeout: -1\n", [(5, 14, "expected more than 0, found the number -1")]),
+    "duration without end": (STEP + "timeout: .inf\n", [(5, 14, "expected a finite number")]),
+    "evidence": (STEP + "evidence: 5\n", [(5, 15, "expected a file, or the keys predictions and truth")]),
+    "evidence without predictions": (STEP + "evidence: {truth: t}\n", [(5, 5, '"predictions" is missing')]),
+    "path above": (STEP + "outputs: [../x]\n", [(5, 15, 'leads out of the repository by ".."')]),
+    "path absolute": (STEP + "outputs: /x\n", [(5, 14, "is absolute")]),
+    "path at home": (STEP + "evidence: ~/x\n", [(5, 15, "begins with ~")]),
+    "path with variable": (STEP + "inputs: $HOME/x\n", [(5, 13, "holds a $")]),
+    "path of Windows": (STEP + "inputs: a\\b\n", [(5, 13, "separate folders by /")]),
+    "path with stars": (STEP + "inputs: src/**.py\n", [(5, 13, "src/**/*.py")]),
+    "many files for one": (STEP + "report: out/*.xml\n", [(5, 13, "must name one file")]),
+    "name of a step": ("name: x\nsteps:\n  a b: {run: x}\n", [(3, 3, '"a b" cannot be a name')]),
+    "reserved step": ("name: x\nsteps:\n  check: {run: x}\n", [(3, 3, "a step of Penstock's own")]),
+    "name of the project": ("name: a/b\nsteps: {a: {run: x}}\n", [(1, 7, '"a/b" cannot be a name')]),
+    "name of a variable": (ONE + "variables: {A-B: x}\n", [(4, 13, '"A-B" cannot be a variable')]),
+    "variable of Penstock": (ONE + "variables: {PENSTOCK_RUN: x}\n", [(4, 13, "is set by Penstock")]),
+    "variable without value": (ONE + "variables: {A: }\n", [(4, 16, '"A" has no value')]),
+    "variable as list": (ONE + "variables: {A: [b]}\n", [(4, 16, "expected a text, found a list")]),
+    "passed on": (STEP + "env: [HOME]\n", [(5, 11, '"HOME" is set by Penstock')]),
+    "python 3.10 unquoted": (ONE + "runtime: {python: 3.10}\n", [(4, 19, 'if Python 3.10 is meant, write "3.10"')]),
+    "python as number": (ONE + "runtime: {python: 3}\n", [(4, 19, "expected a Python version in quotes")]),
+    "python as word": (ONE + "runtime: {python: three}\n", [(4, 19, 'expected a Python version such as "3.11"')]),
+    "two locks": (ONE + "runtime: {requirements: a, lock: b}\n", [(4, 28, 'found "requirements" before')]),
+    "empty package": (ONE + "package: {serve: x}\n", [(4, 1, "expected model, code or both")]),
+    "health": (ONE + "package: {code: x, health: health}\n", [(4, 28, 'begins with one "/"')]),
+    "check": (ONE + "check: x\n", [(4, 8, "expected the key exclude")]),
+    # the whole
+    "unknown need": (STEP + "needs: [aa, trian]\n  train: {run: x}\n", [(5, 13, '"aa"'), (5, 17, 'mean "train"?')]),
+    "needs a package": (STEP + "needs: package\n", [(5, 12, "the file has no package")]),
+    "needs itself": (STEP + "needs: a\n", [(5, 12, 'step "a" needs itself')]),
+    "needs a cell": (STEP + "needs: 'b[seed=0]'\n  b: {run: x}\n", [(5, 12, "a cell of a matrix")]),
+    "loop": (
+        "name: x\nsteps:\n  a: {run: x, needs: b}\n  b: {run: x, needs: c}\n  c: {run: x, needs: a}\n",
+        [(3, 22, "in a loop: a needs b needs c needs a")],
+    ),
+    "loop by inputs": (
+        "name: x\nsteps:\n  a: {run: x, inputs: [q, o/x], outputs: p/}\n  b: {run: x, inputs: p/x, outputs: o/}\n",
+        [(3, 27, "in a loop: a needs b needs a")],
+    ),
+    "loop by truth": (
+        "name: x\nsteps:\n  a: {run: x, evidence: {predictions: p, truth: o/t}}\n  b: {run: x, needs: a, outputs: o}\n",
+        [(3, 49, "in a loop: a needs b needs a")],
+    ),
+    "loop by the package": (
+        STEP + "needs: package\n    outputs: o/\npackage: {model: o/}\n",
+        [(5, 12, "in a loop: a needs package needs a")],
+    ),
+    "same output": (
+        "name: x\nsteps:\n  a: {run: x, outputs: [o/]}\n  b: {run: x, outputs: [p, o/x]}\n",
+        [(4, 28, 'the output "o/x" collides with an output of step "a"')],
+    ),
+    "truth out of reach": (
+        STEP + "inputs: src/\n    evidence: {predictions: p.csv, truth: data/t.csv}\n",
+        [(6, 43, 'the truth "data/t.csv" is not among the inputs')],
+    ),
+    "nothing to judge": (GATE + "{at_least: 1}", [(6, 3, "expected a metric or an evidence")]),
+    "two things to judge": (GATE + "{metric: a.x, evidence: a, at_least: 1}", [(6, 20, "found both")]),
+    "no rule": (GATE + "{metric: a.x}", [(6, 3, "expected a rule")]),
+    "two rules": (GATE + "{metric: a.x, at_least: 1, at_most: 2}", [(6, 33, 'found "at_least" and "at_most"')]),
+    "rule as text": (GATE + "{metric: a.x, at_least: '1'}", [(6, 30, 'expected a number, found the text "1"')]),
+    "margin alone": (GATE + "{metric: a.x, at_least: 1, margin: 2}", [(6, 33, "belongs to not_worse_than")]),
+    "no margin": (GATE + "{metric: a.x, not_worse_than: champion}", [(6, 20, "needs a margin")]),
+    "margin below zero": (
+        GATE + "{metric: a.x, not_worse_than: champion, margin: -1}",
+        [(6, 54, "expected at least 0")],
+    ),
+    "not worse than whom": (
+        GATE + "{metric: a.x, not_worse_than: chmpion, margin: 1}",
+        [(6, 36, 'expected champion, found the text "chmpion": did you mean "champion"?')],
+    ),
+    "score of a metric": (GATE + "{metric: a.x, score: correct, at_least: 1}", [(6, 20, "belongs to evidence")]),
+    "metric of no step": (GATE + "{metric: aa.x, at_least: 1}", [(6, 15, 'no step is named "aa"')]),
+    "metric without a name": (GATE + "{metric: accuracy, at_least: 1}", [(6, 15, "such as train.accuracy")]),
+    "step without metrics": (GATE + "{metric: b.x, at_least: 1}", [(6, 15, "add metrics: FILE to it")]),
+    "step without evidence": (GATE + "{evidence: b, at_least: 1}", [(6, 17, "add evidence: FILE to it")]),
+    "environment without package": (
+        ONE + "environments: {s: {port: 80}}\n",
+        [(4, 1, "add package with model, code and serve")],
+    ),
+    "environment without serve": (
+        ONE + "package: {code: x}\nenvironments: {s: {port: 80}}\n",
+        [(5, 1, "add serve: COMMAND")],
+    ),
+    "environment without port": (PACK + "environments:\n  s: {replicas: 2}\n", [(6, 3, '"port" is missing')]),
+    "port": (PACK + "environments: {s: {port: 70000}}\n", [(5, 26, "expected at most 65535, found the number 70000")]),
+    "port as fraction": (PACK + "environments: {s: {port: 80.5}}\n", [(5, 26, "expected a whole number")]),
+    "replicas": (PACK + "environments: {s: {port: 80, replicas: 0}}\n", [(5, 40, "expected at least 1")]),
+    "equal ports": (
+        PACK + "environments:\n  s: {port: 80}\n  p: {port: 80, needs: s}\n",
+        [(7, 13, 'is that of environment "s" too')],
+    ),
+    "unknown environment": (
+        PACK + "environments:\n  staging: {port: 80}\n  p: {port: 81, needs: stagin}\nchampion: p\n",
+        [(7, 24, 'no environment is named "stagin": did you mean "staging"?')],
+    ),
+    "environment needs itself": (PACK + "environments: {s: {port: 80, needs: s}}\n", [(5, 37, "needs itself")]),
+    "environments in a loop": (
+        PACK + "environments:\n  s: {port: 80, needs: p}\n  p: {port: 81, needs: [s]}\n",
+        [(6, 24, "in a loop: s needs p needs s")],
+    ),
+    "branch": (PACK + "environments: {s: {port: 80, branches: [a b]}}\n", [(5, 41, "such as main or release/*")]),
+    "branch with stars": (PACK + "environments: {s: {port: 80, branches: a**}}\n", [(5, 40, "a part of its own")]),
+    "champion": (PACK + "environments: {s: {port: 80}}\nchampion: ss\n", [(6, 11, 'no environment is named "ss"')]),
+    "two champions": (PACK + "environments: {s: {port: 80}, p: {port: 81}}\n", [(5, 1, "as champion: NAME")]),
+    "unknown variable": (
+        ONE + "  b: {run: 'x ${{ variables.EPOCH }}'}\nvariables: {EPOCHS: 3}\n",
+        [(4, 12, 'did you mean "variables.EPOCHS"?')],
+    ),
+    "matrix": (ONE + "  b: {run: 'x ${{ matrix.seed }}'}\n", [(4, 12, '"matrix" is not available yet')]),
+    "unclosed interpolation": (ONE + "  b: {run: 'x ${{ version'}\n", [(4, 12, "is not closed")]),
+    "variable of a variable": (
+        ONE + "variables: {A: '${{ variables.B }}', B: '${{ version }}'}\n",
+        [(4, 16, "can refer to a plain one only")],
+    ),
+    "variable of an environment": (
+        PACK + "environments: {s: {port: 80, variables: {A: '${{ commi }}'}}}\n",
+        [(5, 45, 'did you mean "commit"?')],
+    ),
+    "command that serves": (PACK.replace("serve: x", "serve: '${{ x }}'"), [(4, 30, '"${{ x }}" names nothing')]),
+    "NUL in quotes": (ONE + 'variables: {A: "a\\0b"}\n', [(4, 16, "cannot hold a NUL")]),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed(case: str) -> None:
+    """Each problem is told at its line and column, with what to do, and no other problem is invented."""
+    text, expected = MALFORMED[case]
+    found = refused(text)
+    assert [row[:2] for row in found] == [row[:2] for row in expected], found
+    assert all(part in sentence for (_, _, sentence), (_, _, part) in zip(found, expected, strict=True)), found
+
+
+def test_all_problems_at_once() -> None:
+    """Problems of every kind are told together, in order, and none that only follows from another."""
+    text = """\
+name: x
+steps:
+  a: {run: x, metric: m.json, outputs: [out/, 5], needs: nosuch}
+  b: {run: 5, inputs: out/}
+  c: {run: x, evidence: ../x}
+package: {code: 5}
+gates:
+  g: {metric: a.x, at_least: "0.9"}
+  h: {metric: a.x, at_least: 0.9}
+  i: {evidence: c, at_least: 0.9}
+environments:
+  s: {port: 80, needs: t}
+  t: {port: eighty}
+"""
+    assert [row[:2] for row in refused(text)] == [
+        *[(3, 15), (3, 47), (3, 58), (4, 12), (5, 25), (6, 17), (8, 30), (13, 13)]
+    ]
+
+
+def test_many_problems_are_counted() -> None:
+    """Beyond a hundred problems only their number is told."""
+    found = refused(ONE + "".join(f"key{n}: x\n" for n in range(1000)))
+    assert len(found) == MAX_PROBLEMS + 1
+    assert found[-1][2] == "and 900 more problems: mend these first"
+
+
+# --- what would hurt
+
+HOSTILE: dict[str, bytes] = {
+    "open brackets": b"[" * 100_000,
+    "open braces": b"{" * 100_000,
+    "closed brackets": b"[" * 100_000 + b"]" * 100_000,
+    "closed braces": b"{" * 100_000 + b"}" * 100_000,
+    "open lists with values": b"[a," * 100_000,
+    "open mappings with keys": b"{a: " * 100_000,
+    "dashes": b"- " * 100_000,
+    "question marks": b"? " * 100_000,
+    "deep blocks": b"".join(b" " * n + b"a:\n" for n in range(1_400)),
+    "deep lists": b"a: " + b"[\n" * 10_000 + b"]\n" * 10_000,
+    "alias bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)),
+    "long chain of aliases": b"a0: &a0 [x]\n"
+    + b"".join(b"a%d: &a%d [*a%d]\n" % (n + 1, n + 1, n) for n in range(1_000)),
+    "many steps": b"name: x\nsteps:\n" + b"".join(b"  s%d: {run: x}\n" % n for n in range(50_000)),
+    "many unknown keys": b"".join(b"stepz%d: x\n" % n for n in range(4_900)),
+    "many wrong types": b"name: x\nsteps:\n" + b"".join(b"  s%d: 5\n" % n for n in range(4_900)),
+    "many unknown needs": b"name: x\nsteps:\n"
+    + b"".join(b"  s%060d: {run: x}\n" % n for n in range(450))
+    + b"  z: {run: x, needs: ["
+    + b",".join(b"s9%059d" % n for n in range(7_000))
+    + b"]}\n",
+    "long loop": b"name: x\nsteps:\n"
+    + b"".join(b"  s%d: {run: x, needs: s%d}\n" % (n, (n + 1) % 450) for n in range(450)),
+    "all need all": b"name: x\nsteps:\n"
+    + b"".join(b'  s%d: {run: x, inputs: ".", outputs: o%d}\n' % (n, n) for n in range(450)),
+    "wildcards": b"name: x\nsteps:\n  a: {run: x, outputs: ["
+    + b",".join(b'"*a%d*a*a"' % n for n in range(99))
+    + b"]}\n  b: {run: x, inputs: ["
+    + b",".join(b'"a%d/b"' % n for n in range(9_000))
+    + b"]}\n",
+    "open interpolations": b'name: x\nsteps: {a: {run: "' + b"${{" * 300_000 + b'"}}\n',
+    "interpolations": b'name: x\nsteps: {a: {run: "' + b"${{a}}" * 160_000 + b'"}}\n',
+    "long number": b"name: x\nsteps: {a: {run: x, timeout: " + b"9" * 1_000_000 + b"}}\n",
+    "a long quote": b'name: "' + b"x" * 1_000_000,
+    "tabs": b"\t" * 1_000_000,
+    "empty documents": b"---\n" * 200_000,
+}
+
+
+def hostile(case: str) -> bytes:
+    """The largest is made only where it is used."""
+    return b"#" * 100_000_000 if case == "100 MB" else HOSTILE[case]
+
+
+@pytest.mark.parametrize("case", [*HOSTILE, "100 MB"])
+def test_hostile_files_are_refused_quickly(case: str) -> None:
+    """A file that is made to hurt is refused within a second, each problem in one sentence."""
+    data = hostile(case)
+    begun = time.process_time()
+    found = refused(data)
+    assert time.process_time() - begun < 1
+    assert all(len(sentence) < 1000 and "\n" not in sentence for _, _, sentence in found)
+
+
+@pytest.mark.parametrize("case", ["open brackets", "deep lists", "alias bomb", "100 MB", "many unknown needs"])
+def test_hostile_files_need_little_memory(case: str) -> None:
+    """Refusing such a file takes less than 100 MB beside the file itself."""
+    data = hostile(case)
+    tracemalloc.start()
+    try:
+        refused(data)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_limits_are_not_reached_by_a_large_honest_file() -> None:
+    """A file of hundreds of steps loads, and quickly."""
+    steps = "".join(f"  s{n}: {{run: x, inputs: [src/, o{n - 1}/], outputs: [o{n}/]}}\n" for n in range(400))
+    begun = time.process_time()
+    assert len(read(f"name: x\nsteps:\n{steps}").steps) == 400
+    assert time.process_time() - begun < 1
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    """The depth that is allowed is allowed: the complaint is about the key."""
+    depth = MAX_DEPTH - 1
+    assert "unknown key" in refused(ONE + "zzz: " + "[" * depth + "]" * depth + "\n")[0][2]
+    assert "nested" in refused(ONE + "zzz: " + "[" * (depth + 1) + "]" * (depth + 1) + "\n")[0][2]
+
+
+def test_longest_file_is_read() -> None:
+    """A file of exactly the longest length is read, one byte more is not."""
+    data = ONE.encode() + b"#" * (MAX_BYTES - len(ONE))
+    assert read(data).name == "x"
+    assert refused(data + b"#")[0][:2] == (1, 1)
+
+
+# --- whatever comes
+
+
+def loads_or_refuses(data: bytes) -> None:
+    try:
+        pipeline = load(data, "f")
+    except PipelineError as error:
+        problems = error.problems
+    else:
+        assert Pipeline.model_validate(pipeline.model_dump()) == pipeline
+        return
+    assert problems
+    assert all(p.line >= 1 and p.column >= 1 and p.sentence and "\n" not in p.sentence for p in problems)
+    assert not [p for p in problems if "another value" in p.sentence]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    """Arbitrary bytes load or are refused; nothing else is raised."""
+    loads_or_refuses(data)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.sampled_from(list("ab: -[]{},&*!|>%@`\"'#?\n\t\\<$~.0x\u2028\x85é🎈")), max_size=60))
+def test_any_signs(text: str) -> None:
+    """Arbitrary arrangements of YAML's own signs load or are refused."""
+    loads_or_refuses(text.encode())
+
+
+_KEY_WORDS = (
+    "name steps runtime variables package gates environments check champion a b run needs inputs outputs metrics "
+    "evidence predictions truth timeout shell stage model code serve health metric at_least not_worse_than margin "
+    "score port replicas branches python path requirements exclude env cache on retry zzz A B <<"
+)
+_KEYS = st.sampled_from(_KEY_WORDS.split())
+_LEAF_WORDS = (
+    "a b package champion a.x o/ o/x ../x 5 0.5 true null '' 30m 3.10 '3.11' src/ **/*.py main 80 '${{ version }}' "
+    "'${{ variables.A }}' '${{ x }}' .inf -1 build python /health {} [] !x correct $X"
+)
+_LEAVES = st.sampled_from(_LEAF_WORDS.replace("'${{ ", "'${{_").replace(" }}'", "_}}'").split()).map(
+    lambda word: word.replace("_", " ") if "${{" in word else word
+)
+_VALUES = st.recursive(
+    _LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(_KEYS, inner), max_size=4).map(
+            lambda rows: "{" + ", ".join(f"{k}: {v}" for k, v in rows) + "}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.tuples(_KEYS, _VALUES), max_size=6))
+def test_any_shapes(rows: list[tuple[str, str]]) -> None:
+    """Known keys and values in any arrangement load or are refused."""
+    loads_or_refuses("".join(f"{key}: {value}\n" for key, value in rows).encode())
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_damaged_example(data: st.DataObject) -> None:
+    """The example with a piece replaced by a piece of itself loads or is refused."""
+    start, end = sorted((data.draw(st.integers(0, len(EXAMPLE))), data.draw(st.integers(0, len(EXAMPLE)))))
+    end = min(end, start + 30)
+    other = data.draw(st.integers(0, len(EXAMPLE)))
+    loads_or_refuses((EXAMPLE[:start] + EXAMPLE[other : other + 20] + EXAMPLE[end:]).encode())
