@@ -283,7 +283,9 @@ def test_stdin(runner: ProcessRunner, spec: ProcessSpec) -> None:
 def test_signals(runner: ProcessRunner, spec: ProcessSpec) -> None:
     """No signal is ignored or blocked, though Python itself ignores SIGPIPE."""
     said = run(runner, replace(spec, command="grep -E '^Sig(Ign|Blk)' /proc/self/status; true $$"))[1]
-    assert said.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    _, blocked, _, ignored = said.split()
+    # Those that a program can name; 32 and 33 are the C library's own.
+    assert (int(blocked, 16) | int(ignored, 16)) & 0x7FFFFFFF == 0
 
 
 def test_descriptors(spec: ProcessSpec, tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_descriptors(spec: ProcessSpec, tmp_path: Path) -> None:
         runner = ProcessRunner()
         listing = "import os; print(*sorted(map(int, os.listdir('/proc/self/fd'))))"
         assert run(runner, replace(spec, command=listing, shell="python"))[1] == "0 1 2 3\n"  # noqa: S604 - a name of ours
-        assert run(runner, replace(spec, command="ls /proc/self/fd"))[1].split() == ["0", "1", "2", "3", "9"]
+        assert run(runner, replace(spec, id="fast", command="ls /proc/self/fd"))[1].split() == ["0", "1", "2", "3", "9"]
 
 
 def test_lock(runner: ProcessRunner, spec: ProcessSpec, bell: Bell, tmp_path: Path) -> None:
@@ -516,11 +518,7 @@ def test_end_forking(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> No
     bell.pid()
     stop(runner, handle, grace=0.1)
     mark = f"PENSTOCK_PROCESS={spec.id}@{spec.record}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            assert mark not in (entry / "environ").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
+    assert not [entry for entry in Path("/proc").glob("[0-9]*/environ") if mark in read(entry)]
 
 
 def test_end_gently(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> None:
@@ -562,6 +560,21 @@ def test_leftovers(runner: ProcessRunner, spec: ProcessSpec, bell: Bell, detach:
     assert (end.exit_code, end.log_end) == (2, spec.log.stat().st_size)
 
 
+def test_leftovers_in_exec(runner: ProcessRunner, spec: ProcessSpec) -> None:
+    """What is left in the very moment of becoming another program in another session is not overlooked."""
+    for number in range(20):
+        run(runner, replace(spec, id=str(number), command="setsid sleep 7654 & exit 0"))
+    sleeping = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if b"7654" in read(entry)]
+    assert not sleeping
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
 def test_shim_killed(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> None:
     """A shim that is killed with -9 is seen at once; the rest of its tree is ended and the process is lost."""
     handle = runner.start(replace(spec, command=SERVER))
@@ -576,10 +589,12 @@ def test_shim_killed(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> No
     assert not runner.alive(handle)
 
 
-def test_ended_while_waiting(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> None:
+def test_ended_while_waiting(runner: ProcessRunner, spec: ProcessSpec, bell: Bell, gate: Bell) -> None:
     """Who waits does not cut short the grace of who ends, even where the shim has died."""
-    command = 'sh -c \'trap "echo saved; exit" TERM; echo $$ >"$BELL"; sleep 1000 & wait\'; exit 1'
-    handle = runner.start(replace(spec, command=command))
+    save = 'trap "read x <\\"$GATE\\"; echo saved; exit" TERM; echo $$ >"$BELL"; sleep 1000 & wait'
+    variables = {**spec.variables, "SAVE": save}
+    command = 'trap : TERM; sh -c "$SAVE"; exit 1'
+    handle = runner.start(replace(spec, command=command, variables=variables))
     left = bell.pid()
 
     async def both() -> Ending:
@@ -588,6 +603,7 @@ def test_ended_while_waiting(runner: ProcessRunner, spec: ProcessSpec, bell: Bel
         ending = asyncio.ensure_future(runner.end(handle, PATIENCE))
         await asyncio.sleep(0)
         os.kill(handle.pid, signal.SIGKILL)
+        gate.ring()
         end = await waiting
         assert ending.done()
         await ending
@@ -638,8 +654,8 @@ def test_kept_sweeps(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) -> No
     gate.ring()
     assert bell.pid() != left
     assert gone(left)
-    gate.close()
     stop(runner, handle)
+    gate.close()
     assert runner.last_exit(handle) == -15
 
 
@@ -649,7 +665,8 @@ def test_kept_backs_off(runner: ProcessRunner, spec: ProcessSpec, bell: Bell) ->
     first, second, third = (float(bell.line()) for _ in range(3))
     assert second - first >= 0.19
     assert third - second >= 0.39
-    assert stop(runner, handle).exit_code == 3
+    stop(runner, handle)
+    assert runner.starts(handle) == 3
 
 
 def test_kept_stopped_before(runner: ProcessRunner, spec: ProcessSpec) -> None:

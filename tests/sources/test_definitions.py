@@ -237,6 +237,13 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "path with stars": (STEP + "inputs: src/**.py\n", [(5, 13, "src/**/*.py")]),
     "many files for one": (STEP + "report: out/*.xml\n", [(5, 13, "must name one file")]),
     "name of a step": ("name: x\nsteps:\n  a b: {run: x}\n", [(3, 3, '"a b" cannot be a name')]),
+    "name of a step with more wrong": (
+        "name: x\nsteps:\n  a b: {runs: x, inputs: {a: b}, evidence: {truth: 5}}\n",
+        [
+            *[(3, 3, '"a b" cannot be a name'), (3, 3, '"run" is missing'), (3, 9, 'did you mean "run"?')],
+            *[(3, 26, "a list of texts"), (3, 34, '"predictions" is missing'), (3, 52, "expected a text")],
+        ],
+    ),
     "reserved step": ("name: x\nsteps:\n  check: {run: x}\n", [(3, 3, "a step of Penstock's own")]),
     "name of the project": ("name: a/b\nsteps: {a: {run: x}}\n", [(1, 7, '"a/b" cannot be a name')]),
     "name of a variable": (ONE + "variables: {A-B: x}\n", [(4, 13, '"A-B" cannot be a variable')]),

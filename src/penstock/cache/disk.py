@@ -11,7 +11,6 @@ lost bytes are recomputed. So a blob needs only to be whole when it gets its nam
 import fcntl
 import os
 import stat
-import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -188,7 +187,7 @@ class DiskCache:
 
     @contextmanager
     def _temporary(self) -> Generator[tuple[int, str]]:
-        path = f"{self._temp}/{uuid.uuid4().hex}"
+        path = f"{self._temp}/{os.urandom(16).hex()}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
         try:
             yield descriptor, path
@@ -289,7 +288,7 @@ class DiskCache:
 
     def _remove(self, path: str, limit: float) -> int | None:
         """Remove a blob unless somebody touched it meanwhile: out of sight first, so that a later touch must fail."""
-        aside = f"{self._temp}/{uuid.uuid4().hex}"
+        aside = f"{self._temp}/{os.urandom(16).hex()}"
         with suppress(FileNotFoundError):
             os.rename(path, aside)
             size = _remove_old(aside, limit)

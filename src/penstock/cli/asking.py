@@ -113,14 +113,12 @@ def run_payload(source: Source, found: Found, options: Mapping[str, Any], person
 
 
 def current_project(source: Source, known: list[Project], named: str | None) -> Project:
-    """The project a verb acts on: `--project` (name or id), else the one of the current folder.
+    """The project a verb acts on: `--project` (name, id, or `.`), else the one of the current folder.
 
     Raises NotFoundError or UsageError where that is not exactly one.
     """
-    if named is not None:
-        matching = [p for p in known if named in {p.name, p.id}]
-    else:
-        matching = _here(source, known)
+    here = named is None or named == "."
+    matching = _here(source, known) if here else [p for p in known if named in {p.name, p.id}]
     if len(matching) == 1:
         return matching[0]
     names = ", ".join(sorted({f"{p.name} ({p.id})" for p in matching or known})) or "none yet: penstock run makes one"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EnvironmentArgument = Annotated[str, typer.Argument(metavar="ENV", help="The environment.")]
 ProjectOption = Annotated[
-    str | None, typer.Option("--project", help="The project's name or id; default: the current folder's.")
+    str | None, typer.Option("--project", help="The project's name or id; default (and `.`): the current folder's.")
 ]
 
 

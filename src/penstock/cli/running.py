@@ -136,7 +136,6 @@ def run(
         _check_names(found.pipeline, step, to)
         options = {"step": step, "to": to, "no_deploy": no_deploy, "no_cache": no_cache}
         payload = run_payload(world.source, found, options, settings.environment)
-        _notes(found.notes)
         code = _follow(world, settings.actor, "run", payload, json_)
     raise typer.Exit(code)
 

@@ -193,7 +193,7 @@ class Driver:
                 return f"step {state.name} {state.status}"
         for gate in self._runs.gates(self._context.run.id):
             if gate.verdict != "pass":
-                return f"gate {gate.name}: {gate.verdict or 'not judged'}"
+                return f"gate {gate.name} {_VERDICTS.get(gate.verdict, 'was not judged')}"
         return None
 
     def _pass_package(self) -> None:
@@ -277,6 +277,13 @@ class Driver:
                 if state.status is StepStatus.QUEUED:
                     self._runs.move_step(run, state.name, "cancel", reason="the run was canceled")
             self._runs.move(run, "cancel", reason="canceled")
+
+
+_VERDICTS: Mapping[str | None, str] = {
+    "fail": "failed",
+    "inconclusive": "was inconclusive",
+    "errored": "could not be judged",
+}
 
 
 def _passed(package: PackageRecord, run: int) -> PackageRecord:

@@ -49,10 +49,15 @@ class Judge:
     def _verdict(self, gate: Gate) -> Verdict:
         try:
             if gate.metric is not None:
-                return judge_metric(gate, self._runs.metrics(self._context.run.id), self._champion(gate.metric))
+                metrics = self._runs.metrics(self._context.run.id)
+                return judge_metric(gate, metrics, self._champion(gate.metric), self._package())
             return judge_evidence(gate, self._evidence(str(gate.evidence)))
         except ReportError as error:
             return Verdict(gate.name, "errored", None, (str(error),))
+
+    def _package(self) -> Digest | None:
+        found = self._context.result("package").get("package") if self._context.pipeline.package else None
+        return None if found is None else Digest(found)
 
     def _champion(self, metric: str) -> Baseline | None:
         """The champion's value of a metric, from the run that built what now serves."""

@@ -67,8 +67,11 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
         replaced = store.releases.get(release.replaced).version if release.replaced else None
         if release.status is ReleaseStatus.SERVING:
             url = f"http://127.0.0.1:{release.spec['port']}"
-    elif target.status == "moving":
-        status, phase = "starting", "waiting for its turn"
+    else:
+        serving = store.releases.serving(run.project, target.environment)
+        replaced = serving.version if serving else None
+        if target.status == "moving":
+            status, phase = "starting", "waiting for its turn"
     return ReleaseView(target.environment, run.version, status, url, target.reason, phase, replaced)
 
 

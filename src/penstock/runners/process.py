@@ -29,6 +29,10 @@ SHIM_GRACE = 0.5
 # Seconds between looks where there is nothing to wait on: they grow from the first to the second.
 _LOOK_SOON, _LOOK_LATER = 0.005, 0.1
 
+# Seconds that an exec may take until the process shows what it became; and the parent of all kernel threads.
+_EXEC = 0.02
+_KERNEL = 2
+
 # Only ends of the file are read where they suffice: a record is shared by all processes of a slot.
 _TAIL = 4096
 
@@ -438,7 +442,23 @@ def _lives(handle: Handle) -> bool:
 
 
 def _marked(pid: int, marker: str) -> bool:
-    return os.fsencode(f"\0{shim.MARKER}={marker}\0") in b"\0" + _read(f"/proc/{pid}/environ")
+    return os.fsencode(f"\0{shim.MARKER}={marker}\0") in b"\0" + _environment(pid)
+
+
+def _environment(pid: int) -> bytes:
+    """The environment a process began with; nothing for a kernel thread, a zombie or what is not ours to read.
+
+    In the midst of an exec a process shows neither environment nor arguments: it is asked again until it is through.
+    """
+    deadline = time.monotonic() + _EXEC
+    while True:
+        environment = _read(f"/proc/{pid}/environ")
+        if environment or _read(f"/proc/{pid}/cmdline") or time.monotonic() > deadline:
+            return environment
+        seen = _look(pid)
+        if seen is None or seen.zombie or seen.parent == _KERNEL:
+            return b""
+        os.sched_yield()
 
 
 def _shim_of(pid: int, marker: str) -> shim.Placed | None:

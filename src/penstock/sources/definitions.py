@@ -489,8 +489,10 @@ def _placeholder(where: Where) -> str:
 
 
 def _fill(data: Any, where: Where) -> None:
-    """Put something sound where a required value is missing."""
+    """Put something sound where a required value is missing, unless its mapping went with a wrong name."""
     for key in where[:-1]:
+        if key not in data:
+            return
         data = data[key]
     data[where[-1]] = {"steps": {"placeholder": {"run": "true"}}, "port": 1}.get(str(where[-1]), "placeholder")
 
@@ -498,6 +500,8 @@ def _fill(data: Any, where: Where) -> None:
 def _remove(data: Any, where: Where) -> Where:
     """Take a value out and say which: a short form on the way is taken out whole. An entry of a list is replaced."""
     for n, key in enumerate(where[:-1]):
+        if isinstance(data, dict) and key not in data:
+            return where
         if not isinstance(data[key], dict | list):
             where = where[: n + 1]
             break

@@ -42,19 +42,19 @@ def find_repository(git: Git, path: Path) -> Repository:
     if not exists(path):
         raise SourceError(f"{path} does not exist: give a folder inside a Git repository, or a clone URL")
     folder = path.resolve() if path.is_dir() else path.resolve().parent
-    asked = ("--absolute-git-dir", "--git-common-dir", "--is-shallow-repository", "HEAD")
-    asked += ("--symbolic-full-name", "HEAD", "--show-toplevel")
-    answer = git.run("rev-parse", "--path-format=absolute", *asked, folder=folder, codes=None)
+    asked = ("--path-format=absolute", "--absolute-git-dir", "--git-common-dir", "--is-shallow-repository")
+    head = ("HEAD", "--symbolic-full-name", "HEAD", "--show-toplevel")
+    answer = git.run("rev-parse", *asked, *head, folder=folder, codes=None)
     lines = answer.lines()
     if len(lines) < 3:
         raise explain(answer.complaint, str(path))
     if len(lines) < 5:
         raise SourceError(f"{path} has no commits yet: commit something first (`git add -A`, `git commit`)")
-    git_folder, common, shallow, head, branch = lines[:5]
+    git_folder, common, shallow, sha, branch = lines[:5]
     checkout = Path(lines[5]) if len(lines) > 5 else None
     named = branch.removeprefix("refs/heads/") if branch.startswith("refs/heads/") else None
     return Repository(
-        checkout or Path(git_folder), Path(git_folder), Path(common).resolve(), checkout, shallow == "true", head, named
+        checkout or Path(git_folder), Path(git_folder), Path(common).resolve(), checkout, shallow == "true", sha, named
     )
 
 

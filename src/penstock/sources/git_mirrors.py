@@ -27,6 +27,7 @@ _LOCK = "penstock-lock"
 _STATES = "penstock-seen"
 _SNAPSHOT = "penstock-snapshot-"
 _NEW = ".new-"
+_PATIENCE = 5.0
 _REMOTE_HEAD = "refs/remotes/origin/HEAD"
 
 
@@ -267,7 +268,8 @@ def _end_orphans(mirror: Path) -> None:
     for orphan in orphans:
         with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
             orphan.kill()
-    psutil.wait_procs(orphans)
+    # Killed is as good as gone; an init that does not collect its dead must not hold us up.
+    psutil.wait_procs(orphans, timeout=_PATIENCE)
 
 
 def _family(leader: "psutil.Process") -> list["psutil.Process"]:
