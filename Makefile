@@ -1,0 +1,50 @@
+# Penstock. `make demo` and `make test` do all the set-up they need in a virtual environment of this checkout.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+BASE := $(shell command -v python3.11 || command -v python3)
+READY := $(VENV)/.ready
+CORES := $(shell nproc 2>/dev/null || echo 2)
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY) ## take a real model from a commit to production, see a gate stop a bad one, roll back
+	@$(BIN)/penstock demo
+
+test: $(READY) lint ## check style, types and floors, then run all tests
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+
+lint: $(READY) ## style, types, import floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+
+format: $(READY) ## put the code in shape
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure start-up and switches under load, beside their floors
+	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/switch_under_load.py
+
+lock: $(READY) ## resolve requirements-dev.lock anew (with hashes, without index addresses)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
+		--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--upgrade --output-file requirements-dev.lock
+
+clean: ## remove what set-up and tests made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
+
+# The environment: made once, made anew when the lock changes; --require-hashes refuses anything that is not pinned.
+$(READY): requirements-dev.lock pyproject.toml
+	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Penstock needs Python 3.11 or newer, and $(BASE) is older: install python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(BASE) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "python3 -m venv failed: apt-get install python3-venv, then again"; exit 2; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
