@@ -137,7 +137,7 @@ def _off(gate: Gate, right: int, whole: int) -> str:
 
 def _against_champion(gate: Gate, value: float, baseline: Baseline | None, package: str | None) -> Verdict:
     if baseline is None:
-        reason = f"warning: {written(value)} was compared with nothing, because there is no champion yet"
+        reason = f"warning: {value:.4g} was compared with nothing, because there is no champion yet"
         return Verdict(gate.name, "pass", value, (reason,))
     if package == baseline.digest:
         return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {baseline.version}",))

@@ -13,11 +13,13 @@ import tomllib
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import penstock
 from penstock.cli.settings import Settings
+from penstock.engine.followers import CoordinatorLock
 from penstock.errors import EngineError
 
 STORY = "digits.demo.toml"
@@ -41,17 +43,22 @@ def demonstrate(settings: Settings, *, keep: bool) -> int:
     """Play the story; returns 0 where everything went as told. Leaves nothing running unless asked to `keep`."""
     examples = _examples()
     story = tomllib.loads((examples / STORY).read_text(encoding="utf-8"))
+    lock = CoordinatorLock(_demo_home(settings, "lock"))
+    if not lock.acquire():
+        raise EngineError("another demo is running on this machine for this user: wait until it has ended")
     folder = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     stage = Stage(folder / story["example"], _variables(settings), story)
     try:
         shutil.copytree(
             examples / story["example"], stage.repository, ignore=shutil.ignore_patterns("__pycache__", ".*cache")
         )
+        _quiet(stage, "stop")
         _play(stage)
     finally:
         if not keep:
-            _quiet(stage, "stop", "--project", ".")
+            _quiet(stage, "stop")
             shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
     _farewell(stage, keep=keep)
     return 0
 
@@ -69,13 +76,19 @@ def _variables(settings: Settings) -> dict[str, str]:
     """A home of its own below the person's, so that demos share their caches and touch nothing else; no GPU needed."""
     return {
         **settings.environment,
-        "PENSTOCK_HOME": str(settings.home / "demo"),
+        "PENSTOCK_HOME": str(_demo_home(settings)),
         "CUDA_VISIBLE_DEVICES": "",
         "GIT_AUTHOR_NAME": "Demo",
         "GIT_AUTHOR_EMAIL": "demo@example.com",
         "GIT_COMMITTER_NAME": "Demo",
         "GIT_COMMITTER_EMAIL": "demo@example.com",
     }
+
+
+def _demo_home(settings: Settings, *below: str) -> Path:
+    home = settings.home / "demo"
+    home.mkdir(parents=True, exist_ok=True)
+    return home.joinpath(*below)
 
 
 def _play(stage: Stage) -> None:
@@ -144,7 +157,9 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _quiet(stage: Stage, *arguments: str) -> None:
-    subprocess.run(_command(*arguments), cwd=stage.repository, env=dict(stage.variables), check=False, capture_output=True)
+    subprocess.run(
+        _command(*arguments), cwd=stage.repository, env=dict(stage.variables), check=False, capture_output=True
+    )
 
 
 def _git(stage: Stage, *arguments: str) -> None:
@@ -180,7 +195,7 @@ def _free_ports(stage: Stage) -> None:
     path = stage.repository / "penstock.yaml"
     text = path.read_text(encoding="utf-8")
     words = text.replace("{", " ").replace("}", " ").replace(",", " ").split()
-    for before, port in zip(words, words[1:], strict=False):
+    for before, port in pairwise(words):
         if before == "port:" and port.isdigit() and not _is_free(int(port)):
             other = _any_port()
             text = text.replace(f"port: {port}", f"port: {other}")

@@ -127,21 +127,22 @@ def _copy(attempt: "Attempt", done: int) -> int:
 
     path, start, end = log_range(attempt)
     written = 0
-    try:
-        stream = Path(path).open("rb")
-    except OSError:
-        return 0
-    with stream:
-        stream.seek(start + done)
-        while True:
-            room = 65536 if end is None else min(65536, end - stream.tell())
-            piece = stream.read(room) if room > 0 else b""
-            if not piece:
-                break
-            sys.stdout.buffer.write(piece)
-            written += len(piece)
+    for piece in _pieces(Path(path), start + done, end):
+        sys.stdout.buffer.write(piece)
+        written += len(piece)
     sys.stdout.buffer.flush()
     return written
+
+
+def _pieces(path: Path, position: int, end: int | None) -> "Iterator[bytes]":
+    """A file from a position to an end (or what it has now), in pieces; nothing where there is no file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(position)
+            while piece := stream.read(65536 if end is None else max(0, min(65536, end - stream.tell()))):
+                yield piece
+    except FileNotFoundError:
+        return
 
 
 def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP", help="The step's name.")]) -> None:

@@ -1,12 +1,13 @@
 """The command line: a list of verbs, and the edge where every error becomes one sentence and an exit code."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from penstock.cli import delivering, looking, running, starting
 from penstock.errors import PenstockError
@@ -68,33 +69,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        return int(leaving.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        return 130
-    except click.ClickException as error:
-        _say(error.format_message())
-        _say("penstock --help lists the commands", mark="")
-        return 2
-    except PenstockError as error:
-        _say(str(error))
-        return error.exit_code
+        return int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads any more: keep the interpreter from flushing
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (nobody reads any more; flushed at exit)
         return 0
-    except Exception as error:  # noqa: BLE001 (the outermost edge)
-        return _defect(error)
-    return int(code or 0)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost edge)
+        return _exit_code(error)
 
 
-def _say(sentence: str, mark: str = "penstock: ") -> None:
+def _exit_code(error: BaseException) -> int:
+    """Say what went wrong in one sentence; returns the exit code that stands for it."""
+    match error:
+        case typer.Exit():
+            return int(error.exit_code)
+        case typer.Abort() | KeyboardInterrupt():
+            return 130
+        case TyperException():
+            return _misused(error)
+        case PenstockError():
+            _say(str(error))
+            return error.exit_code
+        case _:
+            return _defect(error)
+
+
+def _misused(error: TyperException) -> int:
+    """Words of the command line that fit no verb; without any words, the help."""
+    message = str(getattr(error, "format_message", error.__str__)()).strip()
+    if message.startswith("Usage:"):
+        sys.stderr.write(f"{message}\n")
+    else:
+        _say(f"{message.rstrip('.')} (penstock --help lists the commands)")
+    return 2
+
+
+def _say(sentence: str) -> None:
     """One sentence on stderr, with nothing that a terminal would obey."""
     text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in sentence)
-    sys.stderr.write(f"{mark}{text}\n")
+    sys.stderr.write(f"penstock: {text}\n")
 
 
-def _defect(error: Exception) -> int:
+def _defect(error: BaseException) -> int:
     """A defect of ours: one sentence, and the traceback in a file for the report."""
     import tempfile
 

@@ -57,6 +57,8 @@ class Foresight:
     def row(self, step: PlannedStep) -> PlanRow:
         open_needs = [n for n in step.needs if n not in self._known]
         if open_needs and step.kind is not StepKind.SERVE:
+            if step.name != "runtime" and self._world.store.actions.newest(self._found.project.id, step.name) is None:
+                return PlanRow(step.name, step.stage, "run", "no earlier result")
             return PlanRow(step.name, step.stage, "wait", f"depends on what {' and '.join(open_needs)} gives")
         return {
             StepKind.CHECK: self._check,
@@ -68,6 +70,7 @@ class Foresight:
         }[step.kind](step)
 
     def _check(self, step: PlannedStep) -> PlanRow:
+        self._known[step.name] = {}
         return self._own(step, check_ingredients(self._pipeline, self._files.tree))
 
     def _lock(self, step: PlannedStep) -> PlanRow:

@@ -24,13 +24,14 @@ FRAMEWORKS: Mapping[str, str] = {
 """The classes of web applications, and how each is served."""
 
 _WRITING = frozenset(
-    "dump save save_model save_weights save_pretrained save_file save_checkpoint save_to_disk savez savez_compressed "
-    "savetxt export export_model to_csv to_parquet to_json to_feather to_pickle to_onnx write_csv write_parquet "
-    "write_model mkdir makedirs urlretrieve write_text write_bytes".split()
+    """dump save save_model save_weights save_pretrained save_file save_checkpoint save_to_disk savez savez_compressed
+    savetxt export export_model to_csv to_parquet to_json to_feather to_pickle to_onnx write_csv write_parquet
+    write_model mkdir makedirs urlretrieve write_text write_bytes""".split()  # noqa: SIM905 - names read best as a table
 )
 _FOLDERS = frozenset({"mkdir", "makedirs", "save_pretrained", "save_to_disk"})
 _ON_PATH = frozenset({"write_text", "write_bytes", "mkdir", "read_text", "read_bytes"})
 _READING = frozenset({"loadtxt", "genfromtxt", "imread", "from_pretrained", "from_file", "read_text", "read_bytes"})
+_MODES = frozenset({"r", "rb", "rt", "w", "wb", "wt", "x", "xb", "a", "ab", "w+", "wb+", "w+b"})
 _SAME_PATH = frozenset({"resolve", "absolute", "as_posix", "expanduser", "abspath", "realpath", "str", "fspath"})
 _JOINING = frozenset({"Path", "PurePath", "PosixPath", "PurePosixPath", "join", "joinpath"})
 
@@ -148,11 +149,7 @@ def _arguments(tree: ast.Module) -> Iterator[str]:
 
 
 def _words(tree: ast.Module) -> Iterator[str]:
-    return (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and _is_short(n.value))
-
-
-def _is_short(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 40
+    return (text for text in map(_text, ast.walk(tree)) if text is not None and len(text) <= 40)
 
 
 # --- web applications ----------------------------------------------------------------------------------------------
@@ -226,7 +223,7 @@ def _subjects(call: ast.Call, name: str) -> Iterator[ast.expr]:
     if isinstance(call.func, ast.Attribute) and on_path:
         yield call.func.value
     if name == "open":
-        yield from call.args[:1]
+        yield from (a for a in call.args[:1] if _text(a) not in _MODES)
     elif not on_path:
         yield from call.args
         yield from (k.value for k in call.keywords)
@@ -234,7 +231,7 @@ def _subjects(call: ast.Call, name: str) -> Iterator[ast.expr]:
 
 def _opens_to_write(call: ast.Call) -> bool:
     modes = (*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode"))
-    return any(_text(m) in {"w", "wb", "wt", "x", "xb", "a", "ab", "w+", "wb+", "w+b"} for m in modes)
+    return any(_text(m) in _MODES - {"r", "rb", "rt"} for m in modes)
 
 
 def _named(node: ast.AST, paths: "_Paths") -> Iterator[str]:
@@ -277,7 +274,7 @@ class _Paths:
                 found[name] = _few(found.get(name, frozenset()) | self.of(value))
         return found
 
-    def of(self, node: ast.AST | None) -> frozenset[str]:
+    def of(self, node: ast.AST | None) -> frozenset[str]:  # noqa: PLR0911 - a table of syntax and what it means
         """All values that an expression may have; none where they are not known."""
         match node:
             case ast.Constant(value=str(text)):

@@ -108,7 +108,6 @@ class OwnSteps:
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             await asyncio.to_thread(self._world.cache.lay_out, files, workspace, self._context.read)
             variables = {**self._context.variables(name, attempt.number), **command.variables}
-            Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
             return self._execution.spec(attempt, workspace, command.text, variables)
 
         return await self._execution.place(name, prepare, None)

@@ -11,7 +11,7 @@ from penstock.commits import Commit
 from penstock.engine.contracts import CommitFiles, Handle, RuntimeRequest
 from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
-from penstock.pipelines import Pipeline
+from penstock.pipelines import Pipeline, interpolate
 from penstock.plans import Plan, StepKind
 from penstock.runs import StepState
 from penstock.store.contract import Run, StepRecord
@@ -82,6 +82,14 @@ class RunContext:
     @property
     def runtime_request(self) -> RuntimeRequest:
         return runtime_request(self.pipeline)
+
+    def fill(self, text: str) -> str:
+        """The text with `${{ variables.x }}`, `${{ version }}` and `${{ commit }}` filled in."""
+        return interpolate(text, self.pipeline.variables, self.run.version, self.commit.sha)
+
+    def filled(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Declared variables with their values filled in."""
+        return {name: self.fill(value) for name, value in values.items()}
 
     def claim_slot(self) -> int:
         """The smallest free slot of the run: the name of the log and record that processes share one after another."""

@@ -23,6 +23,7 @@ from penstock.engine.serving import (
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.packages import Manifest
+from penstock.pipelines import interpolate
 from penstock.releases import LIVE, ReleaseStatus
 from penstock.rollouts import Placed, cold, weights
 from penstock.runs import RequestStatus
@@ -104,7 +105,7 @@ class Delivery:
                 r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
             ]
             if serving is None or not served:
-                raise StateError(f"{environment} has no earlier release to go back to (penstock status tells)")
+                raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
             reason = f"rolled back to {target.version} by {actor}"
             await self._bring_up(target, lambda: None)
@@ -202,7 +203,8 @@ class Delivery:
             if taken and (other.project, other.environment) != (release.project, release.environment):
                 owner = next(p.name for p in self._world.store.runs.projects() if p.id == other.project)
                 raise UnhealthyError(
-                    f"port {release.spec['port']} belongs to {other.environment} of {owner}: give one of them another port"
+                    f"port {release.spec['port']} belongs to {other.environment} of {owner}: "
+                    "give one of them another port"
                 )
 
     async def _switch(self, release: Release, generation: int, fate: str, reason: str | None) -> bool:
@@ -339,7 +341,9 @@ class Delivery:
         }
         return ProcessSpec(
             id=replica.id,
-            command=manifest.serve or "",
+            command=interpolate(
+                manifest.serve or "", release.spec["declared"], release.version, release.spec["commit"]
+            ),
             workspace=package,
             variables=serve_variables(self._world, manifest, package, replica.port, variables),
             log=folder / "log",

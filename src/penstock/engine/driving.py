@@ -297,6 +297,8 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
     values = {**declared, **environment.variables}
     sha = str(run.commit["sha"])
     return {
+        "declared": dict(declared),
+        "commit": sha,
         "port": environment.port,
         "replicas": environment.replicas,
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},

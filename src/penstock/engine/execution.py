@@ -124,7 +124,8 @@ class Execution:
     def spec(
         self, attempt: Attempt, workspace: Path, command: str, variables: Mapping[str, str], shell: str = "sh"
     ) -> ProcessSpec:
-        """The process of an attempt in its slot's log and record."""
+        """The process of an attempt in its slot's log and record; its HOME exists."""
+        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
         return ProcessSpec(
             id=attempt.id,
             command=command,

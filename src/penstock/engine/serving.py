@@ -143,8 +143,8 @@ class PrivateReplica:
             return
         port = int(self._context.result("serve")["port"])
 
-        async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
-            return self._spec(attempt, workspace, manifest, port)
+        async def prepare(attempt: Attempt, _workspace: Path) -> ProcessSpec:
+            return self._spec(attempt, manifest, port)
 
         process = asyncio.create_task(self._execution.place("serve", prepare, None))
         healthy = asyncio.create_task(become_healthy(port, manifest.health))
@@ -163,12 +163,12 @@ class PrivateReplica:
             await self._end(self._context.live.get("serve"))
         self._conclude(await process, never or "ended before it was healthy")
 
-    def _spec(self, attempt: Attempt, workspace: Path, manifest: Manifest, port: int) -> ProcessSpec:
+    def _spec(self, attempt: Attempt, manifest: Manifest, port: int) -> ProcessSpec:
         context = self._context
-        variables = {**context.variables("serve", attempt.number), **context.pipeline.variables}
-        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+        variables = {**context.variables("serve", attempt.number), **context.filled(context.pipeline.variables)}
         found = serve_variables(self._world, manifest, self.folder, port, variables)
-        return self._execution.spec(attempt, self.folder, manifest.serve or "", found)
+        command = context.fill(manifest.serve or "")
+        return self._execution.spec(attempt, self.folder, command, found)
 
     def _conclude(self, done: Done, unhealthy: str | None) -> None:
         """Record how the replica ended: well only where it was healthy and ended because nobody needs it any more."""

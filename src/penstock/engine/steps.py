@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.artifacts import Digest, Tree
+from penstock.artifacts import Digest, File, Tree
 from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import ProcessSpec
@@ -13,11 +13,15 @@ from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.results import Collected, collect, is_whole, red_report
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.variables import with_runtime
-from penstock.errors import PenstockError
-from penstock.pipelines import Step, interpolate
+from penstock.errors import PenstockError, SourceError
+from penstock.pipelines import Step
 from penstock.plans import changed_paths, key_of, step_ingredients, step_inputs, why_run
 from penstock.runs import StepStatus
 from penstock.store.contract import Action, Attempt
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_LIMIT = 1024
+"""Bytes: a pointer is smaller, by its specification."""
 
 
 class UserSteps:
@@ -128,6 +132,7 @@ class UserSteps:
             tree = inputs
             if tree is None:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
+            await asyncio.to_thread(self._refuse_pointers, tree)
             await asyncio.to_thread(self._world.cache.lay_out, tree, workspace, self._context.read)
             return self._spec(step, attempt, workspace)
 
@@ -137,12 +142,18 @@ class UserSteps:
         if not self._execution.stopped(done):
             await self._conclude(step, done)
 
+    def _refuse_pointers(self, inputs: Tree) -> None:
+        """A Git LFS pointer is not the data that the step would read. Raises SourceError."""
+        commit = self._context.files.tree.entries
+        for path, entry in inputs.entries.items():
+            ours = isinstance(entry, File) and entry.size < LFS_LIMIT and commit.get(path) == entry
+            if ours and self._context.read(entry.digest).startswith(LFS_POINTER):  # type: ignore[union-attr]
+                raise SourceError(f"{path} is a Git LFS pointer, not the data: fetching LFS files is not available yet")
+
     def _spec(self, step: Step, attempt: Attempt, workspace: Path) -> ProcessSpec:
         context = self._context
-        run, declared = context.run, context.pipeline.variables
         variables = context.variables(step.name, attempt.number, step.env)
-        values = {**declared, **step.variables}
-        variables.update({k: interpolate(v, declared, run.version, context.commit.sha) for k, v in values.items()})
+        variables.update(context.filled({**context.pipeline.variables, **step.variables}))
         variables["PENSTOCK_METRICS"] = str(workspace / (step.metrics or "metrics.json"))
         if "package" in step.needs:
             variables["PENSTOCK_PACKAGE"] = str(self._replica.folder)
@@ -152,9 +163,7 @@ class UserSteps:
         found = context.environment
         using = self._world.runtimes.variables(found) if found is not None else {}
         with_runtime(variables, using, workspace, runtime.path if runtime else ())
-        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
-        command = interpolate(step.run, declared, run.version, context.commit.sha)
-        return self._execution.spec(attempt, workspace, command, variables, step.shell)
+        return self._execution.spec(attempt, workspace, context.fill(step.run), variables, step.shell)
 
     async def _conclude(self, step: Step, done: Done) -> None:
         """What a process that ended by itself means for its step."""

@@ -72,7 +72,7 @@ class ProcessRunner:
 
         Its start line names the process; where that was not yet written, the marker in its environment does.
         """
-        marker = shim.marker(spec_id, record)
+        marker = shim.marker(spec_id, str(record.absolute()))
         notes = shim.read_notes(_read(record), spec_id)
         if notes.placed is not None and notes.pid is not None:
             seen = _look(notes.pid) if _shim_of(notes.pid, marker) else None
@@ -364,7 +364,7 @@ def tree(handle: Handle, *, watched: bool) -> dict[int, _Seen]:
     They are of its session, or carry its marker, or descend from such. The session's number proves something only
     while the shim is there (a zombie will do) or was `watched` until now: later it may be somebody else's.
     """
-    marker = shim.marker(handle.id, Path(handle.record))
+    marker = shim.marker(handle.id, handle.record)
     seen = {pid: process for pid in _numbers(handle) if (process := _look(pid)) is not None}
     leader = seen.get(handle.pid)
     sure = watched or (leader is not None and leader.start_time == handle.start_time)
@@ -384,7 +384,8 @@ async def _clear(handle: Handle, grace: float, *, watched: bool) -> None:
     deadline = time.monotonic() + grace
     told: set[tuple[int, int]] = set()
     pause = _LOOK_SOON
-    while members := tree(handle, watched=watched):
+    # Twice: a process forked while the first look went on is older than the second.
+    while members := tree(handle, watched=watched) or tree(handle, watched=watched):
         now = time.monotonic()
         for pid, seen in members.items():
             if now >= deadline and (pid != handle.pid or now >= deadline + SHIM_GRACE):

@@ -169,14 +169,14 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
     script = script.replace("LONG", _LONG if long else "").replace("ID", spec.id)
     return Launch(
         ("sh", "-c", script, "sh", *arguments),
-        {**spec.variables, MARKER: marker(spec.id, spec.record)},
+        {**spec.variables, MARKER: marker(spec.id, str(spec.record.absolute()))},
         text if long else None,
     )
 
 
-def marker(spec_id: str, record: Path) -> str:
+def marker(spec_id: str, record: str) -> str:
     """The value of the marker variable: the id alone could be that of a process of another home on this machine."""
-    return f"{spec_id}@{record.absolute()}"
+    return f"{spec_id}@{record}"
 
 
 def stop_file(folder: Path) -> Path:
