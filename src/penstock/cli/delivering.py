@@ -138,9 +138,7 @@ def rollback(env: EnvironmentArgument, *, project: ProjectOption = None) -> None
 
 
 def stop(
-    env: Annotated[
-        str | None, typer.Argument(metavar="[ENV]", help="One environment; default: the whole home.")
-    ] = None,
+    env: Annotated[str | None, typer.Argument(metavar="ENV", help="One environment; default: the whole home.")] = None,
     *,
     project: ProjectOption = None,
 ) -> None:

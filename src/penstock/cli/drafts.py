@@ -75,7 +75,9 @@ class Draft:
             yield from _entry(key, scalar(placed[0]) if isinstance(value, str) else listed(placed), comment, "  ")
 
     def _steps(self) -> Iterator[str]:
-        yield "steps:  # what is executed, each in a fresh workspace"
+        yield "# A step finds exactly its inputs in a fresh workspace, so add what else it reads. It runs again only when one"
+        yield "# of them has changed. Without inputs it finds the whole commit. Outputs must be there when it ends."
+        yield "steps:  # what is executed"
         for step in self.steps:
             yield f"  {step.name}:  # {step.why}"
             for key, value, comment in self._step(step):
@@ -85,12 +87,11 @@ class Draft:
     def _step(self, step: DraftStep) -> Iterator[tuple[str, str, str]]:
         if step.needs:
             yield "needs", listed(step.needs), "what must be green first"
-        yield "run", scalar(self._command(step.run)), "executed by the shell, at the top of the workspace"
+        yield "run", scalar(self._command(step.run)), "executed by the shell"
         if step.inputs is not None:
-            comment = "all that the workspace holds, so add what else it reads; only a change there runs it again"
-            yield "inputs", self._paths(step.inputs), comment
+            yield "inputs", self._paths(step.inputs), "all that it finds"
         if step.outputs:
-            yield "outputs", self._paths(step.outputs), "what leaves the workspace; must be there when it ends"
+            yield "outputs", self._paths(step.outputs), "what it leaves to others"
         if step.metrics is not None:
             yield "metrics", scalar(self._at(step.metrics)), "JSON of numbers that gates can judge"
         if step.report is not None:
@@ -124,9 +125,10 @@ class Draft:
         yield "# gates:  # what must hold before a release; nothing is judged until you say what is good enough"
         for step in measured:
             rule = f"{{metric: {step.name}.NAME, at_least: NUMBER}}"
-            yield f"#   {step.name}_is_good: {rule}  # a name in {self._at(step.metrics or '')}; put your number here"
+            file = self._at(step.metrics or "")
+            yield f"#   {step.name}_is_good: {rule}  # a name in {file}; put your number here"
         if not measured:
-            yield "#   good: {metric: train.NAME, at_least: NUMBER}  # needs metrics: FILE at train; put your number here"
+            yield "#   good: {metric: train.NAME, at_least: NUMBER}  # needs metrics: FILE; put your number here"
 
     def _environments(self) -> Iterator[str]:
         if self.package is not None and self.package.serve is not None and self.package.health is not None:

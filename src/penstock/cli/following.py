@@ -6,10 +6,11 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from penstock.engine.contracts import Handle
 from penstock.engine.coordinator import Coordinator
 from penstock.engine.followers import CoordinatorLock, myself, poke
 from penstock.engine.world import World
-from penstock.runs import RequestStatus
+from penstock.runs import AttemptStatus, RequestStatus
 from penstock.store.contract import Request
 
 LOOK = 0.05
@@ -26,11 +27,13 @@ class Follower:
         self._show = show
         self._interrupts = 0
         self._interrupt_request: int | None = None
+        self._hurry: list[asyncio.Future[None]] = []
 
     def ask(self, kind: str, payload: Mapping[str, Any]) -> Request:
         """Insert the request, then follow it to its end. Returns it as it ended.
 
-        Ctrl-C (or TERM) interrupts a run: its processes end and `resume` can go on; a second one leaves at once.
+        Ctrl-C (or TERM) interrupts a run: its processes end and `resume` can go on. A second one kills them without
+        the time to end by themselves, a third one leaves at once.
         """
         with self._world.store.transaction():
             number = self._world.store.requests.add(kind, payload, myself(), self._actor)
@@ -77,12 +80,22 @@ class Follower:
 
     def _interrupt(self, number: int) -> None:
         self._interrupts += 1
-        if self._interrupts > 1:
+        if self._interrupts > 2:
             os._exit(130)
+        if self._interrupts > 1:
+            self._hurry = [asyncio.ensure_future(self._world.runner.end(h, 0)) for h in self._live(number)]
+            return
         payload = self._interrupted(number)
         with self._world.store.transaction():
             self._interrupt_request = self._world.store.requests.add("interrupt", payload, myself(), self._actor)
         poke(self._world.home.fifo)
+
+    def _live(self, number: int) -> list[Handle]:
+        """The processes that live for our request."""
+        runs = self._world.store.runs
+        wanted = self._interrupted(number).get("runs") or [r.id for r in [runs.of_request(number)] if r]
+        attempts = [a for run in wanted for a in runs.attempts(run)]
+        return [Handle(**a.handle) for a in attempts if a.handle and a.status is AttemptStatus.RUNNING]
 
     def _interrupted(self, number: int) -> dict[str, Any]:
         """Which runs Ctrl-C means: the request's own, or those that `resume` took up."""

@@ -76,7 +76,7 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
 
 def logs(
     run: RunArgument,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="One step; default: all, in order.")] = None,
+    step: Annotated[str | None, typer.Argument(metavar="STEP", help="One step; default: all, in order.")] = None,
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the step has ended.")] = False,
 ) -> None:

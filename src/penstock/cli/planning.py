@@ -1,6 +1,7 @@
 """What a run would do, foreseen from the store without changing anything."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from penstock.artifacts import Digest, File, Tree, digest_of_bytes
@@ -34,11 +35,12 @@ from penstock.store.contract import Action
 def foresee(world: World, found: Found) -> list[PlanRow]:
     """Each step with what would happen to it. Raises UsageError for inputs that name nothing."""
     files = world.source.files(found.located.mirror, found.commit.sha)
-    problems = missing_inputs(found.pipeline, files.tree)
-    if problems:
-        raise UsageError("; ".join(problems))
-    foresight = Foresight(world, found, files)
-    return [foresight.row(step) for step in plan(found.pipeline).steps]
+    with closing(files):
+        problems = missing_inputs(found.pipeline, files.tree)
+        if problems:
+            raise UsageError("; ".join(problems))
+        foresight = Foresight(world, found, files)
+        return [foresight.row(step) for step in plan(found.pipeline).steps]
 
 
 class Foresight:

@@ -1,4 +1,4 @@
-"""What a folder holds, read within limits and never executed: names, small files, how its Python files hang together."""
+"""What a folder holds, read within limits, never executed: names, small files, how Python files hang together."""
 
 import itertools
 import keyword
@@ -56,8 +56,8 @@ class Repository:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        root = repository_root(folder)
+        self.folder = folder.resolve()
+        root = repository_root(self.folder)
         prefix = self.folder.relative_to(root).as_posix()
         self.prefix = "" if prefix == "." else prefix
         self._root = root
@@ -196,7 +196,7 @@ class Repository:
 
     def data(self, scripts: Iterable[Script]) -> set[str]:
         """Patterns that name the files and folders of the repository whose paths stand in the scripts."""
-        found = set()
+        found: set[str] = set()
         for script in scripts:
             folder = posixpath.dirname(script.path)
             for path in script.read | script.named:

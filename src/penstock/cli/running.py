@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.runs import RunView
     from penstock.store.contract import Request
 
-LocationArgument = Annotated[str, typer.Argument(metavar="[PATH]", help="A checkout, a repository or a clone URL.")]
+LocationArgument = Annotated[str, typer.Argument(metavar="PATH", help="A checkout, a repository or a clone URL.")]
 FileOption = Annotated[str | None, typer.Option("--file", "-f", help="The pipeline file, from the repository's root.")]
 RefOption = Annotated[str | None, typer.Option("--ref", help="A branch, tag or commit; default: what is checked out.")]
 WorktreeOption = Annotated[
@@ -152,7 +152,7 @@ def _check_names(pipeline: "Pipeline", step: str | None, to: str | None) -> None
 
 
 def resume(
-    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="One run; default: every open run.")] = None,
+    run: Annotated[int | None, typer.Argument(metavar="RUN", help="One run; default: every open run.")] = None,
     *,
     json_: JsonOption = False,
 ) -> None:

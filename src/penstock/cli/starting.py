@@ -10,7 +10,7 @@ from penstock.errors import UsageError
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The repository.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The repository.")] = Path(),
     *,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """The only place where the parts are put together."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,15 @@ class SystemClock:
         return time.monotonic()
 
 
+def _log_to(home: Home) -> None:
+    """Defects of ours go to a file of the home, with their traceback; a person's terminal gets sentences."""
+    handler = logging.FileHandler(home.path / "penstock.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+    log = logging.getLogger("penstock")
+    log.handlers[:] = [handler]
+    log.propagate = False
+
+
 @contextmanager
 def open_world(settings: Settings) -> Iterator[World]:
     """All real parts on the home of the settings. Raises EngineError where the home cannot be used."""
@@ -36,6 +46,7 @@ def open_world(settings: Settings) -> Iterator[World]:
         raise EngineError(
             f"the home {settings.home} cannot be used ({error.strerror}): set PENSTOCK_HOME to a folder you can write"
         ) from error
+    _log_to(home)
     store = open_store(home.database)
     runner = ProcessRunner()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.artifacts import Digest, File, Tree
+from penstock.cache.contract import BlobMissing
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
@@ -95,9 +96,12 @@ class OwnSteps:
                     values = {"reason": reason, "cached": True, "key": key, "ingredients": dict(ingredients)}
                     store.runs.move_step(run.id, name, "skip", **values, result=dict(action.result))
                 return
-            with store.transaction():
-                store.runs.move_step(run.id, name, "start", key=key, ingredients=dict(ingredients))
         async with self._cpus:
+            if self._context.step(name).status is StepStatus.QUEUED:
+                if self._context.stopping is not None:
+                    return
+                with store.transaction():
+                    store.runs.move_step(run.id, name, "start", key=key, ingredients=dict(ingredients))
             done = await self._place(name, command(), files)
         self._conclude(name, done, result)
 
@@ -168,7 +172,10 @@ class OwnSteps:
         cache = self._world.cache
         for entry in files.entries.values():
             if isinstance(entry, File) and not cache.has(entry.digest):
-                cache.add_bytes(self._context.read(entry.digest))
+                try:
+                    cache.add_bytes(self._context.read(entry.digest))
+                except KeyError:
+                    raise BlobMissing(entry.digest) from None
         lock = File(Digest(locked["lock"]), int(locked["size"])) if locked else None
         environment = Digest(locked["environment"]) if locked else None
         manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment)

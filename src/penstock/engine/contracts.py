@@ -152,6 +152,10 @@ class CommitFiles(Protocol):
         """The content of one of its files. Raises KeyError for a digest that is not of this tree."""
         ...
 
+    def close(self) -> None:
+        """Nothing is read any more."""
+        ...
+
 
 class Source(Protocol):
     """Reads repositories. Blocking: callers use a thread where it matters."""

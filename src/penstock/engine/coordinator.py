@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -60,16 +61,21 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         fifo = os.open(self._world.home.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         loop.add_reader(fifo, self._poked, fifo)
-        recovering = asyncio.create_task(self._delivery.recover())
+        recovering = asyncio.create_task(self._recover())
         try:
             while not done():
                 self._look()
                 await self._event()
-                _raise_if_failed([recovering])
         finally:
             loop.remove_reader(fifo)
             os.close(fifo)
             await self._leave(recovering)
+
+    async def _recover(self) -> None:
+        try:
+            await self._delivery.recover()
+        except Exception:  # the loop's edge: what serves must not depend on this command
+            log.exception("what this home serves could not be brought up as it should")
 
     def _poked(self, fifo: int) -> None:
         os.read(fifo, 65536)
@@ -121,7 +127,8 @@ class Coordinator:
                 context = RunContext(self._world, run, pipeline, plan(pipeline), commit, files)
                 driver = Driver(context, self._delivery, self._cpus, lambda: self._owned.get(run.id, False))
                 self._drivers[run.id] = driver
-                await driver.drive()
+                with closing(files):
+                    await driver.drive()
             except asyncio.CancelledError:
                 raise
             except PenstockError as error:
@@ -357,9 +364,3 @@ def environment_order(pipeline: Pipeline, last: str | None = None) -> list[str]:
     for name in pipeline.environments if last is None else (last,):
         visit(name)
     return ordered
-
-
-def _raise_if_failed(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        if task.done() and not task.cancelled() and task.exception() is not None:
-            log.error("recovery met a defect", exc_info=task.exception())

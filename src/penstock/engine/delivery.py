@@ -68,6 +68,7 @@ class Delivery:
         self._world = world
         self._releases = world.store.releases
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._joining: set[int] = set()
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -83,10 +84,16 @@ class Delivery:
             serving = self._releases.serving(wanted.project, wanted.environment)
             if serving is not None and self._is_same(serving, wanted):
                 return serving
-            return await self._roll(self._begun(wanted), stopping)
+            release = self._begun(wanted)
+            try:
+                return await self._roll(release, stopping)
+            finally:
+                self._joining.discard(release.id)
 
     def _is_same(self, release: Release, wanted: Wanted) -> bool:
-        same = (release.version, release.package, release.spec) == (wanted.version, wanted.package, dict(wanted.spec))
+        """Whether a release is what is wanted; the person's own PATH and language make no other release."""
+        both = [{k: v for k, v in spec.items() if k != "person"} for spec in (release.spec, wanted.spec)]
+        same = (release.version, release.package) == (wanted.version, wanted.package) and both[0] == both[1]
         return same and all(self._lives(r) for r in self._releases.replicas(release.id))
 
     def _begun(self, wanted: Wanted) -> Release:
@@ -108,28 +115,39 @@ class Delivery:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
             reason = f"rolled back to {target.version} by {actor}"
-            await self._bring_up(target, lambda: None)
-            await self._switch(target, request, fate="roll_back", reason=reason)
+            try:
+                await self._bring_up(target, lambda: None)
+                await self._switch(target, request, fate="roll_back", reason=reason)
+            finally:
+                self._joining.discard(target.id)
+                self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
 
     async def stop(self, project: str | None, environment: str | None) -> list[str]:
-        """End what a home, a project or an environment serves; returns what was stopped, in words."""
-        ended = []
-        for release in self._releases.of(project, environment):
-            replicas = self._releases.replicas(release.id)
-            if release.status is ReleaseStatus.SERVING:
-                self._move(release.id, "stop", reason="stopped")
-                ended.append(f"{release.environment} {release.version}")
-            elif release.status is ReleaseStatus.STARTING:
-                self._move(release.id, "reject", reason="stopped")
-            elif release.status is ReleaseStatus.DRAINING:
-                self._move(release.id, release.fate or "retire", reason=release.reason)
-            elif not replicas:
-                continue
+        """End what a home, a project or an environment serves; returns what was stopped, in words.
+
+        A rollout that is going on is waited for.
+        """
+        found = {(r.project, r.environment) for r in self._releases.of(project, environment)}
+        stopped = [line for place in sorted(found) for line in await self._stop_one(*place)]
         await self.apply()
-        for release in self._releases.of(project, environment):
-            await self._end_replicas(release.id)
-        return ended
+        return stopped
+
+    async def _stop_one(self, project: str, environment: str) -> list[str]:
+        async with self._turn(project, environment):
+            ended = []
+            for release in self._releases.of(project, environment):
+                if release.status is ReleaseStatus.SERVING:
+                    self._move(release.id, "stop", reason="stopped")
+                    ended.append(f"{environment} {release.version}")
+                elif release.status is ReleaseStatus.STARTING:
+                    self._move(release.id, "reject", reason="stopped")
+                elif release.status is ReleaseStatus.DRAINING:
+                    self._move(release.id, release.fate or "retire", reason=release.reason)
+            await self.apply()
+            for release in self._releases.of(project, environment):
+                await self._end_replicas(release.id)
+            return ended
 
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
@@ -150,7 +168,9 @@ class Delivery:
             await self.apply()
         for release in self._releases.of():
             if release.status is ReleaseStatus.DRAINING:
-                await self._drain(release.id)
+                async with self._turn(release.project, release.environment):
+                    if self._releases.get(release.id).status is ReleaseStatus.DRAINING:
+                        await self._drain(release.id)
 
     def _is_orphan(self, release: Release) -> bool:
         request = self._world.store.requests.get(release.request)
@@ -190,7 +210,8 @@ class Delivery:
         self._start(release, manifest)
         await self._become_healthy(release, manifest, stopping)
         self._releases.note(release.id, phase="joining the router")
-        await self.apply(joining=release.id)
+        self._joining.add(release.id)
+        await self.apply()
         limit = self._world.clock.monotonic() + self._world.drain
         while await self._world.router.healthy(str(release.id)) < count:
             if self._world.clock.monotonic() > limit:
@@ -250,19 +271,19 @@ class Delivery:
         found = self._releases.of(project, environment)
         return [Placed(r.id, r.status, r.since) for r in found if self._releases.replicas(r.id)]
 
-    def _routes(self, joining: int | None = None) -> list[Route]:
+    def _routes(self) -> list[Route]:
         """The whole wanted state of the router, from the releases' statuses.
 
-        `joining` is a release that is brought up just now; another that is starting is not in the route yet.
+        A release that is starting is in the route once its replicas are healthy and it is joining.
         """
         routes = []
         everything = self._releases.of()
         for project, environment in sorted({(r.project, r.environment) for r in everything}):
             own = {r.id: r for r in everything if (r.project, r.environment) == (project, environment)}
             parts = weights(self._placed(project, environment))
-            parts = {n: w for n, w in parts.items() if w or n == joining or own[n].status is ReleaseStatus.DRAINING}
-            if joining in own:
-                parts.setdefault(joining, 0)
+            joining = self._joining & own.keys()
+            parts = {n: w for n, w in parts.items() if w or n in joining or own[n].status is ReleaseStatus.DRAINING}
+            parts = {**dict.fromkeys(joining, 0), **parts}
             if parts:
                 first = max(parts, key=lambda n: (parts[n], n))
                 backends = tuple(self._backend(own[n], weight) for n, weight in sorted(parts.items()))
@@ -273,9 +294,9 @@ class Delivery:
         ports = tuple(r.port for r in self._releases.replicas(release.id))
         return Backend(str(release.id), release.version, ports, self._manifest(release).health, weight)
 
-    async def apply(self, joining: int | None = None) -> None:
+    async def apply(self) -> None:
         """Put the wanted routes in force; a home that serves nothing has no router."""
-        routes = self._routes(joining)
+        routes = self._routes()
         if routes:
             await self._world.router.apply(routes)
         else:

@@ -179,7 +179,7 @@ class UserSteps:
                 collected = Collected({k: v for k, v in red.items() if k == "tests"})
                 reason = red.get("failed_tests") or end_sentence(done, step.timeout)
         except PenstockError as error:
-            event, reason = "error" if done.succeeded else "fail", str(error)
+            event, reason = ("error", str(error)) if done.succeeded else ("fail", end_sentence(done, step.timeout))
         if event != "pass" and step.allow_failure:
             event = "warn"
         self._record(step, done, event, reason, collected)

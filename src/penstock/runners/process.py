@@ -102,7 +102,7 @@ class ProcessRunner:
         if (ending := self._ends.get(handle.id)) is not None:
             await ending.wait()
         if here and (watched or _notes(handle).log_end is None):
-            await _clear(handle, LEFTOVER_GRACE, watched=watched)
+            await _clear(handle, LEFTOVER_GRACE, sure=watched, ended=True)
         self._reap(handle)
         return _settle(handle, here=here)
 
@@ -114,7 +114,7 @@ class ProcessRunner:
         over = self._ends.setdefault(handle.id, asyncio.Event())
         try:
             await self._stands(handle)
-            await _clear(handle, grace, watched=self.alive(handle))
+            await _clear(handle, grace, sure=_has_number(handle))
             self._reap(handle)
         finally:
             over.set()
@@ -277,12 +277,11 @@ def _resolve(ready: "asyncio.Future[None]") -> None:
 
 async def _gone_by_looking(handle: Handle) -> bool:
     """The same where the kernel gives no pidfd (before Linux 5.3, some sandboxes): seen up to 0.1 s late."""
-    lived, pause = False, _LOOK_SOON
+    there, pause = _has_number(handle), _LOOK_SOON
     while _lives(handle):
-        lived = True
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LOOK_LATER)
-    return lived
+    return there
 
 
 def _notes(handle: Handle) -> shim.Notes:
@@ -314,7 +313,7 @@ def _append(path: str, line: bytes) -> None:
 
 def _size(path: str) -> int:
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a Path costs more than the call, at every end
     except FileNotFoundError:
         return 0
 
@@ -358,16 +357,14 @@ class _Seen(NamedTuple):
     image: int
 
 
-def tree(handle: Handle, *, watched: bool) -> dict[int, _Seen]:
-    """The living processes of a handle, by their numbers.
+def tree(handle: Handle, *, sure: bool, ended: bool = False) -> dict[int, _Seen]:
+    """The living processes of a handle, by their numbers; without its shim where that is known to have `ended`.
 
     They are of its session, or carry its marker, or descend from such. The session's number proves something only
-    while the shim is there (a zombie will do) or was `watched` until now: later it may be somebody else's.
+    where it is `sure` that the shim has it, or had it until this moment: later it may be somebody else's.
     """
     marker = shim.marker(handle.id, handle.record)
-    seen = {pid: process for pid in _numbers(handle) if (process := _look(pid)) is not None}
-    leader = seen.get(handle.pid)
-    sure = watched or (leader is not None and leader.start_time == handle.start_time)
+    seen = {pid: process for pid in _numbers(handle, ended=ended) if (process := _look(pid)) is not None}
     living = {
         pid: process
         for pid, process in seen.items()
@@ -379,13 +376,13 @@ def tree(handle: Handle, *, watched: bool) -> dict[int, _Seen]:
     return {pid: living[pid] for pid in ours}
 
 
-async def _clear(handle: Handle, grace: float, *, watched: bool) -> None:
+async def _clear(handle: Handle, grace: float, *, sure: bool, ended: bool = False) -> None:
     """TERM to the tree, KILL after `grace` seconds, until nothing of it is left; the shim goes last."""
     deadline = time.monotonic() + grace
     told: set[tuple[int, int]] = set()
     pause = _LOOK_SOON
     # Twice: a process forked while the first look went on is older than the second.
-    while members := tree(handle, watched=watched) or tree(handle, watched=watched):
+    while members := tree(handle, sure=sure, ended=ended) or tree(handle, sure=sure, ended=ended):
         now = time.monotonic()
         for pid, seen in members.items():
             if now >= deadline and (pid != handle.pid or now >= deadline + SHIM_GRACE):
@@ -406,7 +403,7 @@ def _send(pid: int, seen: _Seen, *signals: signal.Signals) -> None:
                 os.kill(pid, number)
 
 
-def _numbers(handle: Handle) -> Iterable[int]:
+def _numbers(handle: Handle, *, ended: bool) -> Iterable[int]:
     """The numbers among which a tree is to be sought: all, or those given out since it started where that is sure.
 
     Numbers are given out in order and the kernel tells the last one; within a second they cannot have gone round.
@@ -415,7 +412,7 @@ def _numbers(handle: Handle) -> Iterable[int]:
     lived = time.clock_gettime(time.CLOCK_BOOTTIME) - handle.start_time / _TICKS
     last = int(_read("/proc/loadavg").split()[-1])
     if lived < 1 and 0 <= last - handle.pid < 256:
-        return range(handle.pid, last + 1)
+        return range(handle.pid + ended, last + 1)
     return _all_numbers()
 
 
