@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property, lru_cache
 
 from penstock.artifacts import Digest, File, Tree, digest_of, matches, overlaps
 from penstock.pipelines import Package, Pipeline, Step, interpolate, needs, order, stages
@@ -37,14 +38,18 @@ class PlannedStep:
     needs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """All steps of a pipeline in an order that respects `needs`; the file's order decides ties."""
 
     steps: tuple[PlannedStep, ...]
 
+    @cached_property
+    def _by_name(self) -> Mapping[str, PlannedStep]:
+        return {s.name: s for s in self.steps}
+
     def __getitem__(self, name: str) -> PlannedStep:
-        return next(s for s in self.steps if s.name == name)
+        return self._by_name[name]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,8 +81,9 @@ def plan(pipeline: Pipeline) -> Plan:
         first.append(PlannedStep("runtime", StepKind.RUNTIME, "build", ("lock",)))
     ground = (first[-1].name,)
     rest = []
-    for name in order(pipeline):
-        own = tuple(n for n in order(pipeline) if n in wanted[name])
+    positions = {name: i for i, name in enumerate(order(pipeline))}
+    for name in positions:
+        own = tuple(sorted(wanted[name], key=positions.__getitem__))
         if name == "package":
             rest.append(PlannedStep(name, StepKind.PACKAGE, "build", ground + own))
             if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(wanted):
@@ -148,6 +154,7 @@ def _any(patterns: Iterable[str], path: str) -> bool:
 Ingredients = Mapping[str, str | None]
 
 
+@lru_cache(maxsize=1)
 def this_platform() -> str:
     """Operating system, machine and C library: results of one are not taken for another."""
     libc = "-".join(platform.libc_ver())

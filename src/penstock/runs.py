@@ -5,6 +5,7 @@ raises TransitionError and changes nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -156,6 +157,62 @@ def unreachable(steps: Sequence[StepState]) -> dict[str, str]:
             elif need.status in ENDED_STEP and not need.green:
                 found[step.name] = f"needs {name}, which {_PAST[need.status]}"
     return found
+
+
+class Frontier:
+    """The same two rules kept up step by step, so that a run of n steps costs its edges and not n looks at n steps.
+
+    `settle` is told of every step that ended; `take_ready` and `take_unreachable` give what that changed, once.
+    """
+
+    def __init__(self, steps: Sequence[StepState]) -> None:
+        self._users: dict[str, list[str]] = {s.name: [] for s in steps}
+        self._unmet = {s.name: len(s.needs) for s in steps}
+        self._waiting = {s.name for s in steps if s.status is StepStatus.QUEUED}
+        self._unreachable: dict[str, str] = {}
+        self._open = {s.name for s in steps if s.status not in ENDED_STEP}
+        for step in steps:
+            for need in step.needs:
+                self._users[need].append(step.name)
+        self._ready = [s.name for s in steps if s.name in self._waiting and not s.needs]
+        for step in steps:
+            if step.status in ENDED_STEP:
+                self.settle(step)
+
+    @property
+    def open(self) -> AbstractSet[str]:
+        """Steps that have not ended."""
+        return self._open
+
+    def settle(self, step: StepState) -> None:
+        """A step has ended, green or not."""
+        self._open.discard(step.name)
+        self._waiting.discard(step.name)
+        for user in self._users[step.name]:
+            self._unmet[user] -= step.green
+            if user not in self._waiting:
+                continue
+            if not step.green:
+                self._waiting.discard(user)
+                self._unreachable[user] = f"needs {step.name}, which {_PAST[step.status]}"
+            elif not self._unmet[user]:
+                self._ready.append(user)
+
+    def requeue(self, name: str) -> None:
+        """A step was interrupted and may start again."""
+        self._waiting.add(name)
+        self._ready.append(name)
+
+    def take_ready(self) -> list[str]:
+        """Queued steps that became ready since the last call."""
+        taken = [name for name in self._ready if name in self._waiting]
+        self._ready = []
+        return taken
+
+    def take_unreachable(self) -> dict[str, str]:
+        """Steps that can never be ready, since the last call, each with the sentence that says why."""
+        taken, self._unreachable = self._unreachable, {}
+        return taken
 
 
 _PAST: Mapping[StepStatus, str] = {

@@ -17,6 +17,13 @@ EnvironmentArgument = Annotated[str, typer.Argument(metavar="ENV", help="The env
 ProjectOption = Annotated[
     str | None, typer.Option("--project", help="The project's name or id; default (and `.`): the current folder's.")
 ]
+AnyProjectOption = Annotated[
+    str | None, typer.Option("--project", help="One project, by name or id; `.` is the current folder's; default: all.")
+]
+_StopProject = Annotated[
+    str | None,
+    typer.Option("--project", help="The project's name or id; `.` (and the default with ENV): the current folder's."),
+]
 
 
 def ask(world: "World", settings: Settings, kind: str, payload: Mapping[str, Any]) -> "Request":
@@ -140,7 +147,7 @@ def rollback(env: EnvironmentArgument, *, project: ProjectOption = None) -> None
 def stop(
     env: Annotated[str | None, typer.Argument(metavar="ENV", help="One environment; default: the whole home.")] = None,
     *,
-    project: ProjectOption = None,
+    project: _StopProject = None,
 ) -> None:
     """End what this home serves: one environment, one project, or everything and the router.
 

@@ -75,8 +75,8 @@ class Draft:
             yield from _entry(key, scalar(placed[0]) if isinstance(value, str) else listed(placed), comment, "  ")
 
     def _steps(self) -> Iterator[str]:
-        yield "# A step finds exactly its inputs in a fresh workspace, so add what else it reads. It runs again only when one"
-        yield "# of them has changed. Without inputs it finds the whole commit. Outputs must be there when it ends."
+        yield "# A step finds exactly its inputs in a fresh workspace: add what else it reads. It runs again only when"
+        yield "# one of them has changed. Without inputs it finds the whole commit. Outputs must be there when it ends."
         yield "steps:  # what is executed"
         for step in self.steps:
             yield f"  {step.name}:  # {step.why}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.delivering import ProjectOption, find_package, project_here
+from penstock.cli.delivering import AnyProjectOption, ProjectOption, find_package, project_here
 from penstock.cli.settings import Settings, read_settings
 from penstock.errors import NotFoundError
 
@@ -34,7 +34,7 @@ def _world() -> "Iterator[tuple[World, Settings]]":
 def runs(
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
-    project: ProjectOption = None,
+    project: AnyProjectOption = None,
     json_: JsonOption = False,
 ) -> None:
     """List runs, newest first.
@@ -168,7 +168,7 @@ def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP"
     typer.echo("\n".join(lines))
 
 
-def status(*, project: ProjectOption = None, json_: JsonOption = False) -> None:
+def status(*, project: AnyProjectOption = None, json_: JsonOption = False) -> None:
     """Show what this home serves: environments, releases, replicas.
 
     Example: penstock status

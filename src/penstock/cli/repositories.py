@@ -5,6 +5,7 @@ import keyword
 import os
 import posixpath
 import re
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -52,7 +53,8 @@ def _accepts(kind: TypeAdapter[str], path: str) -> bool:
 class Repository:
     """A folder of a repository. Paths are relative to the folder; `prefix` leads there from the repository's top.
 
-    `files` are those that a pipeline file can name and that git would not ignore; links are left out.
+    `files` are those that a pipeline file can name and that git would not ignore; links are left out. There are none
+    where the folder itself cannot be named (`is_nameable`).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,11 +62,12 @@ class Repository:
         root = repository_root(self.folder)
         prefix = self.folder.relative_to(root).as_posix()
         self.prefix = "" if prefix == "." else prefix
+        self.is_nameable = not self.prefix or is_folder_name(self.prefix)
         self._root = root
         found = sorted(set(_listing(self.folder)), key=lambda p: (p.count("/"), p))
         self.is_cut = len(found) > MAX_PATHS
-        kept = [p for p in found[:MAX_PATHS] if not (self.folder / p).is_symlink()]
-        self.files = tuple(p for p in kept if is_file_name(p))
+        kept = [p for p in found[:MAX_PATHS] if _is_plain_file(self.folder / p)]
+        self.files = tuple(p for p in kept if self.is_nameable and is_file_name(posixpath.join(self.prefix, p)))
         self.unnamed = len(kept) - len(self.files)
         self.folders = frozenset(f for p in self.files for f in _parents(p))
         self._known = frozenset(self.files)
@@ -263,8 +266,15 @@ def _tracked(folder: Path) -> list[str] | None:
         return None
     if listed.returncode != 0:
         return None
-    paths = (p.decode(errors="surrogateescape") for p in listed.stdout.split(b"\0") if p)
-    return [p for p in paths if (folder / p).is_file()]
+    return [p.decode(errors="surrogateescape") for p in listed.stdout.split(b"\0") if p]
+
+
+def _is_plain_file(path: Path) -> bool:
+    """Whether it is there and no link; git lists deleted files and submodules too."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _walk(folder: Path) -> Iterator[str]:

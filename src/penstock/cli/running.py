@@ -28,9 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one documented J
 
 
 def check(
-    path: LocationArgument = ".",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, or a pipeline file itself.")] = ".",
     *,
-    file: FileOption = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="The pipeline file, from that folder.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file, for editors.")] = False,
 ) -> None:
     """Validate penstock.yaml and compile the Python files that it uses.
@@ -199,7 +199,7 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
     from penstock.cli.progress import LiveProgress
     from penstock.engine.views import view
 
-    shown: dict[str, RunView] = {}
+    shown: dict[str, Any] = {}
 
     def latest(request: "Request") -> "RunView | None":
         number = _run_of(world, request)
@@ -208,11 +208,12 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
     with LiveProgress(sys.stderr, time.time) as live:
 
         def show(request: "Request") -> None:
-            seen = latest(request)
-            if seen is not None and seen != shown.get("last"):
-                shown["last"] = seen
-            if "last" in shown:
-                live.update(shown["last"])
+            now = world.store.changes()
+            if shown.get("changes") != now:
+                shown["changes"] = now
+                shown["view"] = latest(request)
+            if shown["view"] is not None:
+                live.update(shown["view"])
 
         request = Follower(world, actor, show).ask(kind, payload)
     refused(request)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock.artifacts import overlaps
 from penstock.cli.drafts import Draft, DraftPackage, DraftStep, argument
-from penstock.cli.repositories import Repository, is_file_name, is_folder_name, is_test
+from penstock.cli.repositories import Repository, is_file_name, is_test
 from penstock.cli.runtime_choices import RuntimeChoice, choose_runtime, project_name
 from penstock.cli.scripts import Script
 
@@ -94,7 +94,8 @@ class _Scaffold:
         if self._paths:
             choice = (*choice, ("path", tuple(dict.fromkeys(self._paths)), "put on PYTHONPATH"))
         name = project_name(repository)
-        draft = Draft(name, choice, tuple(steps), package, prefix=repository.prefix)
+        prefix = repository.prefix if repository.is_nameable else ""
+        draft = Draft(name, choice, tuple(steps), package, prefix=prefix)
         return draft.text, self._remarks
 
     # --- the scripts that are steps --------------------------------------------------------------------------------
@@ -195,7 +196,8 @@ class _Scaffold:
 
     def _table(self, script: Script) -> str:
         found = (p for p in script.written if p.endswith(".csv") and is_file_name(p))
-        return min(found, default="FILE")
+        table = min(found, default="")
+        return posixpath.join(self._repository.prefix, table) if table else "FILE"
 
     # --- the package -----------------------------------------------------------------------------------------------
 
@@ -313,9 +315,7 @@ class _Scaffold:
         found: set[str] = set()
         for path in files:
             folders = [f for f in _above(path) if is_test(f)]
-            whole = [
-                f for f in folders if all(self._group(p) == name for p in self._repository.below(f) if _is_test_file(p))
-            ]
+            whole = [f for f in folders if self._is_all(name, f)]
             found.add(f"{whole[-1]}/" if whole else path)
         return _topmost(found)
 
@@ -327,19 +327,18 @@ class _Scaffold:
         is_folder = len(patterns) == 1 and patterns[0].endswith("/")
         if is_folder and "unittest" in imports and "pytest" not in imports and not self._runtime.has("pytest"):
             return f"{self._python} -m unittest discover -s {argument(patterns[0].rstrip('/'))}"
-        self._want("pytest", "the tests")
+        self._want("pytest", "the step of the tests")
         shown = " ".join(argument(p.rstrip("/")) for p in patterns) if len(patterns) <= MAX_INPUTS else ""
         return f"{self._python} -m pytest {shown}".rstrip()
 
     def _want(self, package: str, by: str) -> None:
         """Remark on a package that the runtime lacks."""
         if self._runtime.source and not self._runtime.has(package):
-            self._remarks.append(f"{by} needs {package}, which {self._runtime.source} does not name: add it there")
+            self._remarks.append(f"{by} needs {package}, which {self._runtime.source} does not name: add it")
 
     def _check_only(self) -> DraftStep:
         self._remarks.append(
-            "neither training nor tests were found: the only step compiles the Python files, so that there is something "
-            "to begin with"
+            "neither training nor tests were found: the only step compiles the Python files, as a beginning"
         )
         has_code = any(p.endswith(".py") for p in self._repository.files)
         inputs = ("**/*.py",) if has_code else None
@@ -365,10 +364,10 @@ class _Scaffold:
 
 
 def _limits(repository: Repository) -> Iterator[str]:
-    if repository.prefix and not is_folder_name(repository.prefix):
+    if not repository.is_nameable:
         yield "the folder's path has signs that a pipeline file cannot hold: nothing of it is named; rename the folder"
     elif repository.prefix:
-        yield f"the folder lies in a repository: paths start at its top, so those of the file begin with {repository.prefix}/"
+        yield f"the folder lies in a repository: paths start at its top, so they begin with {repository.prefix}/"
     if repository.is_cut:
         yield "the repository has very many files: only those nearest to its top were looked at"
     if repository.unnamed:

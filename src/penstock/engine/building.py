@@ -63,16 +63,15 @@ class OwnSteps:
 
     async def runtime(self) -> None:
         """The environment of the lock, made once and shared by every run with the same lock."""
-        runs, run = self._world.store.runs, self._context.run.id
         lock = self._context.result("lock")["lock"]
         command = self._world.runtimes.build(self._context.runtime_request, self._world.cache.read(Digest(lock)))
         if self._context.step("runtime").status is StepStatus.QUEUED:
             if command is None:
                 with self._world.store.transaction():
-                    runs.move_step(run, "runtime", "skip", reason="made by an earlier run", cached=True)
+                    self._context.move("runtime", "skip", reason="made by an earlier run", cached=True)
                 return
             with self._world.store.transaction():
-                runs.move_step(run, "runtime", "start")
+                self._context.move("runtime", "start")
         done = await self._place("runtime", command or Command("true"), Tree())
         self._conclude("runtime", done, lambda _done: {})
 
@@ -85,7 +84,7 @@ class OwnSteps:
         result: Callable[[Done], Mapping[str, Any]],
     ) -> None:
         """A step of ours whose result depends on its ingredients alone."""
-        store, run = self._world.store, self._context.run
+        store = self._world.store
         key = own_key(name, ingredients)
         if self._context.step(name).status is StepStatus.QUEUED:
             action = None if self._context.options.get("no_cache") else store.actions.find(key)
@@ -94,14 +93,14 @@ class OwnSteps:
                     store.actions.used(key)
                     reason = f"nothing changed since run {action.run}"
                     values = {"reason": reason, "cached": True, "key": key, "ingredients": dict(ingredients)}
-                    store.runs.move_step(run.id, name, "skip", **values, result=dict(action.result))
+                    self._context.move(name, "skip", **values, result=dict(action.result))
                 return
         async with self._cpus:
             if self._context.step(name).status is StepStatus.QUEUED:
                 if self._context.stopping is not None:
                     return
                 with store.transaction():
-                    store.runs.move_step(run.id, name, "start", key=key, ingredients=dict(ingredients))
+                    self._context.move(name, "start", key=key, ingredients=dict(ingredients))
             done = await self._place(name, command(), files)
         self._conclude(name, done, result)
 
@@ -148,7 +147,7 @@ class OwnSteps:
         runs, run = self._world.store.runs, self._context.run
         if self._context.step("package").status is StepStatus.QUEUED:
             with self._world.store.transaction():
-                runs.move_step(run.id, "package", "start")
+                self._context.move("package", "start")
         tree, manifest = await asyncio.to_thread(self._assemble, *self._materials())
         known = {p.digest for p in runs.packages(run.project)}
         record = self._lineage(tree, manifest)
@@ -156,7 +155,7 @@ class OwnSteps:
         with self._world.store.transaction():
             runs.put_package(record)
             runs.set_package(run.id, tree.digest, tree.size)
-            runs.move_step(run.id, "package", "pass", reason=reason, result={"package": tree.digest})
+            self._context.move("package", "pass", reason=reason, result={"package": tree.digest})
 
     def _materials(self) -> tuple[Tree, Mapping[str, Any]]:
         """What the package is made of, read from the store before the slow part."""
@@ -187,7 +186,7 @@ class OwnSteps:
     def _lineage(self, tree: Tree, manifest: Manifest) -> PackageRecord:
         context, run = self._context, self._context.run
         runs = self._world.store.runs
-        inputs = {s.name: str(s.ingredients["inputs"]) for s in runs.steps(run.id) if s.ingredients}
+        inputs = {s.name: str(s.ingredients["inputs"]) for s in context.records.values() if s.ingredients}
         return PackageRecord(
             project=run.project,
             version=run.version,

@@ -13,7 +13,7 @@ from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
 from penstock.pipelines import Pipeline, interpolate
 from penstock.plans import Plan, StepKind
-from penstock.runs import StepState
+from penstock.runs import ENDED_STEP, Frontier, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
 
 
@@ -31,6 +31,8 @@ class RunContext:
     slots: set[int] = field(default_factory=set)
     stopping: str | None = None
     reading: threading.Lock = field(default_factory=threading.Lock)
+    records: dict[str, StepRecord] = field(init=False)
+    frontier: Frontier = field(init=False)
 
     @property
     def folder(self) -> Path:
@@ -50,13 +52,26 @@ class RunContext:
         with self.reading:
             return self.files.read(digest)
 
+    def __post_init__(self) -> None:
+        self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
+        self.frontier = Frontier([_state(r) for r in self.records.values()])
+
     def step(self, name: str) -> StepRecord:
-        return self.world.store.runs.step(self.run.id, name)
+        return self.records[name]
 
     def states(self) -> list[StepState]:
         """Every step with its needs and status, for the pure rules of `runs.py`."""
-        records = self.world.store.runs.steps(self.run.id)
-        return [StepState(r.name, r.needs, r.status, r.cached) for r in records]
+        return [_state(r) for r in self.records.values()]
+
+    def move(self, name: str, event: str, **values: Any) -> None:
+        """One transition of a step, in the caller's transaction; what it makes ready is kept for the driver."""
+        before = self.records[name]
+        after = self.world.store.runs.apply(before, event, **values)
+        self.records[name] = after
+        if after.status in ENDED_STEP:
+            self.frontier.settle(_state(after))
+        elif after.status is StepStatus.QUEUED:
+            self.frontier.requeue(name)
 
     def result(self, name: str) -> Mapping[str, Any]:
         """What a finished step left: digests of its outputs and collected files; empty where there is none."""
@@ -74,9 +89,9 @@ class RunContext:
     @property
     def environment(self) -> Digest | None:
         """The digest of the run's runtime, once its lock is known."""
-        if StepKind.LOCK not in {s.kind for s in self.plan.steps}:
+        if StepKind.LOCK not in self.records:
             return None
-        found = self.result("lock").get("environment")
+        found = self.result(StepKind.LOCK).get("environment")
         return None if found is None else Digest(found)
 
     @property
@@ -113,6 +128,10 @@ class RunContext:
             "PENSTOCK_TRIGGER": self.run.trigger,
             "PENSTOCK_SEED": SEED,
         }
+
+
+def _state(record: StepRecord) -> StepState:
+    return StepState(record.name, record.needs, record.status, record.cached)
 
 
 def runtime_request(pipeline: Pipeline) -> RuntimeRequest:

@@ -68,6 +68,8 @@ class Delivery:
         self._world = world
         self._releases = world.store.releases
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._recovered = asyncio.Event()
+        self._recovered.set()
         self._joining: set[int] = set()
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
@@ -80,6 +82,7 @@ class Delivery:
 
         One that serves already is returned as it is. A release that an earlier coordinator began is gone on with.
         """
+        await self._recovered.wait()
         async with self._turn(wanted.project, wanted.environment):
             serving = self._releases.serving(wanted.project, wanted.environment)
             if serving is not None and self._is_same(serving, wanted):
@@ -106,6 +109,7 @@ class Delivery:
 
     async def rollback(self, project: str, environment: str, request: int, actor: str) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm."""
+        await self._recovered.wait()
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
             served = [
@@ -153,8 +157,24 @@ class Delivery:
         """After a start: what should serve serves again, drains are finished, the router has its state.
 
         A release that a person asked for by hand is rejected where the command died before the switch; one of a run
-        goes on with the run.
+        goes on with the run. The verbs wait until what should serve serves, and by environment for its drain.
         """
+        self._recovered.clear()
+        try:
+            await self._serve_again()
+            drains = [self._finish(r) for r in self._releases.of() if r.status is ReleaseStatus.DRAINING]
+            finishing = asyncio.gather(*drains)
+        finally:
+            self._recovered.set()
+        await finishing
+
+    async def _finish(self, release: Release) -> None:
+        """The drain that an earlier coordinator began."""
+        async with self._turn(release.project, release.environment):
+            if self._releases.get(release.id).status is ReleaseStatus.DRAINING:
+                await self._drain(release.id)
+
+    async def _serve_again(self) -> None:
         for release in self._releases.of():
             if release.status is ReleaseStatus.STARTING and self._is_orphan(release):
                 await self._end_replicas(release.id)
@@ -163,14 +183,11 @@ class Delivery:
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
                     await asyncio.to_thread(self._lay_out, release)
-                    self._start(release, self._manifest(release))
+                    # It may have been stopped or replaced while we waited: then nothing of it starts again.
+                    if self._releases.get(release.id).status is ReleaseStatus.SERVING:
+                        self._start(release, self._manifest(release))
         if self._routes():
             await self.apply()
-        for release in self._releases.of():
-            if release.status is ReleaseStatus.DRAINING:
-                async with self._turn(release.project, release.environment):
-                    if self._releases.get(release.id).status is ReleaseStatus.DRAINING:
-                        await self._drain(release.id)
 
     def _is_orphan(self, release: Release) -> bool:
         request = self._world.store.requests.get(release.request)

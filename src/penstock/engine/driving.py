@@ -17,7 +17,7 @@ from penstock.errors import PenstockError
 from penstock.pipelines import Environment, Pipeline, interpolate
 from penstock.plans import missing_inputs
 from penstock.releases import ReleaseStatus, why_not
-from penstock.runs import RunStatus, StepStatus, outcome, ready, unreachable
+from penstock.runs import RunStatus, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
 
 MayStart = Callable[[], bool]
@@ -38,6 +38,7 @@ class Driver:
         self._own = OwnSteps(context, execution, cpus).steps()
         self._judge = Judge(context)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._finished: list[asyncio.Task[None]] = []
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -85,12 +86,11 @@ class Driver:
             self._judge.judge()
             if self._context.stopping is None and self._may_start():
                 self._start_ready()
-            live = [t for t in self._tasks.values() if not t.done()]
-            if not live and self._context.stopping is not None:
+            if not self._tasks and self._context.stopping is not None:
                 return False
-            if not live and self._all_ended() and self._may_start():
+            if not self._tasks and self._all_ended() and self._may_start():
                 return True
-            await self._next_event(live)
+            await self._next_event()
 
     def _go_on(self) -> None:
         """Take up the steps that an earlier coordinator began."""
@@ -99,12 +99,17 @@ class Driver:
                 self._launch(state.name)
 
     def _start_ready(self) -> None:
-        for name in ready(self._context.states()):
-            if name != "serve" and name not in self._tasks:
+        for name in self._context.frontier.take_ready():
+            if name != "serve":
                 self._launch(name)
 
     def _launch(self, name: str) -> None:
-        self._tasks[name] = asyncio.create_task(self._guarded(name), name=name)
+        self._tasks[name] = task = asyncio.create_task(self._guarded(name), name=name)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._finished.append(task)
+        self._nudged.set()
 
     async def _guarded(self, name: str) -> None:
         """A step whose own machinery fails is errored with the sentence; the run goes on."""
@@ -118,33 +123,25 @@ class Driver:
         with self._world.store.transaction():
             for attempt in open_attempts:
                 self._runs.end_attempt(attempt.id, "infrastructure", None, None)
-            self._runs.move_step(self._context.run.id, name, "error", reason=reason)
+            self._context.move(name, "error", reason=reason)
 
-    async def _next_event(self, live: list[asyncio.Task[None]]) -> None:
-        """Wait until a step task ended or somebody nudged; a crashed task's error is raised here."""
+    async def _next_event(self) -> None:
+        """Wait until a step's task ended or somebody nudged; a crashed task's error is raised here."""
+        await self._nudged.wait()
         self._nudged.clear()
-        nudge = asyncio.create_task(self._nudged.wait())
-        try:
-            finished, _ = await asyncio.wait({*live, nudge}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            nudge.cancel()
-        for task in finished - {nudge}:
+        finished, self._finished = self._finished, []
+        for task in finished:
+            del self._tasks[task.get_name()]
             task.result()
-            self._forget_queued(task.get_name())
-
-    def _forget_queued(self, name: str) -> None:
-        """A step whose task ended without moving it (its run was stopped meanwhile) may be started again."""
-        if self._context.step(name).status is StepStatus.QUEUED:
-            self._tasks.pop(name, None)
 
     def _skip_unreachable(self) -> None:
-        for name, reason in unreachable(self._context.states()).items():
+        while found := self._context.frontier.take_unreachable():
             with self._world.store.transaction():
-                self._runs.move_step(self._context.run.id, name, "skip", reason=reason)
+                for name, reason in found.items():
+                    self._context.move(name, "skip", reason=reason)
 
     def _all_ended(self) -> bool:
-        waiting = {s.name for s in self._context.states() if s.status in {StepStatus.QUEUED, StepStatus.RUNNING}}
-        return not waiting - {"serve"}
+        return self._context.frontier.open <= {"serve"}
 
     def _refuse_missing_inputs(self) -> bool:
         """An input that names nothing can only be a mistake: the first step says so and nothing runs."""
@@ -153,8 +150,8 @@ class Driver:
         if not problems or first.status is not StepStatus.QUEUED:
             return True
         with self._world.store.transaction():
-            self._runs.move_step(self._context.run.id, first.name, "start")
-            self._runs.move_step(self._context.run.id, first.name, "fail", reason="; ".join(problems))
+            self._context.move(first.name, "start")
+            self._context.move(first.name, "fail", reason="; ".join(problems))
         self._skip_unreachable()
         self._judge.judge()
         return False
@@ -275,7 +272,7 @@ class Driver:
         with self._world.store.transaction():
             for state in self._context.states():
                 if state.status is StepStatus.QUEUED:
-                    self._runs.move_step(run, state.name, "cancel", reason="the run was canceled")
+                    self._context.move(state.name, "cancel", reason="the run was canceled")
             self._runs.move(run, "cancel", reason="canceled")
 
 

@@ -140,7 +140,7 @@ class Execution:
         """End the attempt and move its step, in the caller's transaction."""
         runs = self._world.store.runs
         runs.end_attempt(done.attempt.id, done.reason, done.exit_code, done.log_end)
-        runs.move_step(self._context.run.id, done.attempt.step, event, **values)
+        self._context.move(done.attempt.step, event, **values)
 
     def stopped(self, done: Done) -> bool:
         """Record the end of a process that was ended on request; False where it ended by itself."""

@@ -6,7 +6,8 @@ from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_evidence
 from penstock.gates import Baseline, Verdict, judge_evidence, judge_metric
 from penstock.pipelines import Gate, Pipeline
-from penstock.runs import StepStatus
+from penstock.runs import ENDED_STEP, GREEN_STEP
+from penstock.store.contract import StepRecord
 
 
 def gate_step(gate: Gate) -> str:
@@ -29,22 +30,25 @@ class Judge:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._runs = context.world.store.runs
+        judged = {g.name for g in self._runs.gates(context.run.id) if g.verdict is not None}
+        self._waiting = [g for g in context.pipeline.gates.values() if g.name not in judged]
 
     def judge(self) -> None:
         """Give a verdict on every gate that has none and whose step has ended."""
-        run = self._context.run.id
-        judged = {g.name for g in self._runs.gates(run) if g.verdict is not None}
-        states = {s.name: s for s in self._context.states()}
-        for gate in self._context.pipeline.gates.values():
-            state = states[gate_step(gate)]
-            if gate.name in judged or state.status in {StepStatus.QUEUED, StepStatus.RUNNING}:
-                continue
-            if state.green:
-                verdict = self._verdict(gate)
-                with self._context.world.store.transaction():
-                    self._runs.judge(run, gate.name, verdict.verdict, verdict.value, verdict.reasons)
-            else:
-                self._runs.judge(run, gate.name, None, None, (f"not judged: step {state.name} {state.status}",))
+        for gate in list(self._waiting):
+            step = self._context.step(gate_step(gate))
+            if step.status in ENDED_STEP:
+                self._waiting.remove(gate)
+                self._judge(gate, step)
+
+    def _judge(self, gate: Gate, step: StepRecord) -> None:
+        verdict, value = None, None
+        reasons: tuple[str, ...] = (f"not judged: step {step.name} {step.status}",)
+        if step.status in GREEN_STEP or step.cached:
+            found = self._verdict(gate)
+            verdict, value, reasons = found.verdict, found.value, found.reasons
+        with self._context.world.store.transaction():
+            self._runs.judge(self._context.run.id, gate.name, verdict, value, reasons)
 
     def _verdict(self, gate: Gate) -> Verdict:
         try:

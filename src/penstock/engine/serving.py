@@ -130,15 +130,13 @@ class PrivateReplica:
                 starting.set_result(False)
 
     async def _live(self, starting: asyncio.Future[bool]) -> None:
-        run = self._context.run.id
-        runs = self._world.store.runs
         record = self._context.step("serve")
         digest = Digest(self._context.result("package")["package"])
         manifest = read_package(self._world, digest)
         if record.status is StepStatus.QUEUED:
             with self._world.store.transaction():
                 port = free_port({r.port for r in self._world.store.releases.all_replicas()})
-                runs.move_step(run, "serve", "start", result={"port": port})
+                self._context.move("serve", "start", result={"port": port})
         elif record.status is not StepStatus.RUNNING:
             return
         port = int(self._context.result("serve")["port"])
@@ -171,10 +169,12 @@ class PrivateReplica:
         return self._execution.spec(attempt, self.folder, command, found)
 
     def _conclude(self, done: Done, unhealthy: str | None) -> None:
-        """Record how the replica ended: well only where it was healthy and ended because nobody needs it any more."""
+        """Record how the replica ended: well where nobody needed it any more (also where an earlier coordinator had
+        begun to end it), which includes that it was healthy while somebody did.
+        """
         if self._execution.stopped(done):
             return
-        if unhealthy is None and self._ending:
+        if self._ending:
             event, reason = "pass", "ended after the last step that needed it"
         elif unhealthy is not None and "ended" not in unhealthy:
             event, reason = "fail", unhealthy
@@ -197,9 +197,7 @@ class PrivateReplica:
             await self._serving
         elif self.exists and self._is_unneeded():
             with self._world.store.transaction():
-                self._world.store.runs.move_step(
-                    self._context.run.id, "serve", "skip", reason="no step needed it", cached=True
-                )
+                self._context.move("serve", "skip", reason="no step needed it", cached=True)
 
     def _is_unneeded(self) -> bool:
         return self._context.stopping is None and self._context.step("serve").status is StepStatus.QUEUED

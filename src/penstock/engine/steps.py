@@ -55,9 +55,7 @@ class UserSteps:
                 reason = self._why(step, ingredients, inputs)
                 await asyncio.to_thread(self._world.cache.add_tree, inputs)
                 with self._world.store.transaction():
-                    self._world.store.runs.move_step(
-                        self._context.run.id, name, "start", reason=reason, key=key, ingredients=ingredients
-                    )
+                    self._context.move(name, "start", reason=reason, key=key, ingredients=ingredients)
                 await self._run(step, inputs)
 
     def ingredients(self, step: Step, inputs: Tree) -> dict[str, str | None]:
@@ -92,8 +90,7 @@ class UserSteps:
             return False
         with store.transaction():
             store.actions.used(key)
-            store.runs.move_step(
-                self._context.run.id,
+            self._context.move(
                 step.name,
                 "skip",
                 reason=f"nothing changed since run {action.run}",
@@ -123,7 +120,7 @@ class UserSteps:
     def _skip(self, name: str, reason: str) -> None:
         if self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
             with self._world.store.transaction():
-                self._world.store.runs.move_step(self._context.run.id, name, "skip", reason=reason)
+                self._context.move(name, "skip", reason=reason)
 
     async def _run(self, step: Step, inputs: Tree | None) -> None:
         """The process of a step that is running in the store; `inputs` is None where an earlier coordinator began."""

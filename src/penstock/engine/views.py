@@ -55,7 +55,7 @@ def _steps(store: Store, run: Run) -> tuple[StepView, ...]:
             log=str(last[s.name].detail["log"]) if s.name in last else None,
             needs=s.needs,
         )
-        for s in store.runs.steps(run.id)
+        for s in store.runs.outline(run.id)
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
@@ -143,6 +143,12 @@ class Runs:
         query = select(tables.steps).where(tables.steps.c.run == run).order_by(tables.steps.c.position)
         return [_step(row) for row in self._connection.execute(query).mappings()]
 
+    def outline(self, run: int) -> list[StepRecord]:
+        """The steps of a run without their ingredients and results: what a picture needs, ten times a second."""
+        columns = [c for c in tables.steps.c if c.name not in {"ingredients", "result"}]
+        query = select(*columns).where(tables.steps.c.run == run).order_by(tables.steps.c.position)
+        return [_step(row, ingredients=None, result=None) for row in self._connection.execute(query).mappings()]
+
     def step(self, run: int, name: str) -> StepRecord:
         query = select(tables.steps).where(tables.steps.c.run == run, tables.steps.c.name == name)
         row = self._connection.execute(query).mappings().first()
@@ -153,7 +159,13 @@ class Runs:
 
     def move_step(self, run: int, name: str, event: str, **values: Any) -> StepStatus:
         """One transition of a step, with columns that change with it (reason, cached, key, result …)."""
-        before = self.step(run, name)
+        return self.apply(self.step(run, name), event, **values).status
+
+    def apply(self, before: StepRecord, event: str, **values: Any) -> StepRecord:
+        """One transition of a step that is known to stand as `before`; returns it as it stands now.
+
+        Raises TransitionError where the table forbids it, or where the step changed meanwhile.
+        """
         after = after_step(before.status, event)
         values = {"reason": None, **values, "status": after}
         if after is StepStatus.RUNNING and before.started is None:
@@ -164,13 +176,19 @@ class Runs:
             values["ended"] = time.time()
         changed = self._connection.execute(
             update(tables.steps)
-            .where(tables.steps.c.run == run, tables.steps.c.name == name, tables.steps.c.status == before.status)
+            .where(
+                tables.steps.c.run == before.run,
+                tables.steps.c.name == before.name,
+                tables.steps.c.status == before.status,
+            )
             .values(values)
         )
         if changed.rowcount != 1:
-            raise TransitionError(f"step {name} of run {run} changed meanwhile and cannot {event}")
-        record(self._connection, "step", f"{run}/{name}", event, (before.status, after), values.get("reason"))
-        return after
+            raise TransitionError(f"step {before.name} of run {before.run} changed meanwhile and cannot {event}")
+        record(
+            self._connection, "step", f"{before.run}/{before.name}", event, (before.status, after), values.get("reason")
+        )
+        return replace(before, **values)
 
     def note_step(self, run: int, name: str, **values: Any) -> None:
         """Change what is known of a step without a transition (ingredients, a word on its progress)."""
@@ -309,10 +327,11 @@ def _run(row: RowMapping) -> Run:
     )
 
 
-def _step(row: RowMapping) -> StepRecord:
+def _step(row: RowMapping, **more: None) -> StepRecord:
     return StepRecord(
         **{
             **row,
+            **more,
             "kind": StepKind(row["kind"]),
             "needs": tuple(row["needs"]),
             "status": StepStatus(row["status"]),

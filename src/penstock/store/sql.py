@@ -57,9 +57,11 @@ class Store:
         finally:
             self._depth -= 1
 
-    def changes(self) -> int:
-        """A number that moves whenever any connection changed the database."""
-        return int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+    def changes(self) -> tuple[int, int]:
+        """Numbers that move whenever anybody changed the database: another connection, or this one."""
+        others = int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+        own = getattr(self._connection.connection.dbapi_connection, "total_changes", 0)
+        return others, int(own)
 
     def last_event(self) -> int:
         """The sequence number of the newest recorded transition."""
