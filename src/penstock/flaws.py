@@ -207,6 +207,6 @@ def _champion_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         return
     needed = {need for environment in pipeline.environments.values() for need in environment.needs}
     last = [name for name in known if name not in needed]
-    if len(last) > 1:
+    if len(last) > 1 and needed.issubset(known):  # else a misspelt need is the mistake, and told already
         sentence = f'no environment needs "{last[0]}" or "{last[1]}": say which holds the champion, as champion: NAME'
         yield Flaw(("environments",), sentence, lacking=("champion",), at_key=True)

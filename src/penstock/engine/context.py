@@ -13,7 +13,7 @@ from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
 from penstock.pipelines import Pipeline, interpolate
 from penstock.plans import Plan, StepKind
-from penstock.runs import ENDED_STEP, Frontier, StepState, StepStatus
+from penstock.runs import ENDED_STEP, AttemptStatus, Frontier, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
 
 
@@ -28,9 +28,9 @@ class RunContext:
     commit: Commit
     files: CommitFiles
     live: dict[str, Handle] = field(default_factory=dict)
-    slots: set[int] = field(default_factory=set)
     stopping: str | None = None
     reading: threading.Lock = field(default_factory=threading.Lock)
+    slots: set[int] = field(init=False)
     records: dict[str, StepRecord] = field(init=False)
     frontier: Frontier = field(init=False)
 
@@ -55,6 +55,8 @@ class RunContext:
     def __post_init__(self) -> None:
         self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
         self.frontier = Frontier([_state(r) for r in self.records.values()])
+        open_attempts = [a for a in self.world.store.runs.attempts(self.run.id) if a.status is not AttemptStatus.ENDED]
+        self.slots = {int(a.detail["slot"]) for a in open_attempts}
 
     def step(self, name: str) -> StepRecord:
         return self.records[name]

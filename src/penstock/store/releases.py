@@ -11,14 +11,15 @@ from penstock.errors import NotFoundError, TransitionError
 from penstock.releases import ReleaseStatus, after_release
 from penstock.store import tables
 from penstock.store.contract import Release, Replica
-from penstock.store.journal import inserted, record
+from penstock.store.journal import Journal, inserted
 
 _ENDED = frozenset({ReleaseStatus.RETIRED, ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
 
 
 class Releases:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, journal: Journal) -> None:
         self._connection = connection
+        self._journal = journal
 
     def generation(self, project: str, environment: str) -> int:
         """The generation last put in force in an environment; 0 for one that is new."""
@@ -40,7 +41,7 @@ class Releases:
         """A new release, starting. `values` are the columns of the table without id and status."""
         row = {**values, "status": ReleaseStatus.STARTING, "created": time.time()}
         number = inserted(self._connection.execute(insert(tables.releases), row))
-        record(self._connection, "release", str(number), "add", (None, ReleaseStatus.STARTING))
+        self._journal.record("release", str(number), "add", (None, ReleaseStatus.STARTING))
         return self.get(number)
 
     def get(self, number: int) -> Release:
@@ -73,14 +74,9 @@ class Releases:
             values.update(since=time.time(), ended=None)
         if after in _ENDED:
             values["ended"] = time.time()
-        changed = self._connection.execute(
-            update(tables.releases)
-            .where(tables.releases.c.id == number, tables.releases.c.status == before.status)
-            .values(values)
-        )
-        if changed.rowcount != 1:
+        if self._journal.update("releases", values, {"id": number, "status": before.status}) != 1:
             raise TransitionError(f"release {number} changed meanwhile and cannot {event}")
-        record(self._connection, "release", str(number), event, (before.status, after), values.get("reason"))
+        self._journal.record("release", str(number), event, (before.status, after), values.get("reason"))
         return after
 
     def note(self, number: int, **values: Any) -> None:

@@ -23,12 +23,13 @@ from penstock.runs import (
 )
 from penstock.store import tables
 from penstock.store.contract import Attempt, Follower, PackageRecord, Project, Run, StepRecord, Target
-from penstock.store.journal import inserted, record
+from penstock.store.journal import Journal, inserted
 
 
 class Runs:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, journal: Journal) -> None:
         self._connection = connection
+        self._journal = journal
 
     # --- projects and versions
 
@@ -85,7 +86,7 @@ class Runs:
         ]
         if judged:
             self._connection.execute(insert(tables.gates), judged)
-        record(self._connection, "run", str(number), "add", (None, RunStatus.QUEUED))
+        self._journal.record("run", str(number), "add", (None, RunStatus.QUEUED))
         return number
 
     def get(self, number: int) -> Run:
@@ -119,12 +120,9 @@ class Runs:
             values["started"] = time.time()
         if after in ENDED_RUN:
             values["ended"] = time.time()
-        changed = self._connection.execute(
-            update(tables.runs).where(tables.runs.c.id == number, tables.runs.c.status == before.status).values(values)
-        )
-        if changed.rowcount != 1:
+        if self._journal.update("runs", values, {"id": number, "status": before.status}) != 1:
             raise TransitionError(f"run {number} changed meanwhile and cannot {event}")
-        record(self._connection, "run", str(number), event, (before.status, after), reason)
+        self._journal.record("run", str(number), event, (before.status, after), reason)
         return after
 
     def own(self, number: int, owner: Follower) -> None:
@@ -174,20 +172,10 @@ class Runs:
             values.update(started=None, ended=None)
         if after in ENDED_STEP:
             values["ended"] = time.time()
-        changed = self._connection.execute(
-            update(tables.steps)
-            .where(
-                tables.steps.c.run == before.run,
-                tables.steps.c.name == before.name,
-                tables.steps.c.status == before.status,
-            )
-            .values(values)
-        )
-        if changed.rowcount != 1:
+        where = {"run": before.run, "name": before.name, "status": before.status}
+        if self._journal.update("steps", values, where) != 1:
             raise TransitionError(f"step {before.name} of run {before.run} changed meanwhile and cannot {event}")
-        record(
-            self._connection, "step", f"{before.run}/{before.name}", event, (before.status, after), values.get("reason")
-        )
+        self._journal.record("step", f"{before.run}/{before.name}", event, (before.status, after), values.get("reason"))
         return replace(before, **values)
 
     def note_step(self, run: int, name: str, **values: Any) -> None:
@@ -219,18 +207,23 @@ class Runs:
         """The intent to start a process, recorded before it exists."""
         count = select(func.count()).where(tables.attempts.c.run == run, tables.attempts.c.step == step)
         number = int(self._connection.execute(count).scalar_one()) + 1
-        row = {
-            "id": f"{run}.{step}.{number}",
-            "run": run,
-            "step": step,
-            "number": number,
-            "status": AttemptStatus.STARTING,
-            "detail": dict(detail),
-            "created": time.time(),
-        }
-        self._connection.execute(insert(tables.attempts), row)
-        record(self._connection, "attempt", str(row["id"]), "begin", (None, AttemptStatus.STARTING))
-        return self.attempts(run, step)[-1]
+        attempt = Attempt(
+            id=f"{run}.{step}.{number}",
+            run=run,
+            step=step,
+            number=number,
+            status=AttemptStatus.STARTING,
+            reason=None,
+            exit_code=None,
+            detail=dict(detail),
+            handle=None,
+            log_end=None,
+            created=time.time(),
+            ended=None,
+        )
+        self._journal.insert("attempts", asdict(attempt))
+        self._journal.record("attempt", attempt.id, "begin", (None, AttemptStatus.STARTING))
+        return attempt
 
     def attempts(self, run: int, step: str | None = None) -> list[Attempt]:
         """The attempts of a run or of one of its steps, oldest first."""
@@ -254,8 +247,8 @@ class Runs:
             self._connection.execute(select(tables.attempts.c.status).where(column == attempt)).scalar_one()
         )
         after = after_attempt(before, event)
-        self._connection.execute(update(tables.attempts).where(column == attempt).values({**values, "status": after}))
-        record(self._connection, "attempt", attempt, event, (before, after), values.get("reason"))
+        self._journal.update("attempts", {**values, "status": after}, {"id": attempt, "status": before})
+        self._journal.record("attempt", attempt, event, (before, after), values.get("reason"))
 
     # --- metrics, gates, packages, targets
 

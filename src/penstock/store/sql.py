@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from penstock.errors import EngineError
 from penstock.store.actions import Actions, Blobs
+from penstock.store.journal import Journal
 from penstock.store.releases import Releases
 from penstock.store.requests import Requests
 from penstock.store.runs import Runs
@@ -29,9 +30,11 @@ class Store:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._depth = 0
+        self._durable: bool | None = None
+        self._journal = Journal(connection)
         self.requests = Requests(connection)
-        self.runs = Runs(connection)
-        self.releases = Releases(connection)
+        self.runs = Runs(connection, self._journal)
+        self.releases = Releases(connection, self._journal)
         self.actions = Actions(connection)
         self.blobs = Blobs(connection)
 
@@ -44,17 +47,22 @@ class Store:
         if self._depth:
             yield
             return
-        self._connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        if durable is not self._durable:
+            self._connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         self._connection.exec_driver_sql("BEGIN IMMEDIATE")
         self._depth += 1
+        self._journal.collecting = True
         try:
             yield
+            self._journal.flush()
+            self._connection.exec_driver_sql("COMMIT")
         except BaseException:
+            self._journal.forget()
             self._connection.exec_driver_sql("ROLLBACK")
             raise
-        else:
-            self._connection.exec_driver_sql("COMMIT")
         finally:
+            self._journal.collecting = False
             self._depth -= 1
 
     def changes(self) -> tuple[int, int]:
