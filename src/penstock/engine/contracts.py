@@ -35,6 +35,9 @@ class ProcessSpec:
     run one after the other: they are appended to, and a process's log is the range that its handle and ending name.
     A `kept` process is restarted by its shim, with backoff, whenever it ends, until its `folder` holds a file
     named `stop`; `folder` exists before the start and belongs to this process alone.
+
+    `contain` asks for a pid namespace of its own where the machine has them. `memory` (bytes, of the whole tree) and
+    `open_files` are limits. `secrets` names variables whose values must never reach the log in any shape.
     """
 
     id: str
@@ -46,6 +49,10 @@ class ProcessSpec:
     shell: str = "sh"
     kept: bool = False
     folder: Path | None = None
+    contain: bool = False
+    memory: int | None = None
+    open_files: int | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +77,12 @@ class Handle:
 class Ending:
     """How a process ended: its exit code (negative: minus the signal), or None where no complete record tells.
 
-    `log_end` is the byte of the log where its output ends.
+    `log_end` is the byte of the log where its output ends; `oom` says that the kernel or its memory limit ended it.
     """
 
     exit_code: int | None
     log_end: int
+    oom: bool = False
 
     @property
     def lost(self) -> bool:
