@@ -5,10 +5,11 @@ differs from last time.
 """
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from statistics import median
 
 from penstock.artifacts import Digest, File, Tree, digest_of, matches, overlaps
 from penstock.pipelines import Package, Pipeline, Step, interpolate, needs, order, stages
@@ -101,6 +102,28 @@ def has_runtime(pipeline: Pipeline) -> bool:
     """Whether the pipeline asks for an environment of its own."""
     runtime = pipeline.runtime
     return runtime is not None and bool(runtime.requirements or runtime.lock or runtime.pyproject)
+
+
+UNKNOWN = 1.0
+"""Seconds that a step is taken to last where nothing is known of any."""
+
+
+def remaining(planned: Plan, durations: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """For each step the seconds of the longest path from its start to the plan's end.
+
+    `durations` are past ones by step; the median of a step's is its estimate, and that of all for one without.
+    """
+    known = {name: median(values) for name, values in durations.items() if values}
+    usual = median(known.values()) if known else UNKNOWN
+    users: dict[str, list[str]] = {s.name: [] for s in planned.steps}
+    for step in planned.steps:
+        for need in step.needs:
+            users[need].append(step.name)
+    paths: dict[str, float] = {}
+    for step in reversed(planned.steps):
+        after = max((paths[user] for user in users[step.name]), default=0.0)
+        paths[step.name] = known.get(step.name, usual) + after
+    return paths
 
 
 # --- inputs --------------------------------------------------------------------------------------------------------

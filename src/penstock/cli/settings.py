@@ -18,7 +18,6 @@ class Settings:
     actor: str
     cpus: int
     gpu: bool
-    debug: bool
 
 
 def read_settings() -> Settings:
@@ -33,7 +32,6 @@ def read_settings() -> Settings:
         actor=_actor(environment),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         gpu=Path("/dev/nvidia0").exists() and environment.get("CUDA_VISIBLE_DEVICES") not in {"", "-1"},
-        debug=environment.get("PENSTOCK_DEBUG", "") not in {"", "0"},
     )
 
 

@@ -12,6 +12,7 @@ from penstock.cache.contract import BlobMissing
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.turns import Turns
 from penstock.packages import Manifest, assemble, lineage, manifest_of
 from penstock.plans import check_ingredients, checked_files, lock_ingredients, own_key, package_needs
 from penstock.runs import StepStatus
@@ -23,11 +24,11 @@ LOCK_FILE = "penstock.lock"
 class OwnSteps:
     """Executes `check`, `lock`, `runtime` and `package` of one run."""
 
-    def __init__(self, context: RunContext, execution: Execution, cpus: asyncio.Semaphore) -> None:
+    def __init__(self, context: RunContext, execution: Execution, turns: Turns) -> None:
         self._context = context
         self._execution = execution
         self._world = context.world
-        self._cpus = cpus
+        self._turns = turns
 
     async def check(self) -> None:
         """Python files that are used must compile; other files that do not parse are warned of."""
@@ -65,14 +66,11 @@ class OwnSteps:
         """The environment of the lock, made once and shared by every run with the same lock."""
         lock = self._context.result("lock")["lock"]
         command = self._world.runtimes.build(self._context.runtime_request, self._world.cache.read(Digest(lock)))
-        if self._context.step("runtime").status is StepStatus.QUEUED:
-            if command is None:
-                with self._world.store.transaction():
-                    self._context.move("runtime", "skip", reason="made by an earlier run", cached=True)
-                return
+        if command is None and self._context.step("runtime").status is StepStatus.QUEUED:
             with self._world.store.transaction():
-                self._context.move("runtime", "start")
-        done = await self._place("runtime", command or Command("true"), Tree())
+                self._context.move("runtime", "skip", reason="made by an earlier run", cached=True)
+            return
+        done = await self._place("runtime", command or Command("true"), Tree(), {})
         self._conclude("runtime", done, lambda _done: {})
 
     async def _action(
@@ -95,25 +93,22 @@ class OwnSteps:
                     values = {"reason": reason, "cached": True, "key": key, "ingredients": dict(ingredients)}
                     self._context.move(name, "skip", **values, result=dict(action.result))
                 return
-        async with self._cpus:
-            if self._context.step(name).status is StepStatus.QUEUED:
-                if self._context.stopping is not None:
-                    return
-                with store.transaction():
-                    self._context.move(name, "start", key=key, ingredients=dict(ingredients))
-            done = await self._place(name, command(), files)
+        async with self._context.turn(name, self._turns):
+            if self._context.stopping is not None and self._context.step(name).status is StepStatus.QUEUED:
+                return
+            done = await self._place(name, command(), files, {"key": key, "ingredients": dict(ingredients)})
         self._conclude(name, done, result)
 
     def _is_there(self, result: Mapping[str, Any]) -> bool:
         return "lock" not in result or self._world.cache.has(Digest(result["lock"]))
 
-    async def _place(self, name: str, command: Command, files: Tree) -> Done:
+    async def _place(self, name: str, command: Command, files: Tree, start: Mapping[str, Any]) -> Done:
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             await asyncio.to_thread(self._world.cache.lay_out, files, workspace, self._context.read)
             variables = {**self._context.variables(name, attempt.number), **command.variables}
             return self._execution.spec(attempt, workspace, command.text, variables)
 
-        return await self._execution.place(name, prepare, None)
+        return await self._execution.place(name, prepare, None, start)
 
     def _conclude(self, name: str, done: Done, result: Callable[[Done], Mapping[str, Any]]) -> None:
         if self._execution.stopped(done):

@@ -1,7 +1,9 @@
 """One run as its driver sees it: what was asked for, what stands in the store, and what its steps produced."""
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 from penstock.artifacts import Digest, Tree
 from penstock.commits import Commit
 from penstock.engine.contracts import CommitFiles, Handle, RuntimeRequest
+from penstock.engine.scheduling import Need
+from penstock.engine.turns import Turns
 from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
 from penstock.pipelines import Pipeline, interpolate
-from penstock.plans import Plan, StepKind
+from penstock.plans import Plan, StepKind, remaining
 from penstock.runs import ENDED_STEP, AttemptStatus, Frontier, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
 
@@ -31,6 +35,9 @@ class RunContext:
     stopping: str | None = None
     reading: threading.Lock = field(default_factory=threading.Lock)
     slots: set[int] = field(init=False)
+    empty: set[int] = field(default_factory=set)
+    attempts: Counter[str] = field(init=False)
+    priorities: Mapping[str, float] = field(init=False)
     records: dict[str, StepRecord] = field(init=False)
     frontier: Frontier = field(init=False)
 
@@ -55,8 +62,10 @@ class RunContext:
     def __post_init__(self) -> None:
         self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
         self.frontier = Frontier([_state(r) for r in self.records.values()])
-        open_attempts = [a for a in self.world.store.runs.attempts(self.run.id) if a.status is not AttemptStatus.ENDED]
-        self.slots = {int(a.detail["slot"]) for a in open_attempts}
+        attempts = self.world.store.runs.attempts(self.run.id)
+        self.slots = {int(a.detail["slot"]) for a in attempts if a.status is not AttemptStatus.ENDED}
+        self.attempts = Counter(a.step for a in attempts)
+        self.priorities = remaining(self.plan, self.world.store.runs.durations(self.run.project))
 
     def step(self, name: str) -> StepRecord:
         return self.records[name]
@@ -100,6 +109,18 @@ class RunContext:
     def runtime_request(self) -> RuntimeRequest:
         return runtime_request(self.pipeline)
 
+    def turn(self, step: str, turns: Turns) -> AbstractAsyncContextManager[object]:
+        """A share of the home for a step: at once where its process lives already, else when it is its turn."""
+        key = (self.run.id, step)
+        if self.records[step].status is StepStatus.RUNNING:
+            return turns.taken(key, Need())
+        return turns.turn(key, Need(), self.priorities[step])
+
+    def count_attempt(self, step: str) -> int:
+        """The number of a step's next attempt, from 1."""
+        self.attempts[step] += 1
+        return self.attempts[step]
+
     def fill(self, text: str) -> str:
         """The text with `${{ variables.x }}`, `${{ version }}` and `${{ commit }}` filled in."""
         return interpolate(text, self.pipeline.variables, self.run.version, self.commit.sha)
@@ -116,14 +137,20 @@ class RunContext:
 
     def variables(self, step: str, attempt: int, more: tuple[str, ...] = ()) -> dict[str, str]:
         """What is set for every process of the run (DESIGN: the step contract), before its own variables."""
-        home = self.world.home.person(self.run.project)
         return {
             **passed_on(self.person, more),
-            "HOME": str(home),
-            "CI": "true",
-            "PENSTOCK_RUN": str(self.run.id),
+            **self._usual,
             "PENSTOCK_STEP": step,
             "PENSTOCK_ATTEMPT": str(attempt),
+        }
+
+    @property
+    def _usual(self) -> dict[str, str]:
+        """The same for every process of the run."""
+        return {
+            "HOME": str(self.world.home.person(self.run.project)),
+            "CI": "true",
+            "PENSTOCK_RUN": str(self.run.id),
             "PENSTOCK_VERSION": self.run.version,
             "PENSTOCK_COMMIT": self.commit.sha,
             "PENSTOCK_BRANCH": self.commit.branch or "",

@@ -17,7 +17,9 @@ from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
+from penstock.engine.scheduling import Capacity
 from penstock.engine.sweeping import sweep
+from penstock.engine.turns import Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
 from penstock.pipelines import Pipeline
@@ -49,7 +51,7 @@ class Coordinator:
         self._world = world
         self._store = world.store
         self._delivery = Delivery(world)
-        self._cpus = asyncio.Semaphore(world.cpus)
+        self._turns = Turns(Capacity(world.cpus))
         self._drivers: dict[int, Driver] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._handling: dict[int, asyncio.Task[None]] = {}
@@ -66,6 +68,7 @@ class Coordinator:
             while not done():
                 self._look()
                 await self._event()
+            await recovering
         finally:
             loop.remove_reader(fifo)
             os.close(fifo)
@@ -125,7 +128,7 @@ class Coordinator:
             try:
                 files = self._world.source.files(self._world.home.path / run.mirror, commit.sha)
                 context = RunContext(self._world, run, pipeline, plan(pipeline), commit, files)
-                driver = Driver(context, self._delivery, self._cpus, lambda: self._owned.get(run.id, False))
+                driver = Driver(context, self._delivery, self._turns, lambda: self._owned.get(run.id, False))
                 self._drivers[run.id] = driver
                 with closing(files):
                     await driver.drive()
@@ -199,8 +202,10 @@ class Coordinator:
     async def _run(self, request: Request) -> None:
         run = self._store.runs.of_request(request.id)
         number = run.id if run else self._add_run(request)
-        if number not in self._driving and self._store.runs.get(number).status not in ENDED_RUN:
-            self._drive(self._store.runs.get(number))
+        found = self._store.runs.get(number)
+        live = found.status is RunStatus.RUNNING or (found.status is RunStatus.QUEUED and is_alive(found.owner))
+        if number not in self._driving and live:
+            self._drive(found)
         status = await self._until_ended(number)
         if status in ENDED_RUN:
             self._store.requests.end(request.id, EXIT_CODES[status], {"run": number})
@@ -252,11 +257,11 @@ class Coordinator:
     async def _resume(self, request: Request) -> None:
         wanted = request.payload.get("run")
         runs = [r for r in self._store.runs.open() if wanted in {None, r.id}]
-        if not runs:
-            what = "no open run" if wanted is None else f"run {wanted} has {self._store.runs.get(wanted).status}"
-            raise StateError(f"nothing to resume: {what}")
+        if not runs and wanted is not None:
+            raise StateError(f"nothing to resume: run {wanted} has already {_HAS[self._store.runs.get(wanted).status]}")
         for run in runs:
-            self._store.runs.own(run.id, request.follower)
+            if not is_alive(run.owner):  # else its own command goes on, also when this one dies
+                self._store.runs.own(run.id, request.follower)
             self._owned[run.id] = True
             if run.id in self._drivers:
                 self._drivers[run.id].nudge()
@@ -266,7 +271,7 @@ class Coordinator:
         codes = {EXIT_CODES[status] for status in statuses}
         for run in runs:
             self._store.requests.end(run.request, EXIT_CODES[self._store.runs.get(run.id).status], {"run": run.id})
-        worst = next(code for code in (130, 1, 3, 4, 0) if code in codes)
+        worst = next((code for code in (130, 1, 3, 4) if code in codes), 0)
         self._store.requests.end(request.id, worst, {"runs": [run.id for run in runs]})
 
     async def _stop_run(self, request: Request) -> None:

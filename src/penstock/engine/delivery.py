@@ -200,7 +200,8 @@ class Delivery:
             await self._bring_up(release, stopping)
         except (UnhealthyError, EngineError) as error:
             await self._end_replicas(release.id)
-            await self._reject(release.id, str(error))
+            route = f"{release.project}-{release.environment}"
+            await self._reject(release.id, str(error).replace(route, release.environment))
             return self._releases.get(release.id)
         except StoppedRollout:
             await self._end_replicas(release.id)

@@ -12,6 +12,7 @@ from penstock.engine.execution import Execution
 from penstock.engine.judging import Judge
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
+from penstock.engine.turns import Turns
 from penstock.engine.variables import passed_on
 from penstock.errors import PenstockError
 from penstock.pipelines import Environment, Pipeline, interpolate
@@ -26,7 +27,7 @@ MayStart = Callable[[], bool]
 class Driver:
     """Brings one run to its end, or watches what of it lives while nobody waits for it."""
 
-    def __init__(self, context: RunContext, delivery: Delivery, cpus: asyncio.Semaphore, may_start: MayStart) -> None:
+    def __init__(self, context: RunContext, delivery: Delivery, turns: Turns, may_start: MayStart) -> None:
         execution = Execution(context)
         self._context = context
         self._world = context.world
@@ -34,8 +35,8 @@ class Driver:
         self._delivery = delivery
         self._may_start = may_start
         self._replica = PrivateReplica(context, execution)
-        self._user = UserSteps(context, execution, self._replica, cpus)
-        self._own = OwnSteps(context, execution, cpus).steps()
+        self._user = UserSteps(context, execution, self._replica, turns)
+        self._own = OwnSteps(context, execution, turns).steps()
         self._judge = Judge(context)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finished: list[asyncio.Task[None]] = []
@@ -122,7 +123,7 @@ class Driver:
         open_attempts = [a for a in self._runs.attempts(self._context.run.id, name) if a.status != "ended"]
         with self._world.store.transaction():
             for attempt in open_attempts:
-                self._runs.end_attempt(attempt.id, "infrastructure", None, None)
+                self._runs.end_attempt(attempt, "infrastructure", None, None)
             self._context.move(name, "error", reason=reason)
 
     async def _next_event(self) -> None:
@@ -255,7 +256,7 @@ class Driver:
         targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
         event = "supersede" if self._superseded() else outcome([s.status for s in states], gates, targets)
         with self._world.store.transaction():
-            self._runs.move(run, event, reason=self._red())
+            self._runs.move(run, event, reason=None if event == "pass" else self._red())
 
     async def _close_replica(self) -> None:
         with suppress(PenstockError):

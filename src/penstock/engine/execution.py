@@ -5,16 +5,21 @@ intent recorded, workspace laid out, process started, start recorded, ending rea
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
-from penstock.runs import AttemptStatus, EndReason
+from penstock.runs import AttemptStatus, EndReason, StepStatus
 from penstock.store.contract import Attempt
+
+SOON = 0.05
+"""Seconds after which a process that still lives has its handle recorded; one that ended sooner never needs it."""
 
 Prepare = Callable[[Attempt, Path], Awaitable[ProcessSpec]]
 
@@ -40,59 +45,81 @@ class Execution:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._world = context.world
+        self._unrecorded: dict[str, tuple[Attempt, Handle]] = {}
+        self._started: dict[str, Attempt] = {}
+        self._homes: set[str] = set()
 
     def open_attempt(self, step: str) -> Attempt | None:
         """The attempt of a step that was begun and has not ended, from an earlier coordinator."""
         attempts = self._world.store.runs.attempts(self._context.run.id, step)
         return attempts[-1] if attempts and attempts[-1].status is not AttemptStatus.ENDED else None
 
-    async def place(self, step: str, prepare: Prepare, timeout: float | None) -> Done:
+    async def place(
+        self, step: str, prepare: Prepare, timeout: float | None, start: Mapping[str, Any] | None = None
+    ) -> Done:
         """Run a step's process to its end, or go on with the one that an earlier coordinator placed.
 
-        The attempt stays open in the store: the caller ends it in the same transaction as the step. Errors of
-        `prepare` and of the runner are raised after the attempt was ended as infrastructure.
+        `start` are the columns that change as a queued step starts. The attempt stays open in the store: the caller
+        ends it in the same transaction as the step. Errors of `prepare` and of the runner are raised after the attempt
+        was ended as infrastructure.
         """
-        attempt, handle = await self.begin(step, prepare)
+        attempt, handle = await self._begin(step, prepare, start or {})
         self._context.live[step] = handle
         try:
             reason, ending = await self._until_end(attempt, handle, timeout)
         finally:
             self._context.live.pop(step, None)
-            self._context.slots.discard(int(attempt.detail["slot"]))
         return Done(attempt, reason, ending.exit_code, ending.log_end, Path(attempt.detail["workspace"]))
 
-    async def begin(self, step: str, prepare: Prepare) -> tuple[Attempt, Handle]:
+    async def _begin(self, step: str, prepare: Prepare, start: Mapping[str, Any]) -> tuple[Attempt, Handle]:
         """The step's live process: the one found again, else a new one."""
         found = self._adopt(step)
         if found is not None:
             self._context.slots.add(int(found[0].detail["slot"]))
             return found
         slot = self._context.claim_slot()
-        folder = self._context.folder
-        detail = {
-            "slot": slot,
-            "log": str(folder / f"{slot}.log"),
-            "record": str(folder / f"{slot}.record"),
-            "workspace": str(folder / "work" / f"{slot}"),
-        }
-        runs = self._world.store.runs
-        with self._world.store.transaction():
-            attempt = runs.begin_attempt(self._context.run.id, step, detail)
+        attempt = self._intend(step, slot, start)
         try:
-            workspace = folder / "work" / f"{slot}"
-            await asyncio.to_thread(_empty, workspace)
+            workspace = Path(attempt.detail["workspace"])
+            if slot not in self._context.empty:
+                await asyncio.to_thread(_empty, workspace)
+            self._context.empty.discard(slot)
             handle = self._world.runner.start(await prepare(attempt, workspace))
         except BaseException:
             with self._world.store.transaction():
-                runs.end_attempt(attempt.id, EndReason.INFRASTRUCTURE, None, None)
+                self._world.store.runs.end_attempt(attempt, EndReason.INFRASTRUCTURE, None, None)
             self._context.slots.discard(slot)
             raise
-        with self._world.store.transaction():
-            runs.attempt_started(attempt.id, asdict(handle))
+        self._unrecorded[attempt.id] = (attempt, handle)
+        asyncio.get_running_loop().call_later(SOON, self._record_start, attempt.id)
         return attempt, handle
+
+    def _intend(self, step: str, slot: int, start: Mapping[str, Any]) -> Attempt:
+        """The step starts and its attempt is intended, in one transaction."""
+        folder = self._context.folder
+        detail = {
+            "slot": slot,
+            "log": f"{folder}/{slot}.log",
+            "record": f"{folder}/{slot}.record",
+            "workspace": f"{folder}/work/{slot}",
+        }
+        with self._world.store.transaction():
+            if self._context.step(step).status is StepStatus.QUEUED:
+                self._context.move(step, "start", **start)
+            number = self._context.count_attempt(step)
+            return self._world.store.runs.begin_attempt(self._context.run.id, step, detail, number)
+
+    def _record_start(self, attempt: str) -> None:
+        """Remember the handle of a process that lives a while; until then `find` would lead back to it."""
+        found = self._unrecorded.pop(attempt, None)
+        if found is not None:
+            with self._world.store.transaction():
+                self._started[attempt] = self._world.store.runs.attempt_started(found[0], asdict(found[1]))
 
     def _adopt(self, step: str) -> tuple[Attempt, Handle] | None:
         """The process of an open attempt; an attempt whose process never started is ended as infrastructure."""
+        if not self._context.attempts.get(step):
+            return None
         attempt = self.open_attempt(step)
         if attempt is None:
             return None
@@ -102,10 +129,9 @@ class Execution:
         handle = self._world.runner.find(attempt.id, Path(attempt.detail["record"]))
         with self._world.store.transaction():
             if handle is None:
-                runs.end_attempt(attempt.id, EndReason.INFRASTRUCTURE, None, None)
+                runs.end_attempt(attempt, EndReason.INFRASTRUCTURE, None, None)
                 return None
-            runs.attempt_started(attempt.id, asdict(handle))
-        return attempt, handle
+            return runs.attempt_started(attempt, asdict(handle)), handle
 
     async def _until_end(self, attempt: Attempt, handle: Handle, timeout: float | None) -> tuple[EndReason, Ending]:
         runner = self._world.runner
@@ -125,7 +151,9 @@ class Execution:
         self, attempt: Attempt, workspace: Path, command: str, variables: Mapping[str, str], shell: str = "sh"
     ) -> ProcessSpec:
         """The process of an attempt in its slot's log and record; its HOME exists."""
-        Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+        if variables["HOME"] not in self._homes:
+            Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
+            self._homes.add(variables["HOME"])
         return ProcessSpec(
             id=attempt.id,
             command=command,
@@ -138,9 +166,20 @@ class Execution:
 
     def finish(self, done: Done, event: str, **values: Any) -> None:
         """End the attempt and move its step, in the caller's transaction."""
-        runs = self._world.store.runs
-        runs.end_attempt(done.attempt.id, done.reason, done.exit_code, done.log_end)
+        number = done.attempt.id
+        _, handle = self._unrecorded.pop(number, (None, None))
+        attempt = self._started.pop(number, done.attempt)
+        started = None if handle is None else asdict(handle)
+        self._world.store.runs.end_attempt(attempt, done.reason, done.exit_code, done.log_end, started)
         self._context.move(done.attempt.step, event, **values)
+        self._leave_slot(int(done.attempt.detail["slot"]), done.workspace)
+
+    def _leave_slot(self, slot: int, workspace: Path) -> None:
+        """The slot's log and workspace are free for the next process; an empty workspace need not be made again."""
+        with suppress(OSError):
+            if not any(os.scandir(workspace)):
+                self._context.empty.add(slot)
+        self._context.slots.discard(slot)
 
     def stopped(self, done: Done) -> bool:
         """Record the end of a process that was ended on request; False where it ended by itself."""

@@ -10,8 +10,9 @@ from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
-from penstock.engine.results import Collected, collect, is_whole, red_report
+from penstock.engine.results import Collected, collect, declared_files, is_whole, red_report
 from penstock.engine.serving import PrivateReplica
+from penstock.engine.turns import Turns
 from penstock.engine.variables import with_runtime
 from penstock.errors import PenstockError, SourceError
 from penstock.pipelines import Step
@@ -27,20 +28,19 @@ LFS_LIMIT = 1024
 class UserSteps:
     """Executes the steps of the pipeline file."""
 
-    def __init__(
-        self, context: RunContext, execution: Execution, replica: PrivateReplica, cpus: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, context: RunContext, execution: Execution, replica: PrivateReplica, turns: Turns) -> None:
         self._context = context
         self._execution = execution
         self._replica = replica
-        self._cpus = cpus
+        self._turns = turns
         self._world = context.world
 
     async def execute(self, name: str) -> None:
         """Bring one queued or running step to its end; errors that are not the step's fault are raised."""
         step = self._context.pipeline.steps[name]
         if self._context.step(name).status is StepStatus.RUNNING:
-            await self._run(step, None)
+            async with self._context.turn(name, self._turns):
+                await self._run(step, None)
             return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
@@ -50,13 +50,12 @@ class UserSteps:
         if "package" in step.needs and self._replica.exists and not await self._replica.ready():
             self._skip(name, "the package did not become healthy")
             return
-        async with self._cpus:
+        async with self._context.turn(name, self._turns):
             if self._context.stopping is None:
                 reason = self._why(step, ingredients, inputs)
-                await asyncio.to_thread(self._world.cache.add_tree, inputs)
-                with self._world.store.transaction():
-                    self._context.move(name, "start", reason=reason, key=key, ingredients=ingredients)
-                await self._run(step, inputs)
+                if inputs:
+                    await asyncio.to_thread(self._world.cache.add_tree, inputs)
+                await self._run(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
 
     def ingredients(self, step: Step, inputs: Tree) -> dict[str, str | None]:
         """What the step's result depends on in this run."""
@@ -122,20 +121,21 @@ class UserSteps:
             with self._world.store.transaction():
                 self._context.move(name, "skip", reason=reason)
 
-    async def _run(self, step: Step, inputs: Tree | None) -> None:
-        """The process of a step that is running in the store; `inputs` is None where an earlier coordinator began."""
+    async def _run(self, step: Step, inputs: Tree | None, start: Mapping[str, Any] | None = None) -> None:
+        """The process of a step; `inputs` is None where an earlier coordinator began it."""
 
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             tree = inputs
             if tree is None:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
-            await asyncio.to_thread(self._refuse_pointers, tree)
-            await asyncio.to_thread(self._world.cache.lay_out, tree, workspace, self._context.read)
+            if tree:
+                await asyncio.to_thread(self._refuse_pointers, tree)
+                await asyncio.to_thread(self._world.cache.lay_out, tree, workspace, self._context.read)
             return self._spec(step, attempt, workspace)
 
         if "package" in step.needs and self._replica.exists:
             await self._replica.ready()
-        done = await self._execution.place(step.name, prepare, step.timeout)
+        done = await self._execution.place(step.name, prepare, step.timeout, start)
         if not self._execution.stopped(done):
             await self._conclude(step, done)
 
@@ -167,7 +167,8 @@ class UserSteps:
         collected, event = Collected(), "pass"
         try:
             if done.succeeded:
-                collected = await asyncio.to_thread(collect, step, done.workspace, self._world.cache)
+                if step.outputs or declared_files(step):
+                    collected = await asyncio.to_thread(collect, step, done.workspace, self._world.cache)
                 event = "fail" if collected.failure else "pass"
                 reason = collected.failure
             else:

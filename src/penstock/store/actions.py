@@ -1,5 +1,6 @@
 """The action cache and what is known of files: results by key, digests by git object."""
 
+import json
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,46 +10,37 @@ from sqlalchemy.dialects.sqlite import insert
 
 from penstock.artifacts import Digest, File
 from penstock.store.contract import Action
+from penstock.store.journal import Journal
 from penstock.store.tables import actions, blobs
 
 _CHUNK = 500
+_SELECT = "SELECT key, project, step, run, ingredients, result, seconds, created FROM actions"
 
 
 class Actions:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, journal: Journal) -> None:
         self._connection = connection
+        self._journal = journal
 
     def find(self, key: str) -> Action | None:
         """The stored result of a key, or None."""
-        row = self._connection.execute(select(actions).where(actions.c.key == key)).mappings().first()
-        return None if row is None else _action(row)
+        return self._one("WHERE key = ?", (key,))
 
     def newest(self, project: str, step: str) -> Action | None:
         """The result that a step stored last, whatever its key: what a miss is explained by."""
-        query = (
-            select(actions)
-            .where(actions.c.project == project, actions.c.step == step)
-            .order_by(actions.c.created.desc())
-            .limit(1)
-        )
-        row = self._connection.execute(query).mappings().first()
-        return None if row is None else _action(row)
+        return self._one("WHERE project = ? AND step = ? ORDER BY created DESC LIMIT 1", (project, step))
+
+    def _one(self, condition: str, parameters: tuple[str, ...]) -> Action | None:
+        row = self._connection.exec_driver_sql(f"{_SELECT} {condition}", parameters).first()
+        if row is None:
+            return None
+        key, project, step, run, ingredients, result, seconds, created = row
+        return Action(key, project, step, run, json.loads(ingredients), json.loads(result), seconds, created)
 
     def put(self, action: Action) -> None:
         """Store a result; a later one for the same key replaces it."""
-        values = {
-            "key": action.key,
-            "project": action.project,
-            "step": action.step,
-            "run": action.run,
-            "ingredients": dict(action.ingredients),
-            "result": dict(action.result),
-            "seconds": action.seconds,
-            "created": action.created,
-            "used": action.created,
-        }
-        changed = {k: v for k, v in values.items() if k != "key"}
-        self._connection.execute(insert(actions).values(values).on_conflict_do_update(["key"], set_=changed))
+        values = {name: getattr(action, name) for name in Action.__slots__}
+        self._journal.upsert("actions", {**values, "used": action.created}, "key")
 
     def used(self, key: str) -> None:
         """Remember that a result was reused now; gc removes those used longest ago."""

@@ -184,6 +184,20 @@ class Runs:
             update(tables.steps).where(tables.steps.c.run == run, tables.steps.c.name == name).values(values)
         )
 
+    def durations(self, project: str, last: int = 5) -> dict[str, list[float]]:
+        """How long the steps of a project took that passed lately, by name, newest first, in seconds."""
+        recent = select(tables.runs.c.id).where(tables.runs.c.project == project)
+        recent = recent.order_by(tables.runs.c.id.desc()).limit(4 * last)
+        query = select(tables.steps.c.name, tables.steps.c.ended - tables.steps.c.started).where(
+            tables.steps.c.run.in_(recent), tables.steps.c.status == StepStatus.PASSED
+        )
+        found: dict[str, list[float]] = {}
+        for name, seconds in self._connection.execute(query.order_by(tables.steps.c.run.desc())):
+            taken = found.setdefault(name, [])
+            if len(taken) < last:
+                taken.append(float(seconds))
+        return found
+
     def last_ingredients(self, project: str, name: str, before: int) -> tuple[int, Mapping[str, Any]] | None:
         """The newest earlier run in which a step's ingredients are known, with these."""
         query = (
@@ -203,10 +217,11 @@ class Runs:
 
     # --- attempts
 
-    def begin_attempt(self, run: int, step: str, detail: Mapping[str, Any]) -> Attempt:
-        """The intent to start a process, recorded before it exists."""
-        count = select(func.count()).where(tables.attempts.c.run == run, tables.attempts.c.step == step)
-        number = int(self._connection.execute(count).scalar_one()) + 1
+    def begin_attempt(self, run: int, step: str, detail: Mapping[str, Any], number: int | None = None) -> Attempt:
+        """The intent to start a process, recorded before it exists; `number` counts from 1, None counts here."""
+        if number is None:
+            count = select(func.count()).where(tables.attempts.c.run == run, tables.attempts.c.step == step)
+            number = int(self._connection.execute(count).scalar_one()) + 1
         attempt = Attempt(
             id=f"{run}.{step}.{number}",
             run=run,
@@ -233,22 +248,29 @@ class Runs:
             query = query.where(tables.attempts.c.step == step)
         return [_attempt(row) for row in self._connection.execute(query).mappings()]
 
-    def attempt_started(self, attempt: str, handle: Mapping[str, Any]) -> None:
+    def attempt_started(self, attempt: Attempt, handle: Mapping[str, Any]) -> Attempt:
+        """The process of an attempt exists; returns the attempt as it stands now."""
         self._move_attempt(attempt, "started", {"handle": dict(handle)})
+        return replace(attempt, status=AttemptStatus.RUNNING, handle=handle)
 
-    def end_attempt(self, attempt: str, reason: str, exit_code: int | None, log_end: int | None) -> None:
-        """The attempt ended; it is never written again."""
+    def end_attempt(
+        self,
+        attempt: Attempt,
+        reason: str,
+        exit_code: int | None,
+        log_end: int | None,
+        handle: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The attempt ended; it is never written again. `handle` is given where its start was not recorded yet."""
         values = {"reason": reason, "exit_code": exit_code, "log_end": log_end, "ended": time.time()}
-        self._move_attempt(attempt, "end", values)
+        self._move_attempt(attempt, "end", {**values, "handle": dict(handle)} if handle is not None else values)
 
-    def _move_attempt(self, attempt: str, event: str, values: Mapping[str, Any]) -> None:
-        column = tables.attempts.c.id
-        before = AttemptStatus(
-            self._connection.execute(select(tables.attempts.c.status).where(column == attempt)).scalar_one()
-        )
-        after = after_attempt(before, event)
-        self._journal.update("attempts", {**values, "status": after}, {"id": attempt, "status": before})
-        self._journal.record("attempt", attempt, event, (before, after), values.get("reason"))
+    def _move_attempt(self, attempt: Attempt, event: str, values: Mapping[str, Any]) -> None:
+        after = after_attempt(attempt.status, event)
+        where = {"id": attempt.id, "status": attempt.status}
+        if self._journal.update("attempts", {**values, "status": after}, where) != 1:
+            raise TransitionError(f"attempt {attempt.id} changed meanwhile and cannot {event}")
+        self._journal.record("attempt", attempt.id, event, (attempt.status, after), values.get("reason"))
 
     # --- metrics, gates, packages, targets
 
@@ -280,13 +302,15 @@ class Runs:
         ]
 
     def put_package(self, package: PackageRecord) -> None:
-        """Record a package of a version; a package that passed once stays passed."""
+        """Record a package of a version; one that passed once keeps the run and lineage with which it passed."""
         values = asdict(package)
-        changed = {"run": package.run, "lineage": package.lineage, "size": package.size, "created": package.created}
-        if package.passed:
-            changed["passed"] = True
+        changed = {name: values[name] for name in ("run", "lineage", "size", "created", "passed")}
         statement = upsert(tables.packages).values(values)
-        self._connection.execute(statement.on_conflict_do_update(["project", "version", "digest"], set_=changed))
+        first = tables.packages.c.passed.is_(False)
+        keys = ["project", "version", "digest"]
+        self._connection.execute(
+            statement.on_conflict_do_update(keys, set_=changed, where=None if package.passed else first)
+        )
 
     def packages(self, project: str, version: str | None = None) -> list[PackageRecord]:
         """Packages of a project, newest first."""

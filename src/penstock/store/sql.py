@@ -4,6 +4,7 @@ SQLite in WAL mode, one writing connection (the coordinator's); commands insert 
 the write lock at once, so that a compare-and-set never meets a change in between.
 """
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ class Store:
         self.requests = Requests(connection)
         self.runs = Runs(connection, self._journal)
         self.releases = Releases(connection, self._journal)
-        self.actions = Actions(connection)
+        self.actions = Actions(connection, self._journal)
         self.blobs = Blobs(connection)
 
     @contextmanager
@@ -100,16 +101,28 @@ def open_store(path: Path) -> Store:
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     try:
-        connection = engine.connect()
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.exec_driver_sql(f"PRAGMA {pragma}")
-        if _revision(connection) != HEAD:
-            _upgrade(connection, path)
+        with _alone(path):
+            connection = engine.connect()
+            for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
+            if _revision(connection) != HEAD:
+                _upgrade(connection, path)
+    except EngineError:
+        engine.dispose()
+        raise
     except (DBAPIError, sqlite3.Error) as error:
         engine.dispose()
         cause = getattr(error, "orig", None) or error
         raise EngineError(f"the database {path} cannot be used ({cause}): run penstock doctor") from error
     return Store(connection)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One opens at a time: SQLite waits for nobody while a new database changes to WAL, whatever its timeout."""
+    with path.with_suffix(".opening").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _revision(connection: Connection) -> str | None:
@@ -133,9 +146,8 @@ def _upgrade(connection: Connection, path: Path) -> None:
         raise EngineError(f"{path} was written by a newer Penstock (schema {found}): update Penstock to use this home")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        if _revision(connection) != HEAD:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise

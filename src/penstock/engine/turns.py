@@ -1,0 +1,61 @@
+"""Waiting for one's turn: asyncio tasks on the pure `Schedule`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from penstock.engine.scheduling import Capacity, Key, Need, Schedule
+
+
+class Turns:
+    """Hands out shares of a home's capacity to the tasks of all its runs."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._schedule = Schedule(capacity)
+        self._futures: dict[Key, asyncio.Future[tuple[int, ...]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, key: Key, need: Need, priority: float = 0.0) -> AsyncIterator[tuple[int, ...]]:
+        """Wait until the need fits and it is our turn; gives the indices of our GPUs."""
+        future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._futures[key] = future
+        self._schedule.ask(key, need, priority)
+        self._grant()
+        try:
+            gpus = await future
+        except BaseException:
+            self._leave(key, future)
+            raise
+        try:
+            yield gpus
+        finally:
+            self._schedule.release(key)
+            self._grant()
+
+    @asynccontextmanager
+    async def taken(self, key: Key, need: Need) -> AsyncIterator[None]:
+        """Hold a share for what runs already."""
+        self._schedule.take(key, need)
+        try:
+            yield
+        finally:
+            self._schedule.release(key)
+            self._grant()
+
+    def _leave(self, key: Key, future: asyncio.Future[tuple[int, ...]]) -> None:
+        """We do not wait any more; if our turn had just come, the next one gets it."""
+        self._futures.pop(key, None)
+        if future.done() and not future.cancelled():
+            self._schedule.release(key)
+        else:
+            self._schedule.withdraw(key)
+        self._grant()
+
+    def _grant(self) -> None:
+        for grant in self._schedule.grant():
+            future = self._futures.pop(grant.key, None)
+            if future is None or future.done():
+                self._schedule.release(grant.key)
+            else:
+                future.set_result(grant.gpus)
