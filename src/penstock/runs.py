@@ -84,6 +84,16 @@ STEP_TRANSITIONS: Mapping[tuple[StepStatus, str], StepStatus] = {
     (StepStatus.RUNNING, "warn"): StepStatus.WARNED,
     (StepStatus.RUNNING, "cancel"): StepStatus.CANCELED,
     (StepStatus.RUNNING, "interrupt"): StepStatus.QUEUED,
+    **{
+        (status, "reopen"): StepStatus.QUEUED
+        for status in (
+            StepStatus.PASSED,
+            StepStatus.FAILED,
+            StepStatus.ERRORED,
+            StepStatus.SKIPPED,
+            StepStatus.WARNED,
+        )
+    },
 }
 
 ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptStatus, str], AttemptStatus] = {
@@ -199,13 +209,20 @@ class Frontier:
                 self._ready.append(user)
 
     def requeue(self, name: str) -> None:
-        """A step was interrupted and may start again."""
+        """A step was interrupted, or its start was put off, and may start again."""
         self._waiting.add(name)
         self._ready.append(name)
 
+    def reopen(self, before: StepState) -> None:
+        """A step that had ended so is to run again; what needs it and has not begun waits for it anew."""
+        self._open.add(before.name)
+        for user in self._users[before.name]:
+            self._unmet[user] += before.green
+        self.requeue(before.name)
+
     def take_ready(self) -> list[str]:
         """Queued steps that became ready since the last call."""
-        taken = [name for name in self._ready if name in self._waiting]
+        taken = [name for name in self._ready if name in self._waiting and not self._unmet[name]]
         self._ready = []
         return taken
 

@@ -59,7 +59,7 @@ class Foresight:
     def row(self, step: PlannedStep) -> PlanRow:
         open_needs = [n for n in step.needs if n not in self._known]
         if open_needs and step.kind is not StepKind.SERVE:
-            if step.name != "runtime" and self._world.store.actions.newest(self._found.project.id, step.name) is None:
+            if self._never_gave_a_result(step):
                 return PlanRow(step.name, step.stage, "run", "no earlier result")
             return PlanRow(step.name, step.stage, "wait", f"depends on what {' and '.join(open_needs)} gives")
         return {
@@ -70,6 +70,13 @@ class Foresight:
             StepKind.SERVE: self._serve,
             StepKind.STEP: self._step,
         }[step.kind](step)
+
+    def _never_gave_a_result(self, step: PlannedStep) -> bool:
+        """Whether it will run whatever the steps before it give; a package is no stored result but has a record."""
+        store, project = self._world.store, self._found.project.id
+        if step.kind is StepKind.PACKAGE:
+            return not store.runs.packages(project)
+        return step.kind is not StepKind.RUNTIME and store.actions.newest(project, step.name) is None
 
     def _check(self, step: PlannedStep) -> PlanRow:
         self._known[step.name] = {}

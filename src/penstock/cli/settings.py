@@ -18,6 +18,7 @@ class Settings:
     actor: str
     cpus: int
     gpu: bool
+    crash: str | None
 
 
 def read_settings() -> Settings:
@@ -31,6 +32,7 @@ def read_settings() -> Settings:
         environment=environment,
         actor=_actor(environment),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        crash=environment.get("PENSTOCK_CRASH") or None,
         gpu=Path("/dev/nvidia0").exists() and environment.get("CUDA_VISIBLE_DEVICES") not in {"", "-1"},
     )
 

@@ -1,8 +1,10 @@
 """The only place where the parts are put together."""
 
 import logging
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from penstock.cli.settings import Settings
@@ -18,6 +20,22 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def crasher(wanted: str | None) -> Callable[[str], None] | None:
+    """Kills this process with -9 at the n-th passing of a crash point (`POINT` or `POINT#N`); for tests only."""
+    if wanted is None:
+        return None
+    point, _, number = wanted.partition("#")
+    left = int(number) if number.isdigit() else 1
+
+    def crash(passed: str) -> None:
+        nonlocal left
+        left -= passed == point
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash
 
 
 def _log_to(home: Home) -> None:
@@ -47,7 +65,8 @@ def open_world(settings: Settings) -> Iterator[World]:
             f"the home {settings.home} cannot be used ({error.strerror}): set PENSTOCK_HOME to a folder you can write"
         ) from error
     _log_to(home)
-    store = open_store(home.database)
+    crash = crasher(settings.crash)
+    store = open_store(home.database, crash)
     runner = ProcessRunner()
     try:
         yield World(
@@ -61,6 +80,7 @@ def open_world(settings: Settings) -> Iterator[World]:
             clock=SystemClock(),
             environment=settings.environment,
             cpus=settings.cpus,
+            crash=crash or (lambda _point: None),
         )
     finally:
         store.close()

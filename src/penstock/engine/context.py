@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ class RunContext:
     files: CommitFiles
     live: dict[str, Handle] = field(default_factory=dict)
     stopping: str | None = None
+    may_start: Callable[[], bool] = lambda: True
+    remade: set[str] = field(default_factory=set)
     reading: threading.Lock = field(default_factory=threading.Lock)
     slots: set[int] = field(init=False)
     empty: set[int] = field(default_factory=set)
@@ -79,7 +81,9 @@ class RunContext:
         before = self.records[name]
         after = self.world.store.runs.apply(before, event, **values)
         self.records[name] = after
-        if after.status in ENDED_STEP:
+        if event == "reopen":
+            self.frontier.reopen(_state(before))
+        elif after.status in ENDED_STEP:
             self.frontier.settle(_state(after))
         elif after.status is StepStatus.QUEUED:
             self.frontier.requeue(name)

@@ -19,7 +19,7 @@ from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
 from penstock.engine.scheduling import Capacity
 from penstock.engine.sweeping import sweep
-from penstock.engine.turns import Turns
+from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
 from penstock.pipelines import Pipeline
@@ -51,7 +51,7 @@ class Coordinator:
         self._world = world
         self._store = world.store
         self._delivery = Delivery(world)
-        self._turns = Turns(Capacity(world.cpus))
+        self._shared = Shared(Turns(Capacity(world.cpus)), Flights())
         self._drivers: dict[int, Driver] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._handling: dict[int, asyncio.Task[None]] = {}
@@ -128,7 +128,7 @@ class Coordinator:
             try:
                 files = self._world.source.files(self._world.home.path / run.mirror, commit.sha)
                 context = RunContext(self._world, run, pipeline, plan(pipeline), commit, files)
-                driver = Driver(context, self._delivery, self._turns, lambda: self._owned.get(run.id, False))
+                driver = Driver(context, self._delivery, self._shared, lambda: self._owned.get(run.id, False))
                 self._drivers[run.id] = driver
                 with closing(files):
                     await driver.drive()

@@ -86,6 +86,8 @@ class Delivery:
         async with self._turn(wanted.project, wanted.environment):
             serving = self._releases.serving(wanted.project, wanted.environment)
             if serving is not None and self._is_same(serving, wanted):
+                with self._world.store.transaction(durable=True):
+                    self._releases.advance(wanted.project, wanted.environment, wanted.generation)
                 return serving
             release = self._begun(wanted)
             try:
@@ -121,7 +123,8 @@ class Delivery:
             reason = f"rolled back to {target.version} by {actor}"
             try:
                 await self._bring_up(target, lambda: None)
-                await self._switch(target, request, fate="roll_back", reason=reason)
+                if not await self._switch(target, request, fate="roll_back", reason=reason):
+                    raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
             finally:
                 self._joining.discard(target.id)
                 self._releases.note(target.id, phase=None)
@@ -152,6 +155,14 @@ class Delivery:
             for release in self._releases.of(project, environment):
                 await self._end_replicas(release.id)
             return ended
+
+    async def give_up(self, request: int) -> None:
+        """What a canceled request began to release, perhaps under an earlier coordinator, is ended and rejected."""
+        for release in self._releases.of():
+            if release.request == request and release.status is ReleaseStatus.STARTING:
+                async with self._turn(release.project, release.environment):
+                    await self._end_replicas(release.id)
+                    await self._reject(release.id, "canceled")
 
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
@@ -208,12 +219,17 @@ class Delivery:
             if stopping() == "canceled":
                 await self._reject(release.id, "canceled")
             return self._releases.get(release.id)
+        except (PenstockError, OSError) as error:
+            await self._end_replicas(release.id)
+            await self._reject(release.id, str(error))
+            raise
         if not await self._switch(release, release.generation, fate="retire", reason=None):
             await self._end_replicas(release.id)
             await self._reject(release.id, "a newer release was there first")
         return self._releases.get(release.id)
 
     async def _reject(self, release: int, reason: str) -> None:
+        self._joining.discard(release)
         self._move(release, "reject", reason=reason)
         if self._routes():
             await self.apply()
@@ -317,6 +333,7 @@ class Delivery:
         routes = self._routes()
         if routes:
             await self._world.router.apply(routes)
+            self._world.crash("router.apply:after_effect")
         else:
             await self._world.router.stop()
 
@@ -340,7 +357,7 @@ class Delivery:
         store = self._world.store
         for number in range(int(release.spec["replicas"])):
             replica = next((r for r in self._releases.replicas(release.id) if r.number == number), None)
-            if replica is not None and self._found(release, replica):
+            if replica is not None and self._found(replica):
                 continue
             with store.transaction():
                 port = replica.port if replica else free_port({r.port for r in self._releases.all_replicas()})
@@ -348,24 +365,30 @@ class Delivery:
                     self._releases.note_replica(replica.id, status="ended")
                 replica = self._releases.add_replica(release.id, number, port)
             handle = self._world.runner.start(self._spec(release, replica, manifest))
+            self._world.crash("replica.start:after_effect")
             with store.transaction():
                 self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
 
-    def _found(self, release: Release, replica: Replica) -> bool:
-        """Whether the replica lives, found again where its start was not recorded."""
+    def _found(self, replica: Replica) -> bool:
+        """Whether the replica lives; a start that was not recorded is recorded now."""
+        handle = self._handle(replica)
+        if handle is None or not self._world.runner.alive(handle):
+            return False
         if replica.handle is None:
-            handle = self._world.runner.find(replica.id, self._replica_folder(release, replica) / "record")
-            if handle is None:
-                return False
             self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
-            return self._world.runner.alive(handle)
-        return self._lives(replica)
+        return True
 
-    def _replica_folder(self, release: Release, replica: Replica) -> Path:
-        return self._world.home.release(release.id) / replica.id
+    def _handle(self, replica: Replica) -> Handle | None:
+        """The process of a replica, found again where its start was not recorded; None where it never started."""
+        if replica.handle is not None:
+            return Handle(**replica.handle)
+        return self._world.runner.find(replica.id, self._replica_folder(replica) / "record")
+
+    def _replica_folder(self, replica: Replica) -> Path:
+        return self._world.home.release(replica.release) / replica.id
 
     def _spec(self, release: Release, replica: Replica, manifest: Manifest) -> ProcessSpec:
-        package, folder = self._folder(release), self._replica_folder(release, replica)
+        package, folder = self._folder(release), self._replica_folder(replica)
         home = self._world.home.person(release.project)
         home.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -400,16 +423,16 @@ class Delivery:
                 raise StoppedRollout
             waiting = [r for r in waiting if await answers(r.port, manifest.health) != 200]
             for replica in waiting:
-                self._refuse_crashed(release, replica)
+                self._refuse_crashed(replica)
             if waiting and clock.monotonic() > limit:
                 raise UnhealthyError(
                     f"replica {waiting[0].number + 1} of {release.spec['replicas']} did not answer {manifest.health} "
-                    f"with 200 within {manifest.start_timeout:g} s{self._tail(release, waiting[0])}"
+                    f"with 200 within {manifest.start_timeout:g} s{self._tail(waiting[0])}"
                 )
             if waiting:
                 await asyncio.sleep(HEALTH_INTERVAL)
 
-    def _refuse_crashed(self, release: Release, replica: Replica) -> None:
+    def _refuse_crashed(self, replica: Replica) -> None:
         if replica.handle is None:
             return
         handle = Handle(**replica.handle)
@@ -417,13 +440,13 @@ class Delivery:
         if starts > CRASHES:
             raise UnhealthyError(
                 f"its server ended {starts - 1} times before it was healthy, last with exit code {code}"
-                f"{self._tail(release, replica)}"
+                f"{self._tail(replica)}"
             )
 
-    def _tail(self, release: Release, replica: Replica) -> str:
+    def _tail(self, replica: Replica) -> str:
         """The last line of a replica's log, as the end of a sentence."""
         try:
-            lines = (self._replica_folder(release, replica) / "log").read_bytes()[-4096:].decode(errors="replace")
+            lines = (self._replica_folder(replica) / "log").read_bytes()[-4096:].decode(errors="replace")
         except OSError:
             return ""
         last = next((line.strip() for line in reversed(lines.splitlines()) if line.strip()), "")
@@ -431,7 +454,8 @@ class Delivery:
 
     async def _end_replicas(self, release: int) -> None:
         for replica in self._releases.replicas(release):
-            if replica.handle is not None:
-                await self._world.runner.end(Handle(**replica.handle), self._world.grace)
+            handle = self._handle(replica)
+            if handle is not None:
+                await self._world.runner.end(handle, self._world.grace)
             with self._world.store.transaction():
                 self._releases.note_replica(replica.id, status="ended")

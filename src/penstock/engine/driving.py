@@ -12,7 +12,7 @@ from penstock.engine.execution import Execution
 from penstock.engine.judging import Judge
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
-from penstock.engine.turns import Turns
+from penstock.engine.turns import Shared
 from penstock.engine.variables import passed_on
 from penstock.errors import PenstockError
 from penstock.pipelines import Environment, Pipeline, interpolate
@@ -27,16 +27,17 @@ MayStart = Callable[[], bool]
 class Driver:
     """Brings one run to its end, or watches what of it lives while nobody waits for it."""
 
-    def __init__(self, context: RunContext, delivery: Delivery, turns: Turns, may_start: MayStart) -> None:
+    def __init__(self, context: RunContext, delivery: Delivery, shared: Shared, may_start: MayStart) -> None:
         execution = Execution(context)
         self._context = context
         self._world = context.world
         self._runs = context.world.store.runs
         self._delivery = delivery
         self._may_start = may_start
+        context.may_start = may_start
         self._replica = PrivateReplica(context, execution)
-        self._user = UserSteps(context, execution, self._replica, turns)
-        self._own = OwnSteps(context, execution, turns).steps()
+        self._user = UserSteps(context, execution, self._replica, shared)
+        self._own = OwnSteps(context, execution, shared.turns).steps()
         self._judge = Judge(context)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finished: list[asyncio.Task[None]] = []
@@ -49,6 +50,9 @@ class Driver:
     async def stop(self, why: str) -> None:
         """End the live processes of the run; `why` is canceled or interrupted. Returns when nothing of it is left."""
         self._context.stopping = why
+        for name, task in self._tasks.items():
+            if self._context.step(name).status is StepStatus.QUEUED:
+                task.cancel()
         ends = [self._world.runner.end(h, self._world.grace) for h in list(self._context.live.values())]
         await asyncio.gather(*ends)
         self.nudge()
@@ -133,7 +137,10 @@ class Driver:
         finished, self._finished = self._finished, []
         for task in finished:
             del self._tasks[task.get_name()]
-            task.result()
+            if not task.cancelled():
+                task.result()
+            if self._context.step(task.get_name()).status is StepStatus.QUEUED:
+                self._context.frontier.requeue(task.get_name())
 
     def _skip_unreachable(self) -> None:
         while found := self._context.frontier.take_unreachable():
@@ -249,6 +256,7 @@ class Driver:
                 self._runs.move(run, "interrupt", reason="interrupted: penstock resume goes on")
             return
         if stopping == "canceled":
+            await self._delivery.give_up(self._context.run.request)
             self._cancel_rest()
             return
         states = self._context.states()

@@ -85,6 +85,7 @@ class Execution:
                 await asyncio.to_thread(_empty, workspace)
             self._context.empty.discard(slot)
             handle = self._world.runner.start(await prepare(attempt, workspace))
+            self._world.crash("process.start:after_effect")
         except BaseException:
             with self._world.store.transaction():
                 self._world.store.runs.end_attempt(attempt, EndReason.INFRASTRUCTURE, None, None)

@@ -12,7 +12,7 @@ from penstock.engine.contracts import ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.results import Collected, collect, declared_files, is_whole, red_report
 from penstock.engine.serving import PrivateReplica
-from penstock.engine.turns import Turns
+from penstock.engine.turns import Shared
 from penstock.engine.variables import with_runtime
 from penstock.errors import PenstockError, SourceError
 from penstock.pipelines import Step
@@ -28,18 +28,29 @@ LFS_LIMIT = 1024
 class UserSteps:
     """Executes the steps of the pipeline file."""
 
-    def __init__(self, context: RunContext, execution: Execution, replica: PrivateReplica, turns: Turns) -> None:
+    def __init__(self, context: RunContext, execution: Execution, replica: PrivateReplica, shared: Shared) -> None:
         self._context = context
         self._execution = execution
         self._replica = replica
-        self._turns = turns
+        self._turns = shared.turns
+        self._flights = shared.flights
         self._world = context.world
 
     async def execute(self, name: str) -> None:
-        """Bring one queued or running step to its end; errors that are not the step's fault are raised."""
+        """Bring one queued or running step to its end; errors that are not the step's fault are raised.
+
+        Where the cache lost what a needed step gave, that step is opened again and this one waits for it.
+        """
         step = self._context.pipeline.steps[name]
-        if self._context.step(name).status is StepStatus.RUNNING:
-            async with self._context.turn(name, self._turns):
+        try:
+            await self._execute(step)
+        except BlobError as error:
+            if not self._make_again(step, error.digest):
+                raise
+
+    async def _execute(self, step: Step) -> None:
+        if self._context.step(step.name).status is StepStatus.RUNNING:
+            async with self._context.turn(step.name, self._turns):
                 await self._run(step, None)
             return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
@@ -48,14 +59,41 @@ class UserSteps:
         if self._reuse(step, key, ingredients):
             return
         if "package" in step.needs and self._replica.exists and not await self._replica.ready():
-            self._skip(name, "the package did not become healthy")
+            self._skip(step.name, "the package did not become healthy")
             return
-        async with self._context.turn(name, self._turns):
-            if self._context.stopping is None:
-                reason = self._why(step, ingredients, inputs)
-                if inputs:
-                    await asyncio.to_thread(self._world.cache.add_tree, inputs)
-                await self._run(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
+        async with self._flights.alone(key if step.cacheable else None) as waited:
+            if waited and self._reuse(step, key, ingredients):
+                return
+            async with self._context.turn(step.name, self._turns):
+                if self._context.stopping is None and self._context.may_start():
+                    reason = self._why(step, ingredients, inputs)
+                    if inputs:
+                        await asyncio.to_thread(self._world.cache.add_tree, inputs)
+                    await self._run(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
+
+    def _make_again(self, step: Step, digest: Digest) -> bool:
+        """Open the needed step again whose output the cache lost; False where none gave it, or it was made again."""
+        for name in self._context.plan[step.name].needs:
+            if name in self._context.pipeline.steps and name not in self._context.remade and self._gave(name, digest):
+                self._context.remade.add(name)
+                with self._world.store.transaction():
+                    key = self._context.step(name).key
+                    if key is not None:
+                        self._world.store.actions.forget(key)
+                    self._context.move(name, "reopen", reason="made again: the cache lost its result")
+                    if self._context.step(step.name).status is StepStatus.RUNNING:
+                        self._context.move(step.name, "interrupt", reason=f"waits for {name} to be made again")
+                return True
+        return False
+
+    def _gave(self, name: str, digest: Digest) -> bool:
+        outputs = self._context.result(name).get("outputs")
+        if outputs is None or outputs == digest:
+            return outputs is not None
+        try:
+            return digest in self._world.cache.tree(Digest(outputs)).digests()
+        except BlobError:
+            return True
 
     def ingredients(self, step: Step, inputs: Tree) -> dict[str, str | None]:
         """What the step's result depends on in this run."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from penstock.engine.scheduling import Capacity, Key, Need, Schedule
 
@@ -59,3 +60,35 @@ class Turns:
                 self._schedule.release(grant.key)
             else:
                 future.set_result(grant.gpus)
+
+
+class Flights:
+    """What is being computed now, by key: two runs that need the same result at once compute it once."""
+
+    def __init__(self) -> None:
+        self._flying: dict[str, asyncio.Event] = {}
+
+    @asynccontextmanager
+    async def alone(self, key: str | None) -> AsyncIterator[bool]:
+        """Be the only one with this key (None: nobody else has it); gives whether somebody had it before us."""
+        waited = False
+        while key is not None and key in self._flying:
+            waited = True
+            await self._flying[key].wait()
+        if key is None:
+            yield waited
+            return
+        self._flying[key] = landed = asyncio.Event()
+        try:
+            yield waited
+        finally:
+            del self._flying[key]
+            landed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all runs of a home share: its capacity, and what is being computed."""
+
+    turns: Turns
+    flights: Flights

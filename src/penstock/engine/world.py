@@ -1,7 +1,7 @@
 """The parts that the engine works with, and where a home keeps what."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class World:
     """Everything a coordinator needs.
 
     `environment` is the person's, handed in once; `cpus` bounds what runs at once;
-    `grace`, `drain` and `settle` are seconds.
+    `grace`, `drain` and `settle` are seconds. `crash` is told of every crash point beside those of the store.
     """
 
     home: Home
@@ -83,3 +83,4 @@ class World:
     grace: float = 10.0
     drain: float = 30.0
     settle: float = 0.3
+    crash: Callable[[str], None] = lambda _point: None

@@ -39,6 +39,10 @@ class Journal:
             rows, self._pending = self._pending, []
             self._connection.exec_driver_sql(_INSERT, rows)
 
+    def names(self) -> list[str]:
+        """What was collected, as `kind.event`."""
+        return [f"{kind}.{event}" for _, kind, _, event, *_ in self._pending]
+
     def forget(self) -> None:
         """The transaction was rolled back: nothing of it happened."""
         self._pending.clear()

@@ -6,7 +6,7 @@ the write lock at once, so that a compare-and-set never meets a change in betwee
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +28,9 @@ from penstock.store.tables import HEAD
 class Store:
     """All facts of one home. Not thread-safe: it belongs to the thread that made it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, crash: Callable[[str], None] | None = None) -> None:
         self._connection = connection
+        self._crash = crash
         self._depth = 0
         self._durable: bool | None = None
         self._journal = Journal(connection)
@@ -56,8 +57,11 @@ class Store:
         self._journal.collecting = True
         try:
             yield
+            names = self._journal.names() if self._crash else []
             self._journal.flush()
+            self._pass_points(names, "before_commit")
             self._connection.exec_driver_sql("COMMIT")
+            self._pass_points(names, "after_commit")
         except BaseException:
             self._journal.forget()
             self._connection.exec_driver_sql("ROLLBACK")
@@ -65,6 +69,12 @@ class Store:
         finally:
             self._journal.collecting = False
             self._depth -= 1
+
+    def _pass_points(self, names: list[str], when: str) -> None:
+        """The named crash points of a transaction's transitions; only tests switch one on."""
+        if self._crash is not None:
+            for name in names:
+                self._crash(f"{name}:{when}")
 
     def changes(self) -> tuple[int, int]:
         """Numbers that move whenever anybody changed the database: another connection, or this one."""
@@ -93,10 +103,11 @@ class Store:
         self.close()
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Path, crash: Callable[[str], None] | None = None) -> Store:
     """Open the database of a home, made or brought up to date where needed. Raises EngineError.
 
-    A database written by a newer Penstock is refused rather than misread.
+    A database written by a newer Penstock is refused rather than misread. `crash` is told of every crash point that
+    is passed (`run.start:before_commit`); only tests give one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, isolation_level="AUTOCOMMIT")
@@ -114,7 +125,7 @@ def open_store(path: Path) -> Store:
         engine.dispose()
         cause = getattr(error, "orig", None) or error
         raise EngineError(f"the database {path} cannot be used ({cause}): run penstock doctor") from error
-    return Store(connection)
+    return Store(connection, crash)
 
 
 @contextmanager
