@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from penstock.crons import cron_fault
 from penstock.patterns import has_wildcard
 
 
@@ -51,9 +52,36 @@ def _check_name(name: str) -> str:
 
 
 def _check_step_name(name: str) -> str:
+    """A name, or that of a cell: what stands in its brackets is checked with the step, which knows its cell."""
     if name in RESERVED:
         raise wrong(f'"{name}" is the name of a step of Penstock\'s own: choose another')
+    if name.endswith("]"):
+        _check_name(family_of(name))
+        return name
     return _check_name(name)
+
+
+def family_of(name: str) -> str:
+    """The step that a cell is of: `train` for `train[seed=0]`, and for `train` itself."""
+    return name.partition("[")[0]
+
+
+def cell_name(family: str, cell: Mapping[str, str]) -> str:
+    """The name of a cell: `train[seed=0,lr=0.1]`."""
+    return f"{family}[{','.join(f'{axis}={value}' for axis, value in cell.items())}]"
+
+
+def _check_axis(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise wrong(f'"{shortened(name)}" cannot be an axis: expected a letter, then letters, digits, _ or -')
+    return name
+
+
+def _check_axis_value(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.+:/@%-]{1,64}", text):
+        sentence = "expected a value of 1 to 64 letters, digits and signs of _ . + : / @ % -, found"
+        raise wrong(f"{sentence} {described(text)}")
+    return text
 
 
 def _check_project(name: str) -> str:
@@ -108,6 +136,28 @@ def _as_seconds(value: Any) -> Any:
     return seconds
 
 
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGTP]i?B|B)")
+_POWERS = "BKMGTP"
+_LEAST, _MOST = 1 << 20, 1 << 50
+
+
+def _as_bytes(value: Any) -> Any:
+    """Bytes of a size such as 2GiB or 1.5GB; a number is bytes already."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise wrong(f"expected a size such as 2GiB, 512MiB or 1.5GB, found {described(value)}")
+    unit = found[2].upper()
+    return int(float(found[1]) * (1024 if "I" in unit else 1000) ** _POWERS.index(unit[0]))
+
+
+def _check_memory(size: int) -> int:
+    if not _LEAST <= size <= _MOST:
+        raise wrong(f"expected a size from 1MiB to 1PiB, such as 2GiB, found {size:,} bytes")
+    return size
+
+
 def _as_python(value: Any) -> Any:
     if isinstance(value, float) and value in {3.1, 3.2}:
         quoted = f'"{value}0"'
@@ -121,8 +171,14 @@ def _check_python(version: str) -> str:
     return version
 
 
+_PLAIN_PATH = re.compile(r"(?:\w[\w-]*(?:\.[\w-]+)*/){0,30}(?:\w[\w-]*(?:\.[\w-]+)*/?)", re.ASCII)
+_PARTS = 40
+
+
 def _check_pattern(path: str) -> str:
     """The path in plain form: relative, without `./` in front. Refuses what could lead out of the repository."""
+    if len(path) < 200 and _PLAIN_PATH.fullmatch(path):  # nearly all of them, and quick
+        return path
     plain = path
     while plain.startswith("./") and plain != "./":
         plain = plain[2:]
@@ -136,6 +192,7 @@ def _path_fault(path: str) -> str | None:
     faults = {
         "is empty": not path,
         "is longer than 500 characters": len(path) > 500,
+        f"has more than {_PARTS} parts": len(parts) > _PARTS,
         "holds a control character": any(ord(c) < 32 or ord(c) == 127 for c in path),
         "holds a backslash: separate folders by /": "\\" in path,
         "is absolute: write it relative to the repository": path.startswith("/"),
@@ -164,6 +221,13 @@ def _check_folder(path: str) -> str:
     return path
 
 
+def _check_checkpoint(path: str) -> str:
+    path = _check_folder(path)
+    if path == ".":
+        raise wrong("the checkpoint must be a folder below the repository's root, such as checkpoints/")
+    return path
+
+
 def _check_pyproject(path: str) -> str:
     """The file itself, where the folder was named."""
     path = _check_folder(path)
@@ -186,6 +250,32 @@ def _check_branch(pattern: str) -> str:
         raise wrong(f'the branch "{shortened(pattern)}" has ** beside other characters: write it as a part of its own')
     return pattern
 
+def _check_group(text: str) -> str:
+    if "${{" in text:
+        raise wrong("a group is plain text: for a group of each branch add per: branch")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", text):
+        raise wrong(f"expected a group of at most 64 letters, digits, ., _, / or -, found {described(text)}")
+    return text
+
+
+def _check_address(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}://[!-~]{1,1000}", text):
+        example = "s3://bucket/data/ (for anything else: fingerprint: COMMAND)"
+        raise wrong(f"expected an address such as {example}, found {described(text)}")
+    return text
+
+
+def _check_plain_command(text: str) -> str:
+    if "${{" in _check_command(text):
+        raise wrong('"${{" is not replaced here: write the command out')
+    return text
+
+
+def _check_cron(text: str) -> str:
+    if fault := cron_fault(text):
+        raise wrong(fault)
+    return " ".join(text.split())
+
 
 Name = Annotated[str, AfterValidator(_check_name)]
 StepName = Annotated[str, AfterValidator(_check_step_name)]
@@ -198,6 +288,21 @@ CommandText = Annotated[str, AfterValidator(_check_command)]
 PathPattern = Annotated[str, AfterValidator(_check_pattern)]
 FilePath = Annotated[str, AfterValidator(_check_file)]
 FolderPath = Annotated[str, AfterValidator(_check_folder)]
+CheckpointPath = Annotated[str, AfterValidator(_check_checkpoint)]
+PyprojectPath = Annotated[str, AfterValidator(_check_pyproject)]
+HealthPath = Annotated[str, AfterValidator(_check_health)]
+PythonVersion = Annotated[
+    str, AfterValidator(_check_python), BeforeValidator(_as_python, json_schema_input_type=str | float)
+]
+ProjectName = Annotated[str, AfterValidator(_check_project)]
+Axis = Annotated[str, AfterValidator(_check_axis)]
+AxisValue = Annotated[
+    str, AfterValidator(_check_axis_value), BeforeValidator(_as_text, json_schema_input_type=str | float | bool)
+]
+Group = Annotated[str, AfterValidator(_check_group)]
+Address = Annotated[str, AfterValidator(_check_address)]
+PlainCommand = Annotated[str, AfterValidator(_check_plain_command)]
+CronText = Annotated[str, AfterValidator(_check_cron)]
 BranchPattern = Annotated[str, AfterValidator(_check_branch)]
 LIST = BeforeValidator(as_tuple, json_schema_input_type=str | list[str])
 Texts = Annotated[tuple[str, ...], LIST]
@@ -206,5 +311,8 @@ Folders = Annotated[tuple[FolderPath, ...], LIST]
 Number = Annotated[float, Field(strict=True)]
 Seconds = Annotated[
     float, Field(strict=True, gt=0, le=_YEAR), BeforeValidator(_as_seconds, json_schema_input_type=float | str)
+]
+Bytes = Annotated[
+    int, Field(strict=True), AfterValidator(_check_memory), BeforeValidator(_as_bytes, json_schema_input_type=int | str)
 ]
 Flag = Annotated[bool, Field(strict=True)]

@@ -29,6 +29,7 @@ VERBS = (
     ("run", running.run),
     ("resume", running.resume),
     ("cancel", running.cancel),
+    ("rerun", running.rerun),
     ("runs", looking.runs),
     ("show", looking.show),
     ("logs", looking.logs),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.settings import read_settings
-from penstock.errors import UsageError
+from penstock.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from penstock.engine.world import World
     from penstock.pipelines import Pipeline
     from penstock.runs import RunView
-    from penstock.store.contract import Request
+    from penstock.store.contract import Request, Run
 
 LocationArgument = Annotated[str, typer.Argument(metavar="PATH", help="A checkout, a repository or a clone URL.")]
 FileOption = Annotated[str | None, typer.Option("--file", "-f", help="The pipeline file, from the repository's root.")]
@@ -184,6 +184,54 @@ def cancel(run: Annotated[int, typer.Argument(metavar="RUN", help="The run's num
         request = Follower(world, settings.actor, lambda _request: None).ask("cancel", {"runs": [run]})
         _raise_refused(request)
         typer.echo(f"run {run} is {world.store.runs.get(run).status}")
+
+
+def rerun(
+    run: Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")],
+    *,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed; the rest is taken over.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run a run's commit once more, all of it or only what failed.
+
+    While the run still goes on, --failed opens its failed steps again. Example: penstock rerun 12 --failed
+    """
+    from penstock.cli.following import Follower
+    from penstock.cli.wiring import open_world
+    from penstock.runs import ENDED_RUN
+
+    settings = read_settings()
+    with open_world(settings) as world:
+        old = world.store.runs.get(run)
+        if old.status not in ENDED_RUN:
+            if not failed:
+                raise StateError(f"run {run} still goes on: --failed opens its failed steps again, or cancel it first")
+            request = Follower(world, settings.actor, lambda _request: None).ask("rerun", {"run": run})
+            _raise_refused(request)
+            opened = (request.result or {}).get("steps") or []
+            typer.echo(f"run {run} goes on with {', '.join(opened)}" if opened else f"no step of run {run} has failed")
+            return
+        code = _follow(world, settings.actor, "run", _payload_again(world, old, failed=failed), json_)
+    raise typer.Exit(code)
+
+
+def _payload_again(world: "World", old: "Run", *, failed: bool) -> dict[str, Any]:
+    """The request for a run of the same commit and file as an old one."""
+    from dataclasses import asdict
+
+    project = next(p for p in world.store.runs.projects() if p.id == old.project)
+    options = {**old.options, "no_cache": not failed, "failed_of": old.id if failed else None}
+    return {
+        "project": asdict(project),
+        "commit": dict(old.commit),
+        "change": list(old.change),
+        "version": old.version,
+        "mirror": old.mirror,
+        "pipeline": dict(old.pipeline),
+        "options": options,
+        "trigger": "manual",
+        "notes": [f"{'what failed in' if failed else 'all of'} run {old.id} once more"],
+    }
 
 
 def _raise_refused(request: "Request") -> None:

@@ -180,6 +180,7 @@ class Coordinator:
         """Carry out one request; what cannot be carried out is refused with its sentence."""
         verbs: Mapping[str, Callable[[Request], Awaitable[None]]] = {
             "run": self._run,
+            "rerun": self._rerun,
             "resume": self._resume,
             "cancel": self._stop_run,
             "interrupt": self._stop_run,
@@ -253,6 +254,17 @@ class Coordinator:
         for position, name in enumerate(environment_order(pipeline, options.get("to"))):
             if only is None and not options.get("no_deploy"):
                 self._store.runs.set_target(Target(run, name, position, "queued", None, None))
+
+    async def _rerun(self, request: Request) -> None:
+        """Open the failed steps of a run that goes on; one that has ended is run anew by a request of its own."""
+        number = int(request.payload["run"])
+        run = self._store.runs.get(number)
+        if run.status in ENDED_RUN:
+            raise StateError(f"run {number} has already {_HAS[run.status]}: rerun it once more, as a new run")
+        while number not in self._drivers and number in self._driving:
+            await self._tick()
+        opened = self._drivers[number].open_failed() if number in self._drivers else []
+        self._store.requests.end(request.id, 0, {"run": number, "steps": opened})
 
     async def _resume(self, request: Request) -> None:
         wanted = request.payload.get("run")

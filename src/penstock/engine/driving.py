@@ -57,6 +57,21 @@ class Driver:
         await asyncio.gather(*ends)
         self.nudge()
 
+    def open_failed(self) -> list[str]:
+        """Open the steps that failed again, and those that were skipped for them; returns their names."""
+        opened: list[str] = []
+        with self._world.store.transaction():
+            for planned in self._context.plan.steps:
+                record = self._context.step(planned.name)
+                red = record.status in {StepStatus.FAILED, StepStatus.ERRORED}
+                missed = record.status is StepStatus.SKIPPED and not record.cached and set(planned.needs) & set(opened)
+                if red or missed:
+                    self._context.move(planned.name, "reopen", reason="asked to run again")
+                    opened.append(planned.name)
+        self._judge.reconsider()
+        self.nudge()
+        return opened
+
     async def drive(self) -> None:
         """Go on with the run until it has ended, or (for `stop`) until nothing of it lives."""
         run = self._context.run.id

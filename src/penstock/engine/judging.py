@@ -30,8 +30,13 @@ class Judge:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._runs = context.world.store.runs
-        judged = {g.name for g in self._runs.gates(context.run.id) if g.verdict is not None}
-        self._waiting = [g for g in context.pipeline.gates.values() if g.name not in judged]
+        self._waiting: list[Gate] = []
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Wait again for the gates that have no verdict: a step of theirs was opened again."""
+        judged = {g.name for g in self._runs.gates(self._context.run.id) if g.verdict is not None}
+        self._waiting = [g for g in self._context.pipeline.gates.values() if g.name not in judged]
 
     def judge(self) -> None:
         """Give a verdict on every gate that has none and whose step has ended."""

@@ -17,7 +17,7 @@ from penstock.engine.variables import with_runtime
 from penstock.errors import PenstockError, SourceError
 from penstock.pipelines import Step
 from penstock.plans import changed_paths, key_of, step_ingredients, step_inputs, why_run
-from penstock.runs import StepStatus
+from penstock.runs import GREEN_STEP, StepStatus
 from penstock.store.contract import Action, Attempt
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -35,6 +35,7 @@ class UserSteps:
         self._turns = shared.turns
         self._flights = shared.flights
         self._world = context.world
+        self._cache = context.world.cache
 
     async def execute(self, name: str) -> None:
         """Bring one queued or running step to its end; errors that are not the step's fault are raised.
@@ -56,7 +57,7 @@ class UserSteps:
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
-        if self._reuse(step, key, ingredients):
+        if self._reuse(step, key, ingredients) or self._take_over(step, key, ingredients):
             return
         if "package" in step.needs and self._replica.exists and not await self._replica.ready():
             self._skip(step.name, "the package did not become healthy")
@@ -137,6 +138,25 @@ class UserSteps:
                 result=dict(action.result),
             )
             store.runs.set_metrics(self._context.run.id, step.name, action.result.get("metrics", {}))
+        return True
+
+    def _take_over(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
+        """In a rerun of what failed: what passed in the run before passes, even where it is never cached."""
+        before = self._context.options.get("failed_of")
+        if before is None:
+            return False
+        old = self._world.store.runs.step(int(before), step.name)
+        if (
+            old.key != key
+            or not (old.status in GREEN_STEP or old.cached)
+            or not is_whole(old.result or {}, self._cache)
+        ):
+            return False
+        result = dict(old.result or {})
+        values = {"key": key, "ingredients": dict(ingredients), "result": result}
+        with self._world.store.transaction():
+            self._context.move(step.name, "skip", reason=f"passed in run {before}", cached=True, **values)
+            self._world.store.runs.set_metrics(self._context.run.id, step.name, result.get("metrics", {}))
         return True
 
     def _why(self, step: Step, ingredients: Mapping[str, str | None], inputs: Tree) -> str:

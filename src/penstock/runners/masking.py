@@ -23,6 +23,9 @@ SHORTEST = 6
 VARIABLE = "PENSTOCK_MASK"
 CHUNK = 65536
 
+_LONG = 15
+"""Bytes from which on a pattern can be found by words of 8 bytes."""
+
 Span = tuple[int, int]
 
 
@@ -42,9 +45,9 @@ class Masker:
         patterns = {shape for value in values for shape in shapes(value)}
         self.mask = _mask(patterns)
         self.longest = max(map(len, patterns), default=0)
-        self._width = 8 if min(map(len, patterns), default=0) >= 15 else 4
+        self._width = 8 if min(map(len, patterns), default=0) >= _LONG else 4
         self._kind = {4: "I", 8: "Q"}[self._width]
-        self._heads = {pattern[:n] for pattern in patterns for n in range(1, 2 * self._width - 1)}
+        self._heads = {p[:n] for p in patterns for n in range(1, min(2 * self._width - 1, len(p)))}
         self._places = _places(patterns, self._width)
         self._words = set(self._places)
         self._held = b""
@@ -166,7 +169,7 @@ def _wrapped(signs: bytes, width: int) -> Iterator[bytes]:
     if len(signs) > width:
         lines = [signs[start : start + width] for start in range(0, len(signs), width)]
         yield b"\n".join(lines)
-        yield from (line for line in lines if len(line) > SHORTEST)
+        yield from (line for line in lines if len(line) >= _LONG)
 
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")

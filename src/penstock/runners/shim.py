@@ -1,20 +1,9 @@
-"""The tiny POSIX shell that a process runs under, and the lines it leaves in the record file.
+"""The tiny POSIX shell that a process runs under; what it leaves in the record file is told in `records.py`."""
 
-A line is complete only with its closing mark, so a half-written one can never be read as an ending:
-
-    start ID PID [json]    the shim stands; the json says what a handle needs (id, log, log_start, kept, folder)
-    begin ID .             a kept process was started once more
-    exit ID CODE .         that start of a kept process ended
-    end ID CODE .          the shim leaves; the code is that of the (last) command
-    settled ID BYTE .      nothing of the tree is left; its log ends at this byte (written by who waited)
-
-`CODE` is what a shell calls `$?`. Codes 129 to 192 are read as "killed by signal CODE-128" and become negative,
-so a text that says `exit 137` itself is told as killed by signal 9: a shell cannot tell these apart, nor can we.
-"""
-
-import json
 import os
 import re
+import resource
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,13 +11,23 @@ from pathlib import Path
 
 from penstock.engine.contracts import ProcessSpec
 from penstock.errors import EngineError
+from penstock.runners.records import Placed, Terms, describe
 
 MARKER = "PENSTOCK_PROCESS"
+MASK = "PENSTOCK_MASK"
 RECORD_DESCRIPTOR = 9
 TEXT_DESCRIPTOR = 8
 
 # Linux refuses a single argument of 128 KiB or more; a longer text travels in an unnamed file instead.
 LONGEST_ARGUMENT = 100_000
+
+# Less kills the shim, or keeps it from opening what it needs.
+LEAST_MEMORY = 4 * 1024**2
+LEAST_FILES = 16
+
+# Where only who waits enforces a memory limit, each process alone is refused this many times as much (RLIMIT_DATA,
+# because RLIMIT_AS would count what torch and CUDA only reserve). Not once: stacks of threads count though unused.
+BACKSTOP = 2
 
 _ID = re.compile(r"[\w.,:@/+=\[\]-]+", re.ASCII)
 
@@ -37,7 +36,7 @@ _OPENING = """\
 printf '\\nstart %s %s %s\\n' "ID" $$ "$1" >&9 || { trap - EXIT; exit 1; }
 cd -- "$2" || { trap - EXIT; exit 1; }
 unset OLDPWD
-"""
+%LIMITS%"""
 
 # The text runs in the shim itself: one process less. Only for texts that cannot lose the trap.
 _FAST = (
@@ -52,6 +51,13 @@ eval "$3"
 """
 )
 
+# One process for every byte that may hold a secret: it stays until the last writer has closed its end.
+_MASKED = """\
+trap '' TERM INT HUP
+"$@" 9>&-
+printf 'masked %s %s .\\n' "ID" $? >&9
+"""
+
 # The text runs in a shell of its own, so that `exec`, `trap` and `kill $$` mean there what they always mean. The
 # shim outlives a TERM to the session (a handler, unlike an ignored signal, is not inherited) and records how the text
 # took it.
@@ -65,6 +71,16 @@ printf 'end %s %s .\\n' "ID" $? >&9
 """
 )
 
+# In a namespace the shim is the first process, and everything else there is of the tree.
+_SWEEP = """\
+  for _penstock_entry in /proc/[0-9]*; do
+    read -r _penstock_line <"$_penstock_entry/stat" || continue
+    set -- ${_penstock_line##*) }
+    [ "$4" != $$ ] || [ "$_penstock_entry" = "/proc/$$" ] || kill -KILL "${_penstock_entry#/proc/}"
+  done 2>/dev/null
+"""
+_SWEEP_NAMESPACE = "  kill -KILL -1 2>/dev/null\n"
+
 # What a crashed start leaves in the session would keep its port or its GPU, so it is ended before the next start.
 # The clock is /proc/uptime because a POSIX shell has no other without a process. Delays are tenths of a second.
 _KEPT = (
@@ -72,12 +88,7 @@ _KEPT = (
 _penstock_stop= _penstock_child= _penstock_code=0 _penstock_delay=2
 trap '_penstock_stop=1; [ -z "$_penstock_child" ] || kill -TERM "$_penstock_child" 2>/dev/null' TERM INT HUP
 _penstock_sweep() {
-  for _penstock_entry in /proc/[0-9]*; do
-    read -r _penstock_line <"$_penstock_entry/stat" || continue
-    set -- ${_penstock_line##*) }
-    [ "$4" != $$ ] || [ "$_penstock_entry" = "/proc/$$" ] || kill -KILL "${_penstock_entry#/proc/}"
-  done 2>/dev/null
-}
+%SWEEP%}
 """
     + _OPENING
     + """\
@@ -128,21 +139,10 @@ _LONG_SHELLS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """What a start line, or a living shim's arguments, tell so that a handle can be made again."""
-
-    id: str
-    log: str
-    log_start: int
-    kept: bool
-    folder: str | None
-
-
-def place(spec: ProcessSpec, log_start: int) -> Placed:
-    """The description of a process whose output begins at byte `log_start` of its log."""
+def place(spec: ProcessSpec, log_start: int, terms: Terms = Terms()) -> Placed:  # noqa: B008 - a frozen value
+    """The description of a process whose output begins at byte `log_start` of its log, held on these terms."""
     folder = str(spec.folder.absolute()) if spec.folder else None
-    return Placed(spec.id, str(spec.log.absolute()), log_start, spec.kept, folder)
+    return Placed(spec.id, str(spec.log.absolute()), log_start, spec.kept, folder, terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +167,43 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
     else:
         script, arguments = _CHILD, (*opening, *command)
     script = script.replace("LONG", _LONG if long else "").replace("ID", spec.id)
+    script = script.replace("%SWEEP%", _SWEEP_NAMESPACE if placed.terms.contained else _SWEEP)
     return Launch(
-        ("sh", "-c", script, "sh", *arguments),
+        ("/bin/sh", "-c", script.replace("%LIMITS%", _limits(spec, placed.terms)), "sh", *arguments),
         {**spec.variables, MARKER: marker(spec.id, str(spec.record.absolute()))},
         text if long else None,
     )
 
 
+def launch_masker(spec: ProcessSpec, masker: Sequence[str]) -> Launch:
+    """The masker of a process, under a shell that records how it left. It knows the secrets and nothing else."""
+    secrets = {name: spec.variables[name] for name in spec.secrets}
+    mark = masker_marker(spec.id, str(spec.record.absolute()))
+    return Launch(
+        ("/bin/sh", "-c", _MASKED.replace("ID", spec.id), "sh", *masker),
+        {**secrets, MASK: ",".join(spec.secrets), MARKER: mark},
+        None,
+    )
+
+
+def _limits(spec: ProcessSpec, terms: Terms) -> str:
+    """The lines that put the shim under its limits; where one is refused the text is not begun."""
+    lines = [f"echo 0 >{shlex.quote(group + '/cgroup.procs')}" for group in terms.groups]
+    if terms.watched is not None:
+        lines.append(f"ulimit -d {terms.watched * BACKSTOP // 1024}")
+    if spec.open_files is not None:
+        lines.append(f"ulimit -n {spec.open_files}")
+    return "".join(f"{line} || {{ trap - EXIT; exit 1; }}\n" for line in lines)
+
+
 def marker(spec_id: str, record: str) -> str:
     """The value of the marker variable: the id alone could be that of a process of another home on this machine."""
     return f"{spec_id}@{record}"
+
+
+def masker_marker(spec_id: str, record: str) -> str:
+    """The marker of the masker: another than the process's, which is signalled while the masker must live."""
+    return f"masker:{marker(spec_id, record)}"
 
 
 def stop_file(folder: Path) -> Path:
@@ -198,14 +225,47 @@ def check(spec: ProcessSpec) -> None:
     if spec.shell not in _SHELLS:
         raise EngineError(f"process {spec.id} asks for the shell {spec.shell!r}: use one of {', '.join(_SHELLS)}")
     _check_text(f"the command of process {spec.id}", spec.command)
-    for name, value in spec.variables.items():
-        if not name or "=" in name:
-            raise EngineError(f"process {spec.id} has a variable named {name!r}: a name needs a character, and no '='")
-        _check_text(f"the variable {name!r} of process {spec.id}", name + value)
-    if not spec.workspace.is_dir():
+    _check_variables(spec)
+    _check_limits(spec)
+    if not os.path.isdir(spec.workspace):  # noqa: PTH112 - half the time, at every start
         raise EngineError(f"process {spec.id} cannot start in {spec.workspace}: there is no such folder")
     if spec.kept and (spec.folder is None or not spec.folder.is_dir()):
         raise EngineError(f"process {spec.id} is to be kept but has no folder at {spec.folder}: make one first")
+
+
+def _check_variables(spec: ProcessSpec) -> None:
+    for name in spec.variables:
+        if not name or "=" in name:
+            raise EngineError(f"process {spec.id} has a variable named {name!r}: a name needs a character, and no '='")
+    for name in spec.secrets:
+        if name not in spec.variables or "," in name:
+            raise EngineError(f"process {spec.id} has a secret {name!r} that is none of its variables: set it")
+    try:
+        # All at once first, which is ten times as fast.
+        _check_text("", "".join((*spec.variables, *spec.variables.values())))
+    except EngineError:
+        for name, value in spec.variables.items():
+            _check_text(f"the variable {name!r} of process {spec.id}", name + value)
+
+
+def _check_limits(spec: ProcessSpec) -> None:
+    if spec.memory is not None and spec.memory < LEAST_MEMORY:
+        raise EngineError(f"process {spec.id} is limited to {spec.memory} bytes of memory: give it at least 4 MiB")
+    if spec.open_files is None:
+        return
+    most = most_open_files()
+    if not LEAST_FILES <= spec.open_files <= most:
+        raise EngineError(
+            f"process {spec.id} is limited to {spec.open_files} open files: give it {LEAST_FILES} to {most} "
+            "(what this machine allows us)"
+        )
+
+
+def most_open_files() -> int:
+    """The highest limit of open files that this user may set."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    unbound = most == resource.RLIM_INFINITY or os.geteuid() == 0
+    return int(Path("/proc/sys/fs/nr_open").read_text()) if unbound else most
 
 
 def _check_text(what: str, text: str) -> None:
@@ -233,84 +293,3 @@ def keeps_trap(text: str) -> bool:
     """
     bare = _HARMLESS.sub(" ", text)
     return _PLAIN.fullmatch(bare) is not None and _LOSES_TRAP.search(re.sub("[\"']", "", bare)) is None
-
-
-# --- reading the record ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """What a record says of one process; None is what nobody wrote.
-
-    `log_end` is where the log was settled; `next_log_start` is where the next process sharing log and record began.
-    """
-
-    pid: int | None = None
-    placed: Placed | None = None
-    starts: int = 0
-    last_code: int | None = None
-    exit_code: int | None = None
-    log_end: int | None = None
-    next_log_start: int | None = None
-
-
-def describe(placed: Placed) -> str:
-    return json.dumps([placed.id, placed.log, placed.log_start, placed.kept, placed.folder])
-
-
-def read_description(text: str) -> Placed | None:
-    """What a shim was given as its description, or None where `text` is something else."""
-    try:
-        match json.loads(text):
-            case [str(name), str(log), int(log_start), bool(kept), str() | None as folder]:
-                return Placed(name, log, log_start, kept, folder)
-    except ValueError:
-        pass
-    return None
-
-
-def read_notes(data: bytes, spec_id: str) -> Notes:
-    """What the lines of a record say of the process `spec_id`; lines that are incomplete or damaged say nothing."""
-    numbers: dict[str, list[int]] = {"exit": [], "end": [], "settled": []}
-    pid, placed, following, begun = None, None, None, 0
-    ours = max(0, data.find(b"start %s " % spec_id.encode()))
-    for line in data[ours:].decode("utf-8", "replace").split("\n"):
-        if line.startswith("start "):
-            number, found = _start_line(line)
-            if found is not None and found.id == spec_id:
-                pid, placed = number, found
-            elif found is not None and placed is not None and following is None and found.log == placed.log:
-                following = found.log_start
-        elif line == f"begin {spec_id} .":
-            begun += 1
-        elif (closed := _CLOSED.fullmatch(line)) and closed["id"] == spec_id:
-            numbers[closed["word"]].append(int(closed["number"]))
-    ends, exits = numbers["end"][:1], numbers["exit"][-1:]
-    return Notes(
-        pid=pid,
-        placed=placed,
-        starts=begun or int(placed is not None and not placed.kept),
-        last_code=_code(exits or ends),
-        exit_code=_code(ends),
-        log_end=numbers["settled"][0] if numbers["settled"] else None,
-        next_log_start=following,
-    )
-
-
-def settled_line(spec_id: str, log_end: int) -> bytes:
-    return f"\nsettled {spec_id} {log_end} .\n".encode()
-
-
-_CLOSED = re.compile(r"(?P<word>exit|end|settled) (?P<id>\S+) (?P<number>[0-9]{1,18}) \.")
-_START = re.compile(r"start (?P<id>\S+) (?P<pid>[0-9]{1,10}) (?P<rest>.*)")
-
-
-def _start_line(line: str) -> tuple[int, Placed | None]:
-    found = _START.fullmatch(line)
-    return (int(found["pid"]), read_description(found["rest"])) if found else (0, None)
-
-
-def _code(codes: Sequence[int]) -> int | None:
-    if not codes:
-        return None
-    return 128 - codes[0] if 128 < codes[0] <= 192 else codes[0]

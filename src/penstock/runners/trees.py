@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -48,6 +48,30 @@ class Seen(NamedTuple):
     image: int
 
 
+class Counter:
+    """Tells the number that the kernel gave out last. Numbers are given out in order, and go round at the end."""
+
+    def __init__(self) -> None:
+        # Kept open: a look at it stands at the end of every process, and costs a tenth so.
+        self._descriptor = os.open("/proc/loadavg", os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def last(self) -> int:
+        return int(os.pread(self._descriptor, _CHUNK, 0).split()[-1])
+
+    def numbers(self, handle: Handle, *, ended: bool) -> range | None:
+        """The numbers given out since the shim's (without its own where it `ended`); None where that is not clear.
+
+        Within a second they cannot have gone round. This makes the usual sweep after a short process a hundred times
+        cheaper than a reading of all of /proc.
+        """
+        last = self.last()
+        lived = time.clock_gettime(time.CLOCK_BOOTTIME) - handle.start_time / _TICKS
+        return range(handle.pid + ended, last + 1) if lived < 1 and 0 <= last - handle.pid < 256 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """By what the processes of a handle are told from all others.
@@ -58,6 +82,7 @@ class Tree:
     """
 
     handle: Handle
+    counter: Counter
     sure: bool
     ended: bool = False
     contained: bool = False
@@ -66,7 +91,8 @@ class Tree:
 
     def members(self) -> dict[int, Seen]:
         """The living processes, by their numbers; without the shim where that is known to have ended."""
-        pids = (pid for pid in _numbers(self.handle, ended=self.ended) if pid not in self.others)
+        numbers = self.counter.numbers(self.handle, ended=self.ended)
+        pids = (pid for pid in (all_numbers() if numbers is None else numbers) if pid not in self.others)
         seen = {pid: process for pid in pids if (process := look(pid)) is not None}
         living = {pid: it for pid, it in seen.items() if self._possible(pid, it)}
         marker = shim.marker(self.handle.id, self.handle.record)
@@ -83,14 +109,12 @@ class Tree:
         return {pid: living[pid] for pid in ours}
 
     def surely_empty(self) -> bool:
-        """Whether nothing was forked since the shim was, but what is known to be something else: nothing can be left.
-
-        Cheap, and usual after a short process.
-        """
-        last = _last_number()
-        if not _counted_on(self.handle, last):
+        """Whether nothing forked since the shim is left, but what is known to be another: cheap, and usual."""
+        numbers = self.counter.numbers(self.handle, ended=self.ended)
+        if numbers is None or any(pid not in self.others and exists(pid) for pid in numbers):
             return False
-        return all(pid in self.others or not exists(pid) for pid in range(self.handle.pid + self.ended, last + 1))
+        # Forked meanwhile by one that had left when its number was looked at?
+        return self.counter.last() < numbers.stop
 
     def outer(self, members: Mapping[int, Seen]) -> set[int]:
         """The processes that hold a namespace from outside: no signal but a last KILL is for them."""
@@ -257,25 +281,6 @@ def _environment(pid: int) -> bytes:
 
 def all_numbers() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - names are enough
-
-
-def _numbers(handle: Handle, *, ended: bool) -> Iterable[int]:
-    """The numbers that its processes may have: where it is clear, only those given out since its start.
-
-    Numbers are given out in order, and /proc/loadavg tells the last one; within a second they cannot have gone round.
-    This makes the usual sweep after a short process a hundred times cheaper than a reading of all of /proc.
-    """
-    last = _last_number()
-    return range(handle.pid + ended, last + 1) if _counted_on(handle, last) else all_numbers()
-
-
-def _last_number() -> int:
-    return int(read("/proc/loadavg").split()[-1])
-
-
-def _counted_on(handle: Handle, last: int) -> bool:
-    lived = time.clock_gettime(time.CLOCK_BOOTTIME) - handle.start_time / _TICKS
-    return lived < 1 and 0 <= last - handle.pid < 256
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
