@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-_MONTHS = {name: n for n, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_WEEKDAYS = {name: n for n, name in enumerate("sun mon tue wed thu fri sat".split())}
+_MONTHS = {"janfebmaraprmayjunjulaugsepoctnovdec"[n * 3 - 3 : n * 3]: n for n in range(1, 13)}
+_WEEKDAYS = {"sunmontuewedthufrisat"[n * 3 : n * 3 + 3]: n for n in range(7)}
 _LONGEST = {n: 29 if n == 2 else 30 if n in {4, 6, 9, 11} else 31 for n in range(1, 13)}
 _ITEM = re.compile(r"(?:(\*)|([0-9]{1,3}|[a-z]{3})(?:-([0-9]{1,3}|[a-z]{3}))?)(?:/([0-9]{1,3}))?")
 

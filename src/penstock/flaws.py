@@ -1,16 +1,34 @@
 """What is wrong with a pipeline as a whole, though each value of it is fine: names, loops, collisions."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 
+from penstock.matrices import MAX_CELLS, Cell, cells, combinations, filled, fits, in_order, size
+from penstock.parts import Matrix
 from penstock.patterns import has_wildcard, matches
-from penstock.pipelines import PLACE, Outputs, Pipeline, needs, shortened
+from penstock.pipelines import (
+    BUILT,
+    MAX_NEEDS,
+    METRIC,
+    PLACE,
+    Outputs,
+    Package,
+    Pipeline,
+    Step,
+    TooLargeError,
+    needs,
+    reads,
+    sequence,
+)
+from penstock.values import cell_name, family_of, shortened
 
-MAX_STEPS = 500
-MAX_WILDCARDS = 100
-MAX_PATHS = 2_000
+MAX_STEPS = 20_000
+"""Cells count as steps."""
+MAX_AXES = 16
+MAX_WILDCARDS = 2_000
+"""Different paths with wildcards: each takes a while to prepare."""
+MAX_FILLED = 1 << 20
+"""Characters of a text once its places are filled in; of all cells' texts together, 16 times as many."""
 
 Where = tuple[str | int, ...]
 """The keys and list places that lead to a value of the file."""
@@ -32,26 +50,140 @@ class Flaw:
     at_key: bool = False
 
 
-def flaws(pipeline: Pipeline) -> list[Flaw]:
-    """What only the whole pipeline can show: names that do not exist, loops, collisions; empty where it is sound."""
-    if too_many := list(_size_flaws(pipeline)):
-        return too_many
-    found = [*_interpolation_flaws(pipeline), *_need_flaws(pipeline), *_output_flaws(pipeline)]
-    found += [*_truth_flaws(pipeline), *_gate_flaws(pipeline), *_environment_flaws(pipeline)]
-    return [*found, *_champion_flaws(pipeline)]
+def flaws(pipeline: Pipeline, built: frozenset[str] = BUILT) -> list[Flaw]:
+    """What only the whole pipeline can show: names that do not exist, loops, collisions; empty where it is sound.
+
+    `built` are the words of `pipelines.SWITCHES` that are available: sentences about cells depend on it.
+    """
+    if too_large := [*_size_flaws(pipeline)]:
+        return too_large
+    try:
+        return [*_flaws(_Whole(pipeline, built))]
+    except TooLargeError as error:
+        return [Flaw(("steps",), str(error))]
+
+
+class _Whole:
+    """A pipeline with what is worked out of it once."""
+
+    def __init__(self, pipeline: Pipeline, built: frozenset[str]) -> None:
+        self.pipeline = pipeline
+        self.built = built
+        self.outputs = Outputs(pipeline)
+        self.needs = needs(pipeline, self.outputs)
+        self.variants = {name: cells(s.matrix) for name, s in pipeline.steps.items() if s.matrix is not None}
+        self.cells = {name: {cell_name(name, cell): None for cell in found} for name, found in self.variants.items()}
+        self.axes = {name: _common_axes(pipeline.steps[name], found) for name, found in self.variants.items()}
+        self.names = (*pipeline.steps, *(["package"] if pipeline.package else []))
+
+    def no_cell(self, name: str) -> tuple[str, tuple[str, ...], Where] | None:
+        """What is wrong with the name of a cell of a step that exists, the cells there are, and what it is for lack of.
+
+        None where the cell exists.
+        """
+        family = family_of(name)
+        known = self.cells.get(family, {})
+        if name in known:
+            return None
+        lacking = ("steps", family, "matrix")
+        if "matrix" not in self.built:
+            return f'"{shortened(name)}" names a cell of a matrix, which is not available yet', (), lacking
+        if not known:
+            return f'"{shortened(name)}" names a cell, but step "{family}" has no matrix', (), lacking
+        return f'step "{family}" has no cell "{shortened(name)}"', tuple(known), lacking
+
+
+def _flaws(whole: _Whole) -> Iterator[Flaw]:
+    pipeline = whole.pipeline
+    yield from _matrix_flaws(whole)
+    yield from _interpolation_flaws(whole)
+    yield from _need_flaws(whole)
+    yield from _cell_flaws(whole)
+    yield from _output_flaws(whole)
+    yield from _truth_flaws(pipeline)
+    yield from _secret_flaws(pipeline)
+    yield from _gate_flaws(whole)
+    yield from _environment_flaws(pipeline)
+    yield from _champion_flaws(pipeline)
+
+
+# --- matrices and sizes --------------------------------------------------------------------------------------------
 
 
 def _size_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    if len(pipeline.steps) > MAX_STEPS:
-        yield Flaw(("steps",), f"expected at most {MAX_STEPS} steps, found {len(pipeline.steps)}")
+    """What would take too long to work out; nothing else is, where there is any."""
     steps = pipeline.steps.values()
+    yield from (flaw for step in steps if step.matrix is not None for flaw in _matrix_sizes(step.name, step.matrix))
+    matrices = [(size(step.matrix), step, step.matrix) for step in steps if step.matrix is not None]
+    count = len(steps) - len(matrices) + sum(cells for cells, _, _ in matrices)
+    if count > MAX_STEPS:
+        counted = " with the cells of matrices" if matrices else ""
+        yield Flaw(("steps",), f"expected at most {MAX_STEPS:,} steps, found {count:,}{counted}")
+    if sum(cells * _length(step, matrix) for cells, step, matrix in matrices) > 16 * MAX_FILLED:
+        yield Flaw(("steps",), f"the cells of matrices hold more than {16 * MAX_FILLED >> 20} MiB of text: say less")
+    if sum(cells * len(matrix.exclude) for cells, _, matrix in matrices) > MAX_NEEDS:
+        yield Flaw(("steps",), f"the matrices take more than {MAX_NEEDS:,} comparisons: exclude less")
     patterns = {p for s in steps for p in (*(s.inputs or ()), *(s.outputs or ()))}
     patterns.update(pipeline.package.contents if pipeline.package else ())
-    if len(patterns) > MAX_PATHS:
-        yield Flaw(("steps",), f"expected at most {MAX_PATHS:,} different paths, found {len(patterns):,}: name folders")
     wild = sum(map(has_wildcard, patterns))
     if wild > MAX_WILDCARDS:
-        yield Flaw(("steps",), f"expected at most {MAX_WILDCARDS} paths with wildcards, found {wild}: name folders")
+        yield Flaw(("steps",), f"expected at most {MAX_WILDCARDS:,} paths with wildcards, found {wild:,}: name folders")
+
+
+def _matrix_sizes(name: str, matrix: Matrix) -> Iterator[Flaw]:
+    where = ("steps", name, "matrix")
+    if (found := max(len(matrix.axes), *map(len, matrix.include), *map(len, matrix.exclude), 0)) > MAX_AXES:
+        yield Flaw(where, f"expected at most {MAX_AXES} axes, found {found:,}", at_key=True)
+    elif size(matrix) > MAX_CELLS:
+        yield Flaw(where, f"expected at most {MAX_CELLS} cells, found {size(matrix):,}", at_key=True)
+
+
+def _length(step: Step, matrix: Matrix) -> int:
+    """Characters that a cell of the step holds, and about 100 for each text or name that has to be made."""
+    texts = [step.run, *step.variables.values(), *step.needs]
+    return sum(map(len, texts)) + 100 * (len(texts) + len(matrix.axes))
+
+
+def _matrix_flaws(whole: _Whole) -> Iterator[Flaw]:
+    for name in whole.variants:
+        matrix = whole.pipeline.steps[name].matrix
+        if matrix is not None:
+            yield from _axis_flaws(("steps", name, "matrix"), matrix)
+            yield from _entry_flaws(("steps", name, "matrix"), name, matrix)
+            if not whole.variants[name]:
+                sentence = "nothing is left of the matrix: exclude less"
+                yield Flaw(("steps", name, "matrix", "exclude"), sentence, at_key=True)
+
+
+def _axis_flaws(where: Where, matrix: Matrix) -> Iterator[Flaw]:
+    for axis, values in matrix.axes.items():
+        for n, value in enumerate(values):
+            if value in values[:n]:
+                yield Flaw((*where, axis, n), f'the value "{shortened(value)}" stands here twice: keep one')
+
+
+def _entry_flaws(where: Where, name: str, matrix: Matrix) -> Iterator[Flaw]:
+    made = list(combinations(matrix))
+    axes = tuple(matrix.axes)
+    for n, entry in enumerate(matrix.exclude):
+        unknown = [axis for axis in entry if axis not in axes]
+        for axis in unknown:
+            yield Flaw((*where, "exclude", n, axis), f'no axis is named "{shortened(axis)}"', axis, axes, at_key=True)
+        if not entry:
+            yield Flaw((*where, "exclude", n), "this entry excludes everything: name an axis and its value")
+        elif not unknown and not any(fits(entry, cell) for cell in made):
+            yield Flaw((*where, "exclude", n), "this entry excludes nothing: no combination has these values")
+    kept = {cell_name(name, cell) for cell in made if not any(fits(entry, cell) for entry in matrix.exclude)}
+    for n, entry in enumerate(matrix.include):
+        cell = cell_name(name, in_order(matrix, entry))
+        if not entry:
+            yield Flaw((*where, "include", n), "this cell has no values: name axes with one value each")
+        elif cell in kept:
+            yield Flaw((*where, "include", n), f'"{shortened(cell)}" is a cell already: take it out')
+        kept.add(cell)
+
+
+# --- interpolation -------------------------------------------------------------------------------------------------
 
 
 def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
@@ -60,55 +192,123 @@ def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
     for name, step in pipeline.steps.items():
         yield ("steps", name, "run"), step.run
         yield from ((("steps", name, "variables", key), value) for key, value in step.variables.items())
+        if step.matrix is not None:
+            yield from ((("steps", name, "needs", n), need) for n, need in enumerate(step.needs))
     if pipeline.package is not None and pipeline.package.serve is not None:
         yield ("package", "serve"), pipeline.package.serve
     for name, environment in pipeline.environments.items():
         yield from ((("environments", name, "variables", k), v) for k, v in environment.variables.items())
 
 
-def _interpolation_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    known = ("version", "commit", *(f"variables.{name}" for name in pipeline.variables))
-    for where, text in _texts(pipeline):
-        for inside, end in dict.fromkeys(PLACE.findall(text)):
+def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
+    variables = whole.pipeline.variables
+    known = ("version", "commit", *(f"variables.{name}" for name in variables))
+    for where, text in _texts(whole.pipeline):
+        if "${{" not in text:
+            continue
+        places = PLACE.findall(text)
+        here = () if "needs" in where else known
+        axes = whole.axes.get(str(where[1]), ()) if where[0] == "steps" else ()
+        for inside, end in dict.fromkeys(places):
             word = inside.strip()
             if not end:
                 yield Flaw(where, '"${{" is not closed: expected a name and "}}" after it')
-            elif word.startswith("matrix."):
-                yield Flaw(where, '"matrix" is not available yet')
-            elif word not in known:
+            elif word.startswith("matrix.") and word not in axes:
+                yield _axis_flaw(whole, where, word, axes)
+            elif word not in here and word not in axes:
                 lacking = ("variables", word.partition(".")[2])
-                yield Flaw(where, f'"${{{{ {shortened(word)} }}}}" names nothing', word, known, lacking)
-            elif "${{" in pipeline.variables.get(word.removeprefix("variables."), "") and where[-2] == "variables":
+                yield Flaw(where, f'"${{{{ {shortened(word)} }}}}" names nothing', word, (*here, *axes), lacking)
+            elif "${{" in variables.get(word.removeprefix("variables."), "") and where[-2] == "variables":
                 yield Flaw(where, f'"{word}" is interpolated itself: a variable can refer to a plain one only')
+        length = len(text) + sum(len(variables.get(i.strip().removeprefix("variables."), "")) for i, _ in places)
+        if length > MAX_FILLED:
+            yield Flaw(where, f"with its places filled in this is longer than {MAX_FILLED >> 20} MiB: say less")
 
 
-def _need_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    known = (*pipeline.steps, *(["package"] if pipeline.package else []))
+def _common_axes(step: Step, found: Iterable[Cell]) -> tuple[str, ...]:
+    """What a text of a step with a matrix can name of it: the axes that each of its cells has."""
+    every = [list(cell) for cell in found] or [list(step.matrix.axes) if step.matrix is not None else []]
+    shared = set(every[0]).intersection(*every)
+    return tuple(f"matrix.{axis}" for axis in every[0] if axis in shared)
+
+
+def _axis_flaw(whole: _Whole, where: Where, word: str, axes: tuple[str, ...]) -> Flaw:
+    lacking = (*where[:2], "matrix")
+    if "matrix" not in whole.built:
+        return Flaw(where, '"matrix" is not available yet', lacking=lacking)
+    if not axes and where[0] != "steps":
+        return Flaw(where, f'"{shortened(word)}" is known in steps with a matrix only', lacking=lacking)
+    step = whole.pipeline.steps[str(where[1])]
+    if step.matrix is None:
+        return Flaw(where, f'"{shortened(word)}" names nothing: step "{step.name}" has no matrix', lacking=lacking)
+    axis = word.removeprefix("matrix.")
+    found = whole.variants[step.name]
+    without = [cell for cell in found if axis not in cell]
+    if 0 < len(without) < len(found):
+        sentence = f'the cell "{shortened(cell_name(step.name, without[0]))}" has no "{axis}": give it one'
+        return Flaw(where, sentence, lacking=lacking)
+    return Flaw(where, f'"${{{{ {shortened(word)} }}}}" names nothing', word, axes, lacking)
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+def _need_flaws(whole: _Whole) -> Iterator[Flaw]:
+    pipeline = whole.pipeline
     for name, step in pipeline.steps.items():
-        for n, need in enumerate(step.needs):
+        for n, written in enumerate(step.needs):
             where = ("steps", name, "needs", n)
-            if need == "package" and pipeline.package is None:
-                yield Flaw(where, '"package" is needed, but the file has no package', lacking=("package",))
-            elif need == name:
-                yield Flaw(where, f'step "{name}" needs itself')
-            elif need.partition("[")[0] in pipeline.steps and "[" in need:
-                yield Flaw(where, f'"{shortened(need)}" names a cell of a matrix, which is not available yet')
-            elif need not in known:
-                yield Flaw(where, f'no step is named "{shortened(need)}"', need, known, ("steps", need))
-    if loop := _loop(needs(pipeline)):
-        yield Flaw(_culprit(pipeline, loop), f"the steps need each other in a loop: {_told(loop)}")
+            for need in _filled(written, step, whole.variants.get(name, ({},))):
+                if flaw := _need_flaw(whole, where, name, need):
+                    yield flaw
+                    break
+        if step.when.outcome == "failed" and not whole.needs[name]:
+            sentence = "this never comes: the step needs nothing that could fail: name it in needs"
+            yield Flaw(("steps", name, "when"), sentence, lacking=("steps", name, "needs"))
+    if loop := _loop(whole.needs):
+        yield Flaw(_culprit(whole, loop), f"the steps need each other in a loop: {_told(loop)}")
+
+
+def _filled(need: str, step: Step, variants: Iterable[Cell]) -> Iterator[str]:
+    """What a written need means in some cells of its step; nothing where it names no axis, which is told already."""
+    if "${{" not in need:
+        yield need
+        return
+    try:
+        yield from [filled(need, cell) for cell in variants] if step.matrix is not None else ()
+    except KeyError:
+        return
+
+
+def _need_flaw(whole: _Whole, where: Where, name: str, need: str) -> Flaw | None:
+    steps = whole.pipeline.steps
+    if family_of(need) == name:
+        return Flaw(where, f'step "{name}" needs itself')
+    if need in steps or (need == "package" and whole.pipeline.package is not None):
+        return None
+    if need == "package":
+        return Flaw(where, '"package" is needed, but the file has no package', lacking=("package",))
+    if "[" in need and family_of(need) in steps:
+        fault = whole.no_cell(need)
+        return Flaw(where, fault[0], need, fault[1], fault[2]) if fault else None
+    return Flaw(where, f'no step is named "{shortened(need)}"', need, whole.names, ("steps", need))
 
 
 def _loop(wanted: Mapping[str, Iterable[str]]) -> list[str]:
     """One loop, from a name back to itself, or nothing."""
-    try:
-        TopologicalSorter({name: sorted(others) for name, others in wanted.items()}).prepare()
-    except CycleError as error:
-        loop: list[str] = error.args[1][::-1]
-        names = list(wanted)
-        first = min(range(len(loop) - 1), key=lambda n: names.index(loop[n]))
-        return [*loop[first:-1], *loop[: first + 1]]
-    return []
+    left = set(wanted) - set(sequence(wanted))
+    if not left:
+        return []
+    place = {name: n for n, name in enumerate(wanted)}
+    way = {min(left, key=place.__getitem__): 0}
+    while True:  # each that is left needs one that is left: the way comes back to itself
+        name = min(left.intersection(wanted[next(reversed(way))]), key=place.__getitem__)
+        if name in way:
+            break
+        way[name] = len(way)
+    loop = list(way)[way[name] :]
+    first = loop.index(min(loop, key=place.__getitem__))
+    return [*loop[first:], *loop[: first + 1]]
 
 
 def _told(loop: list[str]) -> str:
@@ -116,24 +316,117 @@ def _told(loop: list[str]) -> str:
     return " needs ".join(shown)
 
 
-def _culprit(pipeline: Pipeline, loop: list[str]) -> Where:
+def _culprit(whole: _Whole, loop: list[str]) -> Where:
     """The value by which the first of a loop needs the second; the package's by which it does, where it is first."""
     name, need = loop[0], loop[1]
-    step = pipeline.steps[name]
-    if need in step.needs:
-        return ("steps", name, "needs", step.needs.index(need))
-    outputs = Outputs(pipeline)
-    places = (n for n, pattern in enumerate(step.inputs or ()) if need in outputs.owners(pattern))
+    step = whole.pipeline.steps[name]
+    named = next((n for n, written in enumerate(step.needs) if family_of(written) == need), None)
+    if named is not None:
+        return ("steps", name, "needs", named)
+    places = (n for n, pattern in enumerate(step.inputs or ()) if need in whole.outputs.owners(pattern))
     place = next(places, None)
     return ("steps", name, "evidence", "truth") if place is None else ("steps", name, "inputs", place)
 
 
-def _output_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    outputs, names = Outputs(pipeline), list(pipeline.steps)
-    for at, (name, step) in enumerate(pipeline.steps.items()):
-        earlier = set(names[:at])
+def _cell_flaws(whole: _Whole) -> Iterator[Flaw]:
+    """Who takes files of a step with cells must say of which cell."""
+    count = 0
+    for step in whole.pipeline.steps.values() if whole.cells else ():
+        read = _read_of_cells(whole, step)
+        for wanted in _wanted(whole, step):
+            count += sum(len(whole.cells.get(need, (need,))) for need in wanted)
+            if flaw := _choice_flaw(whole, step, read, _chosen(whole, wanted)):
+                yield flaw
+                break
+        if count > MAX_NEEDS:
+            raise TooLargeError(f"the steps need each other's cells more than {MAX_NEEDS:,} times: name fewer")
+    if whole.pipeline.package is not None:
+        yield from _package_flaws(whole, whole.pipeline.package)
+
+
+def _wanted(whole: _Whole, step: Step) -> Iterator[list[str]]:
+    """The needs of each cell of a step, or of the step itself."""
+    for cell in whole.variants.get(step.name, ({},)):
+        yield [name for need in step.needs for name in _filled(need, step, (cell,))]
+
+
+def _read_of_cells(whole: _Whole, step: Step) -> dict[str, tuple[Where, str]]:
+    """The steps with cells whose outputs a step reads, each with the first pattern that does and its place."""
+    read: dict[str, tuple[Where, str]] = {}
+    inputs = len(step.inputs or ())
+    for n, pattern in enumerate(reads(step)):
+        where = ("steps", step.name, *(("inputs", n) if n < inputs else ("evidence", "truth")))
+        for owner in sorted(whole.outputs.owners(pattern) & whole.cells.keys() - {step.name}):
+            read.setdefault(owner, (where, pattern))
+    return read
+
+
+def _choice_flaw(
+    whole: _Whole, step: Step, read: Mapping[str, tuple[Where, str]], chosen: Mapping[str, set[str]]
+) -> Flaw | None:
+    for owner, (where, pattern) in read.items():
+        if len(chosen.get(owner, ())) != 1:
+            return _cells_told(whole, where, f'"{shortened(pattern)}" is an output of', owner, "name one in needs")
+    if step.inputs is None:
+        for owner, names in chosen.items():
+            if len(names) > 1 and whole.pipeline.steps[owner].outputs:
+                what = "without inputs, the workspace would hold the outputs of"
+                return _cells_told(whole, ("steps", step.name, "needs"), what, owner, "declare inputs, or need one")
+    return None
+
+
+def _chosen(whole: _Whole, wanted: Iterable[str]) -> dict[str, set[str]]:
+    """The cells that are needed, by their step; a step's name means them all."""
+    chosen: dict[str, set[str]] = {}
+    for need in wanted:
+        if family_of(need) in whole.cells:
+            chosen.setdefault(family_of(need), set()).update(whole.cells.get(need, (need,)))
+    return chosen
+
+
+def _cells_told(whole: _Whole, where: Where, what: str, owner: str, hint: str) -> Flaw:
+    names = [*whole.cells[owner]]
+    shown = ", ".join(f'"{name}"' for name in names[:5]) + (" …" if len(names) > 5 else "")
+    lacking = ("steps", owner, "matrix")
+    return Flaw(where, f'{what} step "{owner}", which has cells: {hint}, of {shown}', lacking=lacking)
+
+
+def _package_flaws(whole: _Whole, package: Package) -> Iterator[Flaw]:
+    for n, need in enumerate(package.needs):
+        if flaw := _package_need_flaw(whole, ("package", "needs", n), need):
+            yield flaw
+    chosen = _chosen(whole, package.needs)
+    patterns = [("model", n, p) for n, p in enumerate(package.model or ())]
+    for key, n, pattern in [*patterns, *(("code", n, p) for n, p in enumerate(package.code))]:
+        for owner in sorted(whole.outputs.owners(pattern) & whole.cells.keys()):
+            if len(chosen.get(owner, ())) != 1:
+                what, hint = f'"{shortened(pattern)}" is an output of', "name one as needs of the package"
+                yield _cells_told(whole, ("package", key, n), what, owner, hint)
+
+
+def _package_need_flaw(whole: _Whole, where: Where, need: str) -> Flaw | None:
+    family = family_of(need)
+    if family not in whole.pipeline.steps:
+        names = tuple(whole.pipeline.steps)
+        return Flaw(where, f'no step is named "{shortened(family)}"', family, names, ("steps", family))
+    if need in whole.cells:
+        return Flaw(where, f'step "{family}" has cells: name one, such as "{next(iter(whole.cells[need]))}"')
+    if "[" not in need:
+        sentence = f'step "{family}" has no cells: leave it out, the package needs what its paths name'
+        return Flaw(where, sentence, lacking=("steps", family, "matrix"))
+    fault = whole.no_cell(need)
+    return Flaw(where, fault[0], need, fault[1], fault[2]) if fault else None
+
+
+def _output_flaws(whole: _Whole) -> Iterator[Flaw]:
+    place = {name: n for n, name in enumerate(whole.pipeline.steps)}
+    first: dict[str, str] = {}
+    for at, (name, step) in enumerate(whole.pipeline.steps.items()):
         for n, pattern in enumerate(step.outputs or ()):
-            for other in sorted(outputs.owners(pattern) & earlier, key=names.index)[:1]:
+            if pattern not in first:
+                first[pattern] = min(whole.outputs.owners(pattern), key=place.__getitem__)
+            other = first[pattern]
+            if place[other] < at:
                 sentence = f'the output "{shortened(pattern)}" collides with an output of step "{other}": '
                 yield Flaw(("steps", name, "outputs", n), sentence + "give each step files of its own")
 
@@ -148,22 +441,70 @@ def _truth_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
             yield Flaw(("steps", name, "evidence", "truth"), sentence, lacking=("steps", name, "inputs"))
 
 
-def _gate_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+def _secret_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    for name, step in pipeline.steps.items():
+        env = set(step.env) if step.secrets else ()
+        for n, secret in enumerate(step.secrets):
+            yield from _twice(("steps", name, "secrets", n), secret, step.variables, env, pipeline.variables)
+    for name, environment in pipeline.environments.items():
+        for n, secret in enumerate(environment.secrets):
+            where = ("environments", name, "secrets", n)
+            yield from _twice(where, secret, environment.variables, (), pipeline.variables)
+
+
+def _twice(
+    where: Where, secret: str, own: Container[str], env: Container[str], pipeline: Container[str]
+) -> Iterator[Flaw]:
+    places = {"variables": own, "env": env, "the pipeline's variables": pipeline}
+    for place, names in places.items():
+        if secret in names:
+            yield Flaw(where, f'the secret "{secret}" stands in {place} too: take it out of one of them')
+            return
+
+
+# --- gates ---------------------------------------------------------------------------------------------------------
+
+
+def _gate_flaws(whole: _Whole) -> Iterator[Flaw]:
+    pipeline = whole.pipeline
     for name, gate in pipeline.gates.items():
         key = "evidence" if gate.evidence is not None else "metric"
         where = ("gates", name, key)
-        step = pipeline.steps.get(gate.step)
-        if key == "metric" and not re.fullmatch(r"[^.]+\.\S*[^\s.]", gate.metric or ""):
+        step = pipeline.steps.get(family_of(gate.step))
+        if key == "metric" and not METRIC.fullmatch(gate.metric or ""):
             yield Flaw(where, f'expected a metric as STEP.NAME, such as train.accuracy, found "{gate.metric}"')
         elif step is None:
             sentence = f'no step is named "{shortened(gate.step)}"'
             yield Flaw(where, sentence, gate.step, tuple(pipeline.steps), ("steps", gate.step))
+        elif "[" in gate.step and (fault := whole.no_cell(gate.step)):
+            yield Flaw(where, fault[0], gate.step, fault[1], fault[2])
         elif key == "evidence" and step.evidence is None:
             sentence = f'step "{step.name}" has no evidence: add evidence: FILE to it'
             yield Flaw(where, sentence, lacking=("steps", step.name, "evidence"))
         elif key == "metric" and step.metrics is None and step.benchmark is None:
             sentence = f'step "{step.name}" has neither metrics nor benchmark: add metrics: FILE to it'
             yield Flaw(where, sentence, lacking=("steps", step.name, "metrics"))
+        else:
+            yield from _aggregate_flaws(whole, name)
+
+
+def _aggregate_flaws(whole: _Whole, name: str) -> Iterator[Flaw]:
+    gate = whole.pipeline.gates[name]
+    lacking: Where = ("steps", family_of(gate.step), "matrix")
+    known = [*whole.cells.get(gate.step, ())]
+    if gate.aggregate is not None and not known:
+        one = "[" in gate.step
+        sentence = "one cell is named: leave it out" if one else f'step "{gate.step}" has no matrix: leave it out'
+        yield Flaw(("gates", name, "aggregate"), f'"aggregate" is over all cells, but {sentence}', lacking=lacking)
+    elif known and gate.evidence is not None:
+        yield Flaw(("gates", name, "evidence"), f'step "{gate.step}" has cells: name one, such as "{known[0]}"')
+    elif known and gate.aggregate is None:
+        metric = f"{known[0]}.{(gate.metric or '').removeprefix(f'{gate.step}.')}"
+        sentence = f'step "{gate.step}" has cells: add aggregate: mean, min or max, or name one, as "{metric}"'
+        yield Flaw(("gates", name, "metric"), sentence, lacking=("gates", name, "aggregate"))
+
+
+# --- environments --------------------------------------------------------------------------------------------------
 
 
 def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
@@ -173,13 +514,16 @@ def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         for n, need in enumerate(environment.needs):
             if need == name:
                 yield Flaw(("environments", name, "needs", n), f'environment "{name}" needs itself')
-            elif need not in known:
+            elif need not in pipeline.environments:
                 sentence = f'no environment is named "{shortened(need)}"'
                 yield Flaw(("environments", name, "needs", n), sentence, need, known, ("environments", need))
         if (other := ports.setdefault(environment.port, name)) != name:
             sentence = f'the port {environment.port} is that of environment "{other}" too: choose another'
             yield Flaw(("environments", name, "port"), sentence)
-    wanted = {name: [n for n in e.needs if n in known and n != name] for name, e in pipeline.environments.items()}
+    wanted = {
+        name: [n for n in e.needs if n in pipeline.environments and n != name]
+        for name, e in pipeline.environments.items()
+    }
     if loop := _loop(wanted):
         place = pipeline.environments[loop[0]].needs.index(loop[1])
         sentence = f"the environments need each other in a loop: {_told(loop)}"

@@ -19,15 +19,13 @@ from penstock.values import (
     LIST,
     Axis,
     AxisValue,
-    BranchPattern,
+    Branches,
     Bytes,
     CronText,
     FilePath,
     Folders,
     Group,
     Name,
-    Number,
-    PathPattern,
     Paths,
     PyprojectPath,
     PythonVersion,
@@ -119,7 +117,7 @@ class Retry(Part):
     """After which ends a step is tried again, how often, and how long the waits are."""
 
     max: Annotated[int, Field(strict=True, ge=1, le=20)] = Field(description="Attempts beside the first, at most.")
-    on: Annotated[tuple[RetryReason, ...], LIST, Field(min_length=1)] = Field(
+    on: Annotated[tuple[RetryReason, ...], Field(fail_fast=True), LIST, Field(min_length=1)] = Field(
         default=("error", "lost", "preempted"), description="Ends that are tried again; error covers what is no fault."
     )
     backoff: Seconds = Field(default=1.0, description="The first wait; each further one is twice as long, up to 5m.")
@@ -141,8 +139,8 @@ def _as_retry(value: Any) -> Any:
 
 RetryOrMax = Annotated[Retry, BeforeValidator(_as_retry, json_schema_input_type=int | Retry)]
 
-_Branches = Annotated[tuple[BranchPattern, ...], LIST, Field(min_length=1)]
-_ChangedPaths = Annotated[tuple[PathPattern, ...], LIST, Field(min_length=1)]
+_Branches = Annotated[Branches, Field(min_length=1)]
+_ChangedPaths = Annotated[Paths, Field(min_length=1)]
 
 
 class When(Part):
@@ -202,18 +200,32 @@ class Triggers(Part):
 
 # --- matrix --------------------------------------------------------------------------------------------------------
 
-_Cells = tuple[dict[Axis, AxisValue], ...]
-_ENTRIES = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+def _as_values(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+_Values = Annotated[
+    tuple[AxisValue, ...],
+    Field(fail_fast=True),
+    Field(min_length=1),
+    BeforeValidator(_as_values, json_schema_input_type=str | float | bool | list[str | float | bool]),
+]
+_Cells = Annotated[
+    tuple[dict[Axis, AxisValue], ...],
+    Field(fail_fast=True),
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+]
 
 
 class Matrix(Part):
     """A step for each combination of the axes' values; in the file the axes stand beside include and exclude."""
 
-    axes: dict[Axis, Annotated[tuple[AxisValue, ...], Field(min_length=1), _ENTRIES]] = Field(
-        default={}, description="Values by axis."
-    )
-    include: Annotated[_Cells, _ENTRIES] = Field(default=(), description="Cells beside the combinations.")
-    exclude: Annotated[_Cells, _ENTRIES] = Field(default=(), description="Combinations that are left out.")
+    axes: dict[Axis, _Values] = Field(default={}, description="Values by axis.")
+    include: _Cells = Field(default=(), description="Cells beside the combinations.")
+    exclude: _Cells = Field(default=(), description="Combinations that are left out.")
 
     @model_validator(mode="before")
     @classmethod

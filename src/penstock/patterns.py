@@ -10,7 +10,12 @@ def matches(pattern: str, path: str) -> bool:
     `src/` and `src` name the folder and all below it, `a.txt` the file, `.` everything; `*` and `?` stay within a
     folder, `**` as a whole part crosses folders, `[abc]` is one of the characters and `[!abc]` none of them.
     """
-    return _compiled(pattern).match(path) is not None
+    if has_wildcard(pattern):
+        return _compiled(pattern).match(path) is not None
+    plain = "/".join(parts_of(pattern))
+    if path == plain:
+        return path != "" and not pattern.endswith("/")
+    return path.startswith(f"{plain}/") and len(path) > len(plain) + 1 if plain else True
 
 
 def overlaps(pattern: str, other: str) -> bool:
@@ -25,7 +30,7 @@ def overlaps(pattern: str, other: str) -> bool:
 
 def has_wildcard(pattern: str) -> bool:
     """Whether a pattern names more than one path and what lies below it."""
-    return any(c in pattern for c in "*?[")
+    return "*" in pattern or "?" in pattern or "[" in pattern
 
 
 def parts_of(pattern: str) -> list[str]:
@@ -39,10 +44,18 @@ def _parts_meet(one: str, two: str) -> bool:
     if not has_wildcard(one):
         return one == two
     if not has_wildcard(two):
-        return _compiled_part(one).fullmatch(two) is not None
+        return _names(one, two)
     (head, tail), (other_head, other_tail) = _ends(one), _ends(two)
     heads = head.startswith(other_head) or other_head.startswith(head)
     return heads and (tail.endswith(other_tail) or other_tail.endswith(tail))
+
+
+def _names(part: str, name: str) -> bool:
+    """Whether a part names a name; with one star, as most have, nothing need be compiled."""
+    head, star, tail = part.partition("*")
+    if star and not has_wildcard(head) and not has_wildcard(tail):
+        return len(name) >= len(head) + len(tail) and name.startswith(head) and name.endswith(tail)
+    return _compiled_part(part).fullmatch(name) is not None
 
 
 def _ends(part: str) -> tuple[str, str]:

@@ -1,21 +1,61 @@
 """The pipeline file as frozen values: its schema, what follows from it, and what is wrong with it as a whole.
 
-The models say what one key may hold; `needs`, `stages` and `order` say what follows. What only the whole can
+The models say what one key may hold; `needs`, `stages` and `order` say what follows. Single values are `values.py`,
+the smaller mappings `parts.py`. `matrices.py` puts cells in the place of a step with a matrix. What only the whole can
 show to be wrong is `flaws.py`; reading bytes, with line and column, is `sources/definitions.py`.
 """
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError
 
+from penstock.parts import (
+    Check,
+    Concurrency,
+    EvidenceFiles,
+    Matrix,
+    Part,
+    Resources,
+    RetryOrMax,
+    Runtime,
+    Trigger,
+    Triggers,
+    When,
+    WhenOrOutcome,
+)
 from penstock.patterns import branch_matches as branch_matches  # noqa: PLC0414 - part of what the file means
 from penstock.patterns import has_wildcard, overlaps, parts_of
+from penstock.values import (
+    LIST,
+    Addresses,
+    Branches,
+    CheckpointPath,
+    CommandText,
+    Flag,
+    HealthPath,
+    Name,
+    Number,
+    Paths,
+    PlainCommand,
+    ProjectName,
+    Seconds,
+    StepName,
+    Texts,
+    VariableNames,
+    Variables,
+    cell_name,
+    family_of,
+    shortened,
+    wrong,
+)
+from penstock.values import RESERVED as RESERVED  # noqa: PLC0414 - what no step can be named
+from penstock.values import FilePath as FilePath  # noqa: PLC0414 - what the file can name
+from penstock.values import FolderPath as FolderPath  # noqa: PLC0414 - the same
 
 # --- interpolation -------------------------------------------------------------------------------------------------
 
@@ -31,244 +71,7 @@ def interpolate(text: str, variables: Mapping[str, str], version: str, commit: s
     return PLACE.sub(lambda match: values[match[1].strip()], text)
 
 
-# --- what single values may be -------------------------------------------------------------------------------------
-
-
-def described(value: object) -> str:
-    """A value of a file in words, for sentences that say what was found."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'the text "{shortened(value)}"'
-    if isinstance(value, int | float):
-        return f"the number {shortened(str(value))}"
-    return "a mapping" if isinstance(value, Mapping) else "a list"
-
-
-def shortened(text: str) -> str:
-    """At most 40 characters of a text, on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= 40 else f"{line[:39]}…"
-
-
-def _wrong(sentence: str, at: str | None = None, lacks: tuple[str, ...] = ()) -> PydanticCustomError:
-    """An error of a value or mapping: `at` is the key it stands at, `lacks` the keys that are absent (`*`: any)."""
-    return PydanticCustomError("penstock", "{sentence}", {"sentence": sentence, "at": at, "lacks": lacks})
-
-
-RESERVED = ("check", "lock", "runtime", "package", "serve")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_DURATION = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?")
-_YEAR = 31_536_000.0
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise _wrong(
-            f'"{shortened(name)}" cannot be a name: expected a letter, then at most 63 letters, digits, _ or -'
-        )
-    return name
-
-
-def _check_step_name(name: str) -> str:
-    if name in RESERVED:
-        raise _wrong(f'"{name}" is the name of a step of Penstock\'s own: choose another')
-    return _check_name(name)
-
-
-def _check_project(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise _wrong(f'"{shortened(name)}" cannot be a name: expected at most 64 letters, digits, ., _ or -')
-    return name
-
-
-def _check_variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise _wrong(f'"{shortened(name)}" cannot be a variable: expected letters, digits and _, no digit first')
-    if name.startswith("PENSTOCK_") or name in {"PORT", "HOME"}:
-        raise _wrong(f'the variable "{name}" is set by Penstock: choose another name')
-    return name
-
-
-def _as_text(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _check_value(text: str) -> str:
-    if "\0" in text:
-        raise _wrong("a variable cannot hold a NUL character")
-    return text
-
-
-def _check_command(text: str) -> str:
-    if not text.strip() or "\0" in text:
-        raise _wrong(f"expected a command, found {described(text)}")
-    return text
-
-
-def _as_tuple(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _as_seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = _DURATION.fullmatch(value)
-    try:
-        amounts = [float(amount or 0) for amount in found.groups()] if found and value else [math.nan]
-    except ValueError:
-        amounts = [math.nan]
-    seconds = math.fsum(a * unit for a, unit in zip(amounts, (3600, 60, 1, 0.001), strict=False))
-    if not 0 < seconds <= _YEAR:
-        raise _wrong(f"expected a duration such as 90s, 30m or 1h30m (at most a year), found {described(value)}")
-    return seconds
-
-
-def _as_python(value: Any) -> Any:
-    if isinstance(value, float) and value in {3.1, 3.2}:
-        quoted = f'"{value}0"'
-        raise _wrong(f"without quotes this reads as the number {value}: if Python {value}0 is meant, write {quoted}")
-    return str(value) if isinstance(value, float) else value
-
-
-def _check_python(version: str) -> str:
-    if not re.fullmatch(r"3\.[0-9]{1,2}(\.[0-9]{1,3})?", version):
-        raise _wrong(f'expected a Python version such as "3.11", found {described(version)}')
-    return version
-
-
-def _check_pattern(path: str) -> str:
-    """The path in plain form: relative, without `./` in front. Refuses what could lead out of the repository."""
-    plain = path
-    while plain.startswith("./") and plain != "./":
-        plain = plain[2:]
-    if fault := _path_fault(plain):
-        raise _wrong(f'the path "{shortened(path)}" {fault}')
-    return "." if plain == "./" else plain
-
-
-def _path_fault(path: str) -> str | None:
-    parts = path.removesuffix("/").split("/")
-    faults = {
-        "is empty": not path,
-        "is longer than 500 characters": len(path) > 500,
-        "holds a control character": any(ord(c) < 32 or ord(c) == 127 for c in path),
-        "holds a backslash: separate folders by /": "\\" in path,
-        "is absolute: write it relative to the repository": path.startswith("/"),
-        "begins with ~, which is not expanded: write it relative to the repository": path.startswith("~"),
-        "holds a $, which is not expanded: write it relative to the repository": "$" in path,
-        'leads out of the repository by "..": write it relative to the repository': ".." in parts,
-        'has an empty part or a "." in the middle: leave it out': path not in {".", "./"} and {"", "."} & {*parts},
-        "has ** beside other characters: write it as a part of its own, as in src/**/*.py": any(
-            "**" in part and part != "**" for part in parts
-        ),
-    }
-    return next((sentence for sentence, present in faults.items() if present), None)
-
-
-def _check_file(path: str) -> str:
-    path = _check_pattern(path)
-    if has_wildcard(path) or path.endswith("/") or path == ".":
-        raise _wrong(f'the path "{shortened(path)}" must name one file, without wildcards')
-    return path
-
-
-def _check_folder(path: str) -> str:
-    path = _check_pattern(path)
-    if has_wildcard(path) or ":" in path:
-        raise _wrong(f'the path "{shortened(path)}" must name one folder, without wildcards or ":"')
-    return path
-
-
-def _check_pyproject(path: str) -> str:
-    """The file itself, where the folder was named."""
-    path = _check_folder(path)
-    if path == ".":
-        return "pyproject.toml"
-    return path if path.endswith(".toml") else f"{path.rstrip('/')}/pyproject.toml"
-
-
-def _check_health(path: str) -> str:
-    if not re.fullmatch(r"/(?!/)[!-~]*", path):
-        raise _wrong(f'expected a path that begins with one "/", such as /health, found {described(path)}')
-    return path
-
-
-def _check_branch(pattern: str) -> str:
-    parts = pattern.split("/")
-    if not pattern or len(pattern) > 250 or "" in parts or any(c.isspace() or ord(c) < 32 for c in pattern):
-        raise _wrong(f"expected a branch such as main or release/*, found {described(pattern)}")
-    if any("**" in part and part != "**" for part in parts):
-        raise _wrong(f'the branch "{shortened(pattern)}" has ** beside other characters: write it as a part of its own')
-    return pattern
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-StepName = Annotated[str, AfterValidator(_check_step_name)]
-VariableName = Annotated[str, AfterValidator(_check_variable)]
-VariableValue = Annotated[
-    str, AfterValidator(_check_value), BeforeValidator(_as_text, json_schema_input_type=str | float | bool)
-]
-Variables = dict[VariableName, VariableValue]
-CommandText = Annotated[str, AfterValidator(_check_command)]
-PathPattern = Annotated[str, AfterValidator(_check_pattern)]
-FilePath = Annotated[str, AfterValidator(_check_file)]
-FolderPath = Annotated[str, AfterValidator(_check_folder)]
-BranchPattern = Annotated[str, AfterValidator(_check_branch)]
-_LIST = BeforeValidator(_as_tuple, json_schema_input_type=str | list[str])
-Texts = Annotated[tuple[str, ...], _LIST]
-Paths = Annotated[tuple[PathPattern, ...], _LIST]
-Folders = Annotated[tuple[FolderPath, ...], _LIST]
-Number = Annotated[float, Field(strict=True)]
-Seconds = Annotated[
-    float, Field(strict=True, gt=0, le=_YEAR), BeforeValidator(_as_seconds, json_schema_input_type=float | str)
-]
-Flag = Annotated[bool, Field(strict=True)]
-
-
 # --- the schema ----------------------------------------------------------------------------------------------------
-
-
-class Part(BaseModel):
-    """What all mappings of the file have in common: frozen, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-
-class Runtime(Part):
-    """The Python environment of every step, and what is put on PYTHONPATH."""
-
-    python: (
-        Annotated[str, AfterValidator(_check_python), BeforeValidator(_as_python, json_schema_input_type=str | float)]
-        | None
-    ) = Field(default=None, description='The version of Python, quoted: "3.11".')
-    requirements: FilePath | None = Field(default=None, description="A requirements file to lock and install.")
-    lock: FilePath | None = Field(default=None, description="A lock file to install as it is.")
-    pyproject: Annotated[str, AfterValidator(_check_pyproject)] | None = Field(
-        default=None, description="A pyproject.toml, or its folder, whose dependencies to lock and install."
-    )
-    path: Folders = Field(default=(), description="Folders to put on PYTHONPATH.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [k for k in ("requirements", "lock", "pyproject") if getattr(self, k) is not None]
-        if len(given) > 1:
-            raise _wrong(f'expected one of requirements, lock and pyproject, found "{given[0]}" before', given[1])
-        return self
-
-
-class EvidenceFiles(Part):
-    """Per-example results that a step writes: predictions by id, and the truth they are joined with."""
-
-    predictions: FilePath = Field(description="The file of predictions; with the truth in it where truth is absent.")
-    truth: FilePath | None = Field(default=None, description="The file of true values, joined by id.")
 
 
 def _as_evidence(value: Any) -> Any:
@@ -276,9 +79,10 @@ def _as_evidence(value: Any) -> Any:
 
 
 class Step(Part):
-    """One command, what it reads, and what it leaves."""
+    """One command, what it reads, and what it leaves. `cell` is set where a matrix was expanded."""
 
     name: SkipJsonSchema[str]
+    cell: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)
     run: CommandText = Field(description="The text that the shell executes in the step's workspace.")
     stage: Literal["build", "test", "deploy"] | None = Field(default=None, description="A label; derived if absent.")
     needs: Texts = Field(default=(), description="Steps, or package, that must be green first.")
@@ -290,14 +94,38 @@ class Step(Part):
     evidence: (
         Annotated[EvidenceFiles, BeforeValidator(_as_evidence, json_schema_input_type=str | EvidenceFiles)] | None
     ) = Field(default=None, description="Files of per-example results that Penstock scores.")
-    variables: Variables = Field(default={}, description="Variables of this step, over the pipeline's.")
-    env: Annotated[tuple[VariableName, ...], _LIST] = Field(
-        default=(), description="Variables of the person's environment to pass on."
-    )
+    variables: Variables = Field(default_factory=dict, description="Variables of this step, over the pipeline's.")
+    env: VariableNames = Field(default=(), description="Variables of the person's environment to pass on.")
+    secrets: VariableNames = Field(default=(), description="Secrets that this step gets, as variables of these names.")
+    resources: Resources = Field(default=Resources(), description="What an attempt takes of its machine.")
     timeout: Seconds | None = Field(default=None, description="How long an attempt may take: 30m, 1h30m, or seconds.")
+    retry: RetryOrMax | None = Field(default=None, description="After which ends it is tried again, and how often.")
+    checkpoint: CheckpointPath | None = Field(default=None, description="A folder that is kept between attempts.")
+    when: WhenOrOutcome = Field(default=When(), description="The condition under which it runs.")
+    matrix: Matrix | None = Field(default=None, description="Values for each combination of which it runs.")
+    external: Addresses = Field(default=(), description="Addresses of outside data that its result depends on.")
+    fingerprint: PlainCommand | None = Field(
+        default=None, description="A command whose output stands for outside data that its result depends on."
+    )
+    fresh: Annotated[tuple[Trigger, ...], Field(fail_fast=True), LIST] = Field(
+        default=(), description="Triggers under which it, and all after it, reuse no result."
+    )
     allow_failure: Flag = Field(default=False, description="Whether a red step only warns.")
     cache: Flag | None = Field(default=None, description="false: run every time, whatever it declares.")
     shell: Literal["sh", "bash", "python"] = Field(default="sh", description="What executes the run text.")
+
+    @model_validator(mode="after")
+    def _named_by_cell(self) -> Self:
+        if self.cell or self.name.endswith("]"):
+            sound = self.cell and self.matrix is None and self.name == cell_name(family_of(self.name), self.cell)
+            if not sound:
+                raise wrong(f'"{shortened(self.name)}" cannot be a name: cells are made by the matrix of a step')
+        return self
+
+    @property
+    def family(self) -> str:
+        """The step of the file that this one is a cell of; its own name where it is none."""
+        return family_of(self.name)
 
     @property
     def cacheable(self) -> bool:
@@ -311,15 +139,16 @@ class Package(Part):
     model: Paths | None = Field(default=None, description="The model's files.")
     code: Paths = Field(default=(), description="The code that serves it.")
     serve: CommandText | None = Field(default=None, description="The command that answers on $PORT.")
-    health: Annotated[str, AfterValidator(_check_health)] = Field(
+    health: HealthPath = Field(
         default="/health", description="The path that answers 200 when a real request can be answered."
     )
     start_timeout: Seconds = Field(default=120.0, description="How long a replica may take until it is healthy.")
+    needs: Texts = Field(default=(), description="The cell, of a step with a matrix, that its files come from.")
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
         if not self.model and not self.code:
-            raise _wrong(
+            raise wrong(
                 "expected model, code or both: a package of nothing cannot be deployed", lacks=("model", "code")
             )
         return self
@@ -330,6 +159,8 @@ class Package(Part):
         return (*(self.model or ()), *self.code)
 
 
+METRIC = re.compile(r"([^.\[\]]+(?:\[[^\[\]]*\])?)\.(\S*[^\s.])")
+"""STEP.NAME or STEP[CELL].NAME."""
 _RULES = ("at_least", "at_most", "equals", "not_worse_than")
 
 
@@ -338,6 +169,9 @@ class Gate(Part):
 
     name: SkipJsonSchema[str]
     metric: str | None = Field(default=None, description="STEP.NAME of a metric or benchmark value.")
+    aggregate: Literal["mean", "min", "max"] | None = Field(
+        default=None, description="What is made of the metric's values in the cells of a step with a matrix."
+    )
     evidence: str | None = Field(default=None, description="The step whose evidence is scored.")
     score: Literal["correct", "absolute_error", "squared_error"] | None = Field(
         default=None, description="How an example is scored; the gate judges the mean. Only with evidence: correct."
@@ -360,45 +194,51 @@ class Gate(Part):
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if self.metric is None and self.evidence is None:
-            raise _wrong("expected a metric or an evidence to judge, found neither", lacks=("metric", "evidence"))
+            raise wrong("expected a metric or an evidence to judge, found neither", lacks=("metric", "evidence"))
         if self.metric is not None and self.evidence is not None:
-            raise _wrong("expected either metric or evidence, found both", "evidence")
+            raise wrong("expected either metric or evidence, found both", "evidence")
         if self.metric is not None and self.score is not None:
-            raise _wrong('"score" belongs to evidence: a metric is judged as it is', "score")
+            raise wrong('"score" belongs to evidence: a metric is judged as it is', "score")
+        if self.evidence is not None and self.aggregate is not None:
+            raise wrong('"aggregate" belongs to a metric: name one cell as evidence', "aggregate")
         return self
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         given = [rule for rule in _RULES if getattr(self, rule) is not None]
         if not given:
-            raise _wrong("expected a rule: at_least, at_most, equals or not_worse_than", lacks=_RULES)
+            raise wrong("expected a rule: at_least, at_most, equals or not_worse_than", lacks=_RULES)
         if len(given) > 1:
-            raise _wrong(f'expected one rule, found "{given[0]}" and "{given[1]}": make them two gates', given[1])
+            raise wrong(f'expected one rule, found "{given[0]}" and "{given[1]}": make them two gates', given[1])
         return self
 
     @model_validator(mode="after")
     def _fits_champion(self) -> Self:
         if self.margin is not None and self.not_worse_than is None:
-            raise _wrong('"margin" belongs to not_worse_than: leave it out', "margin")
+            raise wrong('"margin" belongs to not_worse_than: leave it out', "margin")
         if self.not_worse_than is not None and self.evidence is not None:
-            raise _wrong('"not_worse_than" on evidence is not available yet: use it on a metric', "not_worse_than")
+            raise wrong('"not_worse_than" on evidence is not available yet: use it on a metric', "not_worse_than")
         if self.not_worse_than is not None and self.margin is None:
             sentence = '"not_worse_than" needs a margin: by how much it may be worse, such as 0.02'
-            raise _wrong(sentence, "not_worse_than", lacks=("margin",))
+            raise wrong(sentence, "not_worse_than", lacks=("margin",))
         return self
 
     @property
     def rule(self) -> str:
         """The rule in words."""
+        subject = f"{self.aggregate} over cells " if self.aggregate is not None else ""
         if self.margin is not None:
-            return f"not worse than the {self.not_worse_than} by more than {self.margin:.12g}"
+            return f"{subject}not worse than the {self.not_worse_than} by more than {self.margin:.12g}"
         words = {"at least": self.at_least, "at most": self.at_most, "exactly": self.equals}
-        return next(f"{word} {value:.12g}" for word, value in words.items() if value is not None)
+        return subject + next(f"{word} {value:.12g}" for word, value in words.items() if value is not None)
 
     @property
     def step(self) -> str:
-        """The step that the gate needs."""
-        return self.evidence if self.evidence is not None else (self.metric or "").partition(".")[0]
+        """The step that the gate needs: a cell where one is named, all cells of it where the gate aggregates."""
+        if self.evidence is not None:
+            return self.evidence
+        found = METRIC.fullmatch(self.metric or "")
+        return found[1] if found else (self.metric or "").partition(".")[0]
 
 
 class Environment(Part):
@@ -408,16 +248,13 @@ class Environment(Part):
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(description="Where the environment answers.")
     replicas: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(default=1, description="Processes that serve it.")
     needs: Texts = Field(default=(), description="Environments that must be released to first.")
-    branches: Annotated[tuple[BranchPattern, ...], _LIST] | None = Field(
+    branches: Branches | None = Field(
         default=None, description="Branches that are released here; absent: the default branch."
     )
     variables: Variables = Field(default={}, description="Variables of this environment, over the pipeline's.")
-
-
-class Check(Part):
-    """What the check step leaves out."""
-
-    exclude: Paths = Field(default=(), description="Files that check does not read.")
+    secrets: VariableNames = Field(
+        default=(), description="Secrets that what serves here gets, as variables of these names."
+    )
 
 
 def _named(parts: Any) -> Any:
@@ -429,7 +266,7 @@ def _named(parts: Any) -> Any:
 
 def _check_steps(steps: dict[str, Step]) -> dict[str, Step]:
     if not steps:
-        raise _wrong("expected at least one step, found none", lacks=("*",))
+        raise wrong("expected at least one step, found none", lacks=("*",))
     return steps
 
 
@@ -439,7 +276,8 @@ _NAMED = BeforeValidator(_named)
 class Pipeline(Part):
     """A parsed pipeline file."""
 
-    name: Annotated[str, AfterValidator(_check_project)] = Field(description="The project's name, for display.")
+    name: ProjectName = Field(description="The project's name, for display.")
+    on: Triggers | None = Field(default=None, description="What starts a run beside a person's command.")
     runtime: Runtime | None = Field(default=None, description="The Python environment of every step.")
     variables: Variables = Field(default={}, description="Variables of every step and of what is served.")
     steps: Annotated[dict[StepName, Step], _NAMED, AfterValidator(_check_steps)] = Field(description="Steps by name.")
@@ -448,32 +286,86 @@ class Pipeline(Part):
     environments: Annotated[dict[Name, Environment], _NAMED] = Field(default={}, description="Environments by name.")
     check: Check = Field(default=Check(), description="Settings of the check step.")
     champion: str | None = Field(default=None, description="The environment whose release is the champion.")
+    fail_fast: Flag = Field(default=False, description="Whether the first red step ends the run's other steps.")
+    concurrency: Concurrency | None = Field(default=None, description="How many runs go on at once.")
 
 
 LATER: Mapping[type[Part], frozenset[str]] = {
-    Pipeline: frozenset({"on", "source"}),
+    Pipeline: frozenset({"source"}),
     Runtime: frozenset({"image", "dockerfile"}),
-    Step: frozenset(
-        {"resources", "retry", "checkpoint", "secrets", "matrix", "aggregate", "external", "fingerprint", "fresh"}
-        | {"when", "coverage", "batch", "host", "image", "runtime", "source", "approval"}
-    ),
+    Step: frozenset({"coverage", "batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
     Gate: frozenset(
         {"better_than", "within", "indifference", "confidence", "slices", "inconclusive", "all_of", "any_of", "reuse"}
         | {"power", "seed"}
     ),
     Environment: frozenset(
-        {"secrets", "migrate", "migrate_down", "approval", "probe", "rollout", "host", "as", "deploy", "watch"}
+        {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "as", "deploy", "watch"}
         | {"resources", "runtime"}
     ),
+    Triggers: frozenset({"pull_request", "drift"}),
 }
 """Keys that the design has and that are refused until they are built."""
 
+SWITCHES: Mapping[type[Part], Mapping[str, str]] = {
+    Pipeline: {"on": "on", "fail_fast": "fail_fast", "concurrency": "concurrency"},
+    Step: {
+        **{key: key for key in ("secrets", "resources", "retry", "checkpoint", "when", "matrix")},
+        **{key: key for key in ("external", "fingerprint", "fresh")},
+    },
+    Package: {"needs": "matrix"},
+    Gate: {"aggregate": "aggregate"},
+    Environment: {"secrets": "secrets"},
+}
+"""Keys that the models know while the engine may not yet, each with its word in `BUILT`."""
 
-def json_schema() -> dict[str, Any]:
+BUILT: frozenset[str] = frozenset({"checkpoint", "on", "resources", "retry", "secrets"})
+"""The words of `SWITCHES` whose keys the engine honours; the other keys are refused as those of `LATER` are."""
+
+HIDDEN: Mapping[type[Part], frozenset[str]] = {
+    Step: frozenset({"name", "cell"}),
+    Gate: frozenset({"name"}),
+    Environment: frozenset({"name"}),
+    Matrix: frozenset({"axes"}),
+}
+"""Fields that the file writes in another way."""
+
+
+def keys_of(part: type[Part], built: frozenset[str] = BUILT) -> tuple[str, ...]:
+    """The keys that the file may have in a mapping, in their order."""
+    refused = refused_keys(part, built)
+    return tuple(key for key in part.model_fields if key not in refused and key not in HIDDEN.get(part, ()))
+
+
+def refused_keys(part: type[Part], built: frozenset[str] = BUILT) -> frozenset[str]:
+    """The keys of a mapping that are not available yet."""
+    switched = {key for key, word in SWITCHES.get(part, {}).items() if word not in built}
+    return LATER.get(part, frozenset()) | switched
+
+
+def json_schema(built: frozenset[str] = BUILT) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the file, short forms included; an absent value is an absent key."""
     schema = Pipeline.model_json_schema(mode="validation")
+    for part in SWITCHES:
+        properties = (schema if part is Pipeline else schema["$defs"][part.__name__])["properties"]
+        for key in refused_keys(part, built):
+            properties.pop(key, None)
+    schema["$defs"] = {name: schema["$defs"][name] for name in _named_in(schema, schema["$defs"])}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_nulls(schema)}
+
+
+def _named_in(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
+    """The definitions that are used, directly or not."""
+    queue: list[Any] = [{key: value for key, value in schema.items() if key != "$defs"}]
+    used: set[str] = set()
+    while queue:
+        item = queue.pop()
+        queue += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        name = str(item.get("$ref", "")).rpartition("/")[2] if isinstance(item, dict) else ""
+        if name and name not in used:
+            used.add(name)
+            queue.append(definitions[name])
+    return [name for name in definitions if name in used]
 
 
 def _without_nulls(schema: Any) -> Any:
@@ -493,75 +385,153 @@ def _without_nulls(schema: Any) -> Any:
 # --- what follows --------------------------------------------------------------------------------------------------
 
 
+MAX_COMPARISONS = 100_000
+MAX_NEEDS = 250_000
+
+
+class TooLargeError(ValueError):
+    """The pipeline has too many paths or needs to be worked out in time; one that was loaded never has."""
+
+
 class Outputs:
-    """All outputs of a pipeline, to find whose overlap with a pattern without comparing each with each."""
+    """All outputs of a pipeline, to find whose overlap with a pattern without comparing each with each.
+
+    They are sorted by the folders before their first wildcard. What can overlap a pattern has as many of the same
+    folders, or all of them: it lies at a folder above, or in the range below. Cells of a step have the same outputs
+    and count as that step.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._plain: dict[tuple[str, ...], set[str]] = {}
-        self._under: dict[tuple[str, ...], set[str]] = {}
-        self._wild: dict[str, set[str]] = {}
-        self._all: dict[str, set[str]] = {}
+        self._owners: dict[str, dict[str, None]] = {}
+        families: set[str] = set()
         for step in pipeline.steps.values():
-            for pattern in step.outputs or ():
-                self._add(step.name, pattern)
+            if step.outputs and (family := step.family) not in families:
+                families.add(family)
+                for pattern in step.outputs:
+                    self._owners.setdefault(pattern, {})[family] = None
+        at: dict[str, list[str]] = {}
+        for pattern in self._owners:
+            at.setdefault(_folders(pattern), []).append(pattern)
+        self._folders = sorted(at)
+        self._patterns = [at[folders] for folders in self._folders]
+        self._above = _nearest_above(self._folders)
+        self._found: dict[str, frozenset[str]] = {}
+        self._comparisons = self._overlaps = 0
 
-    def _add(self, name: str, pattern: str) -> None:
-        self._all.setdefault(pattern, set()).add(name)
-        if has_wildcard(pattern):
-            self._wild.setdefault(pattern, set()).add(name)
-            return
-        for prefix in _prefixes(pattern):
-            self._under.setdefault(prefix, set()).add(name)
-        self._plain.setdefault(tuple(parts_of(pattern)), set()).add(name)
-
-    def owners(self, pattern: str) -> set[str]:
-        """The steps with an output that overlaps the pattern."""
-        wild = self._all if has_wildcard(pattern) else self._wild
-        found = {name for other, names in wild.items() if overlaps(pattern, other) for name in names}
-        if not has_wildcard(pattern):
-            found |= self._under.get(tuple(parts_of(pattern)), set())
-            found.update(name for prefix in _prefixes(pattern) for name in self._plain.get(prefix, ()))
+    def owners(self, pattern: str) -> frozenset[str]:
+        """The steps with an output that overlaps the pattern, cells by their step; TooLargeError after too many."""
+        found = self._found.get(pattern)
+        if found is None:
+            near = self._near(pattern)
+            sure = not has_wildcard(pattern)
+            met = [other for other in near if (sure and not has_wildcard(other)) or self._meet(pattern, other)]
+            found = self._found[pattern] = frozenset(name for other in met for name in self._owners[other])
+            self._overlaps += len(found)
+            if self._overlaps > MAX_NEEDS:
+                raise TooLargeError(f"paths overlap outputs more than {MAX_NEEDS:,} times: give steps folders apart")
         return found
 
+    def read_by(self, patterns: Iterable[str]) -> set[str]:
+        """The steps with an output that overlaps any of the patterns."""
+        return {name for pattern in patterns for name in self.owners(pattern)}
 
-def _prefixes(pattern: str) -> Iterator[tuple[str, ...]]:
+    def _meet(self, pattern: str, other: str) -> bool:
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            sentence = f"the paths with wildcards take more than {MAX_COMPARISONS:,} comparisons with outputs"
+            raise TooLargeError(f"{sentence}: name folders instead")
+        return overlaps(pattern, other)
+
+    def _near(self, pattern: str) -> Iterator[str]:
+        """The patterns in the same folder and below it, then those in the folders above."""
+        folders = _folders(pattern)
+        start = bisect_left(self._folders, folders)
+        end = bisect_left(self._folders, f"{folders[:-1]}0") if folders else len(self._folders)  # 0 comes after /
+        for place in range(start, end):
+            yield from self._patterns[place]
+        place = start - 1
+        while place >= 0:
+            if folders.startswith(self._folders[place]):
+                yield from self._patterns[place]
+            place = self._above[place]
+
+
+def _nearest_above(folders: Sequence[str]) -> list[int]:
+    """For each of the sorted folders the place of the nearest that it lies in, else -1.
+
+    Whatever a folder lies in, the one sorted before it lies in too, or is it.
+    """
+    above: list[int] = []
+    for n, folder in enumerate(folders):
+        place = n - 1
+        while place >= 0 and not folder.startswith(folders[place]):
+            place = above[place]
+        above.append(place)
+    return above
+
+
+def _folders(pattern: str) -> str:
+    """The parts before the first with a wildcard, each with a `/` behind it: sorted, what lies below is a range."""
     parts = parts_of(pattern)
-    return (tuple(parts[:n]) for n in range(len(parts) + 1))
+    if has_wildcard(pattern):
+        parts = parts[: next(n for n, part in enumerate(parts) if has_wildcard(part))]
+    return "/".join([*parts, ""])
 
 
-def _reads(step: Step) -> tuple[str, ...]:
+def reads(step: Step) -> tuple[str, ...]:
+    """The patterns of what a step reads: its inputs, and the truth of its evidence."""
     truth = (step.evidence.truth,) if step.evidence is not None and step.evidence.truth is not None else ()
     return (*(step.inputs or ()), *truth)
 
 
-def needs(pipeline: Pipeline) -> dict[str, frozenset[str]]:
+def needs(pipeline: Pipeline, outputs: Outputs | None = None) -> dict[str, frozenset[str]]:
     """What each step, and `package` where there is one, needs directly: as written, and by paths it reads.
 
-    A pattern that overlaps another step's output implies needing that step. Names that do not exist are left out.
+    A pattern that overlaps another step's output implies needing that step; where that step has cells, the one that
+    is named is needed. Names that do not exist are left out, a cell that is not expanded yet counts as its step.
+    `outputs` are those of the pipeline, where they are at hand. Raises TooLargeError for one that was never loaded.
     """
-    outputs = Outputs(pipeline)
+    outputs = outputs or Outputs(pipeline)
+    steps = pipeline.steps
     found: dict[str, frozenset[str]] = {}
-    for name, step in pipeline.steps.items():
-        known = {n for n in step.needs if n in pipeline.steps or (n == "package" and pipeline.package is not None)}
-        implied = {owner for pattern in _reads(step) for owner in outputs.owners(pattern)}
-        found[name] = frozenset((known | implied) - {name})
+    implied: dict[str, set[str]] = {}
+    count = 0
+    for name, step in steps.items():
+        family = step.family
+        if family not in implied:
+            implied[family] = {owner for owner in outputs.read_by(reads(step)) if owner in steps}
+        found[name] = frozenset({*_written(pipeline, step.needs), *implied[family]} - {name})
+        count += len(found[name])
+        if count > MAX_NEEDS:
+            raise TooLargeError(f"the steps need each other more than {MAX_NEEDS:,} times: name fewer inputs or needs")
     if pipeline.package is not None:
-        found["package"] = frozenset(o for pattern in pipeline.package.contents for o in outputs.owners(pattern))
+        owners = (owner for owner in outputs.read_by(pipeline.package.contents) if owner in steps)
+        found["package"] = frozenset({*owners, *_written(pipeline, pipeline.package.needs)})
     return found
 
 
-def stages(pipeline: Pipeline) -> dict[str, str]:
+def _written(pipeline: Pipeline, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name in pipeline.steps or (name == "package" and pipeline.package is not None):
+            yield name
+        elif family_of(name) in pipeline.steps:
+            yield family_of(name)
+
+
+def stages(pipeline: Pipeline, wanted: Mapping[str, frozenset[str]] | None = None) -> dict[str, str]:
     """The stage of each step: as written, else build for what the package comes from, else test.
 
-    Without a package, steps whose outputs another step reads are build.
+    Without a package, steps whose outputs another step reads are build. All cells of a step have the same stage.
+    `wanted` is what `needs` says of the pipeline, where it is at hand.
     """
-    wanted = needs(pipeline)
+    steps = pipeline.steps.values()
     if pipeline.package is not None:
-        build = _all_needed(wanted, "package")
+        build = {family_of(name) for name in _all_needed(needs(pipeline) if wanted is None else wanted, "package")}
     else:
         outputs = Outputs(pipeline)
-        build = {o for s in pipeline.steps.values() for p in _reads(s) for o in outputs.owners(p) if o != s.name}
-    return {name: step.stage or ("build" if name in build else "test") for name, step in pipeline.steps.items()}
+        read = {step.family: step for step in steps}
+        build = {owner for name, step in read.items() for owner in outputs.read_by(reads(step)) if owner != name}
+    return {step.name: step.stage or ("build" if step.family in build else "test") for step in steps}
 
 
 def _all_needed(wanted: Mapping[str, frozenset[str]], name: str) -> set[str]:
@@ -574,28 +544,37 @@ def _all_needed(wanted: Mapping[str, frozenset[str]], name: str) -> set[str]:
     return found
 
 
-def order(pipeline: Pipeline) -> tuple[str, ...]:
+def order(pipeline: Pipeline, wanted: Mapping[str, frozenset[str]] | None = None) -> tuple[str, ...]:
     """All steps, and `package` where there is one, each after what it needs; the file's order decides ties.
 
-    Raises ValueError where steps need each other in a loop; a pipeline that was loaded has none.
+    `wanted` is what `needs` says of the pipeline, where it is at hand. Raises ValueError where steps need each other
+    in a loop; a pipeline that was loaded has none.
     """
-    wanted = needs(pipeline)
+    wanted = needs(pipeline) if wanted is None else wanted
+    done = sequence(wanted)
+    if len(done) < len(wanted):
+        raise ValueError("the steps need each other in a loop")
+    return tuple(done)
+
+
+def sequence(wanted: Mapping[str, Iterable[str]]) -> list[str]:
+    """The names, each after what it needs, else in their order; without those in a loop, or after one."""
     names = list(wanted)
     place = {name: n for n, name in enumerate(names)}
-    missing = {name: len(wanted[name]) for name in names}
-    needed_by: dict[str, list[str]] = {name: [] for name in names}
-    for name in names:
+    missing = [0] * len(names)
+    needed_by: list[list[int]] = [[] for _ in names]
+    for n, name in enumerate(names):
         for need in wanted[name]:
-            needed_by[need].append(name)
-    ready = [place[name] for name in names if not missing[name]]
+            missing[n] += 1
+            needed_by[place[need]].append(n)
+    ready = [n for n, count in enumerate(missing) if not count]
     heapify(ready)
     done: list[str] = []
     while ready:
-        done.append(names[heappop(ready)])
-        for name in needed_by[done[-1]]:
-            missing[name] -= 1
-            if not missing[name]:
-                heappush(ready, place[name])
-    if len(done) < len(names):
-        raise ValueError("the steps need each other in a loop")
-    return tuple(done)
+        n = heappop(ready)
+        done.append(names[n])
+        for other in needed_by[n]:
+            missing[other] -= 1
+            if not missing[other]:
+                heappush(ready, other)
+    return done

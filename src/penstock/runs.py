@@ -176,9 +176,11 @@ class Frontier:
     """
 
     def __init__(self, steps: Sequence[StepState]) -> None:
+        self._needs = {s.name: s.needs for s in steps}
         self._users: dict[str, list[str]] = {s.name: [] for s in steps}
         self._unmet = {s.name: len(s.needs) for s in steps}
         self._waiting = {s.name for s in steps if s.status is StepStatus.QUEUED}
+        self._red: dict[str, str] = {}
         self._unreachable: dict[str, str] = {}
         self._open = {s.name for s in steps if s.status not in ENDED_STEP}
         for step in steps:
@@ -198,31 +200,39 @@ class Frontier:
         """A step has ended, green or not."""
         self._open.discard(step.name)
         self._waiting.discard(step.name)
+        if not step.green:
+            self._red[step.name] = f"needs {step.name}, which {_PAST[step.status]}"
         for user in self._users[step.name]:
             self._unmet[user] -= step.green
-            if user not in self._waiting:
-                continue
-            if not step.green:
-                self._waiting.discard(user)
-                self._unreachable[user] = f"needs {step.name}, which {_PAST[step.status]}"
-            elif not self._unmet[user]:
-                self._ready.append(user)
+            if user in self._waiting:
+                self._place(user)
+
+    def _place(self, name: str) -> None:
+        """A waiting step is ready, or can never be, or goes on waiting."""
+        red = next((self._red[need] for need in self._needs[name] if need in self._red), None)
+        if red is not None:
+            self._waiting.discard(name)
+            self._unreachable[name] = red
+        elif not self._unmet[name]:
+            self._ready.append(name)
 
     def requeue(self, name: str) -> None:
         """A step was interrupted, or its start was put off, and may start again."""
         self._waiting.add(name)
-        self._ready.append(name)
+        self._place(name)
 
     def reopen(self, before: StepState) -> None:
         """A step that had ended so is to run again; what needs it and has not begun waits for it anew."""
         self._open.add(before.name)
+        self._red.pop(before.name, None)
         for user in self._users[before.name]:
             self._unmet[user] += before.green
         self.requeue(before.name)
 
     def take_ready(self) -> list[str]:
-        """Queued steps that became ready since the last call."""
-        taken = [name for name in self._ready if name in self._waiting and not self._unmet[name]]
+        """Queued steps that became ready since the last call, each once: what was taken does not wait any more."""
+        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and not self._unmet[n]]
+        self._waiting.difference_update(taken)
         self._ready = []
         return taken
 

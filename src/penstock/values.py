@@ -45,9 +45,7 @@ _YEAR = 31_536_000.0
 
 def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise wrong(
-            f'"{shortened(name)}" cannot be a name: expected a letter, then at most 63 letters, digits, _ or -'
-        )
+        raise wrong(f'"{shortened(name)}" cannot be a name: expected a letter, then at most 63 letters, digits, _ or -')
     return name
 
 
@@ -250,6 +248,7 @@ def _check_branch(pattern: str) -> str:
         raise wrong(f'the branch "{shortened(pattern)}" has ** beside other characters: write it as a part of its own')
     return pattern
 
+
 def _check_group(text: str) -> str:
     if "${{" in text:
         raise wrong("a group is plain text: for a group of each branch add per: branch")
@@ -305,9 +304,12 @@ PlainCommand = Annotated[str, AfterValidator(_check_plain_command)]
 CronText = Annotated[str, AfterValidator(_check_cron)]
 BranchPattern = Annotated[str, AfterValidator(_check_branch)]
 LIST = BeforeValidator(as_tuple, json_schema_input_type=str | list[str])
-Texts = Annotated[tuple[str, ...], LIST]
-Paths = Annotated[tuple[PathPattern, ...], LIST]
-Folders = Annotated[tuple[FolderPath, ...], LIST]
+Texts = Annotated[tuple[str, ...], Field(fail_fast=True), LIST]
+Paths = Annotated[tuple[PathPattern, ...], Field(fail_fast=True), LIST]
+Folders = Annotated[tuple[FolderPath, ...], Field(fail_fast=True), LIST]
+VariableNames = Annotated[tuple[VariableName, ...], Field(fail_fast=True), LIST]
+Branches = Annotated[tuple[BranchPattern, ...], Field(fail_fast=True), LIST]
+Addresses = Annotated[tuple[Address, ...], Field(fail_fast=True), LIST]
 Number = Annotated[float, Field(strict=True)]
 Seconds = Annotated[
     float, Field(strict=True, gt=0, le=_YEAR), BeforeValidator(_as_seconds, json_schema_input_type=float | str)

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.engine.contracts import Ending, Handle, ProcessSpec, Runner
 from penstock.errors import EngineError
+from penstock.runners import groups
 from penstock.runners.process import ProcessRunner
 from penstock.runners.scripted import LOST, NEVER, Act, ScriptedRunner
 
@@ -24,6 +25,7 @@ class Counting(Runner, Protocol):
 
 LOSE = "kill -9 $PPID"
 SLEEP = "exec sleep 1000"
+HOG = "held = bytearray(b'x') * (256 << 20)"
 
 
 def scripted() -> ScriptedRunner:
@@ -34,6 +36,7 @@ def scripted() -> ScriptedRunner:
             "kill -9 $$": -9,
             LOSE: LOST,
             SLEEP: NEVER,
+            HOG: Act(exit_code=-9, oom=True),
             "echo one": Act(output="one\n"),
             "echo two": Act(output="two\n", exit_code=1),
         }
@@ -207,6 +210,9 @@ def test_kept(runner: Counting, spec: ProcessSpec, tmp_path: Path) -> None:
         ({"variables": {"A": "\0"}}, "the variable 'A' of process .* holds a NUL character"),
         ({"variables": {"A=B": "1"}}, "a variable named 'A=B'"),
         ({"workspace": Path("/nowhere/at all")}, "cannot start in /nowhere/at all: there is no such folder"),
+        ({"memory": 1024}, "is limited to 1024 bytes of memory: give it at least 4 MiB"),
+        ({"open_files": 3}, "is limited to 3 open files: give it 16 to"),
+        ({"secrets": ("TOKEN",)}, "has a secret 'TOKEN' that is none of its variables"),
         ({"kept": True}, "is to be kept but has no folder"),
         ({"kept": True, "folder": Path("/nowhere")}, "no folder at /nowhere"),
     ],
@@ -216,6 +222,49 @@ def test_refused(runner: Counting, spec: ProcessSpec, change: dict[str, object],
     with pytest.raises(EngineError, match=sentence):
         runner.start(replace(spec, **change))  # type: ignore[arg-type]
     assert runner.find(spec.id, spec.record) is None
+
+
+@pytest.mark.parametrize("command", ["exit 3", "kill -9 $$"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"contain": True},
+        {"memory": 256 * 1024**2},
+        {"open_files": 64},
+        {"variables": {"PATH": "/usr/bin:/bin", "TOKEN": "secret"}, "secrets": ("TOKEN",)},
+    ],
+    ids=["contain", "memory", "open_files", "secrets"],
+)
+def test_held(runner: Counting, spec: ProcessSpec, command: str, change: dict[str, object]) -> None:
+    """However a process is held, its exit code is its own, and no limit that it kept is told as broken."""
+    held = replace(spec, command=command, **change)  # type: ignore[arg-type]
+    plain = ending(runner, replace(spec, command=command))
+    end = ending(runner, replace(held, id="held"))
+    assert (end.exit_code, end.oom) == (plain.exit_code, False)
+
+
+@pytest.mark.parametrize("contain", [False, True])
+def test_held_end(runner: Counting, spec: ProcessSpec, *, contain: bool) -> None:
+    """A process that is held in every way at once lives, is found and is ended like another."""
+    variables = {"PATH": "/usr/bin:/bin", "TOKEN": "secret"}
+    held = replace(
+        spec, command=SLEEP, contain=contain, memory=256 * 1024**2, open_files=64, variables=variables,
+        secrets=("TOKEN",),
+    )  # fmt: skip
+    handle = runner.start(held)
+    assert runner.alive(handle)
+    assert runner.find(spec.id, spec.record) == handle
+    assert asyncio.run(stop(runner, handle)).exit_code == -15
+    assert not runner.alive(handle)
+
+
+def test_oom(runner: Counting, spec: ProcessSpec) -> None:
+    """A process that its memory limit ended says so."""
+    if isinstance(runner, ProcessRunner) and groups.memory_base() is None:
+        pytest.skip("no memory cgroup can be made on this machine; tests/runners shows the other way")
+    hog = replace(spec, command=HOG, shell="python", memory=64 * 1024**2)  # noqa: S604 - a name of ours
+    end = ending(runner, hog)
+    assert (end.exit_code, end.oom) == (-9, True)
 
 
 def test_finish(spec: ProcessSpec) -> None:

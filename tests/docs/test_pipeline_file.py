@@ -6,18 +6,8 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import PipelineError
-from penstock.pipelines import (
-    LATER,
-    Check,
-    Environment,
-    EvidenceFiles,
-    Gate,
-    Package,
-    Part,
-    Pipeline,
-    Runtime,
-    Step,
-)
+from penstock.parts import Check, EvidenceFiles, Part, Runtime
+from penstock.pipelines import LATER, Environment, Gate, Package, Pipeline, Step
 from penstock.sources.definitions import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text(encoding="utf-8")

@@ -9,24 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from penstock.flaws import MAX_PATHS, MAX_STEPS, MAX_WILDCARDS, flaws
+from penstock.flaws import MAX_STEPS, flaws
+from penstock.parts import Runtime
 from penstock.patterns import overlaps
 from penstock.pipelines import (
     LATER,
+    MAX_COMPARISONS,
+    MAX_NEEDS,
     Gate,
     Outputs,
     Package,
     Pipeline,
-    Runtime,
     Step,
-    described,
     interpolate,
     json_schema,
     needs,
     order,
-    shortened,
     stages,
 )
+from penstock.values import described, shortened
 
 
 def pipeline(steps: dict[str, Any], **rest: Any) -> Pipeline:
@@ -310,9 +311,18 @@ def test_sound_pipeline_has_no_flaws() -> None:
 @pytest.mark.parametrize(
     ("steps", "sentence"),
     [
-        ({f"s{n}": {"run": "x"} for n in range(MAX_STEPS + 1)}, "at most 500 steps"),
-        ({"a": {"run": "x", "inputs": [f"a{n}" for n in range(MAX_PATHS + 1)]}}, "different paths"),
-        ({"a": {"run": "x", "inputs": [f"*a{n}" for n in range(MAX_WILDCARDS + 1)]}}, "paths with wildcards"),
+        ({f"s{n}": {"run": "x"} for n in range(MAX_STEPS + 1)}, "at most 20,000 steps"),
+        (
+            {f"s{n}": {"run": "x", "inputs": ".", "outputs": f"o{n}"} for n in range(int(MAX_NEEDS**0.5) + 2)},
+            "need each other more than 250,000 times",
+        ),
+        (
+            {
+                "a": {"run": "x", "inputs": [f"*a{n}" for n in range(MAX_COMPARISONS // 100 + 1)]},
+                "b": {"run": "x", "outputs": [f"b{n}" for n in range(100)]},
+            },
+            "take more than 100,000 comparisons",
+        ),
     ],
 )
 def test_sizes(steps: dict[str, Any], sentence: str) -> None:

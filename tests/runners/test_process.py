@@ -3,14 +3,10 @@
 import asyncio
 import errno
 import fcntl
-import json
 import os
-import select
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,124 +15,11 @@ from hypothesis import strategies as st
 
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
 from penstock.errors import EngineError
-from penstock.runners import shim
+from penstock.runners import records, shim
 from penstock.runners.process import ProcessRunner
+from runners.processes import PATIENCE, Bell, gone, output, run, start_elsewhere, stop
 
-PATIENCE = 30.0
 SERVER = 'echo $$ >"$BELL"; exec sleep 1000'
-
-
-class Bell:
-    """A named pipe that processes ring with a line of text, so that tests wait for events and not for time."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-        self._heard = b""
-
-    def line(self) -> str:
-        while b"\n" not in self._heard:
-            ready, _, _ = select.select([self._descriptor], [], [], PATIENCE)
-            assert ready, "nobody rang"
-            self._heard += os.read(self._descriptor, 4096)
-        line, _, self._heard = self._heard.partition(b"\n")
-        return line.decode()
-
-    def pid(self) -> int:
-        return int(self.line())
-
-    def ring(self, times: int = 1) -> None:
-        os.write(self._descriptor, b"\n" * times)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-@pytest.fixture
-def bell(tmp_path: Path) -> Iterator[Bell]:
-    made = Bell(tmp_path / "bell")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Bell]:
-    made = Bell(tmp_path / "gate")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def runner() -> ProcessRunner:
-    return ProcessRunner()
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> ProcessSpec:
-    workspace, folder = tmp_path / "workspace", tmp_path / "folder"
-    workspace.mkdir()
-    folder.mkdir()
-    return ProcessSpec(
-        id="r1/serve.1",
-        command="true",
-        workspace=workspace,
-        variables={"PATH": os.environ["PATH"], "BELL": str(tmp_path / "bell"), "GATE": str(tmp_path / "gate")},
-        log=tmp_path / "log",
-        record=tmp_path / "record",
-        folder=folder,
-    )
-
-
-def run(runner: ProcessRunner, spec: ProcessSpec) -> tuple[int | None, str]:
-    """The exit code and the output of a process, from start to end."""
-    handle = runner.start(spec)
-    end = asyncio.run(runner.wait(handle))
-    return end.exit_code, output(handle, end)
-
-
-def output(handle: Handle, end: Ending) -> str:
-    return Path(handle.log).read_bytes()[handle.log_start : end.log_end].decode()
-
-
-def gone(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(") ")[2][0] in "ZX"
-
-
-def stop(runner: ProcessRunner, handle: Handle, grace: float = 5) -> Ending:
-    async def both() -> Ending:
-        await runner.end(handle, grace)
-        return await runner.wait(handle)
-
-    return asyncio.run(both())
-
-
-STARTER = """
-import json, os, sys
-from dataclasses import asdict
-from pathlib import Path
-from penstock.engine.contracts import ProcessSpec
-from penstock.runners.process import ProcessRunner
-values = json.loads(sys.argv[1])
-values |= {key: Path(values[key]) for key in ("workspace", "log", "record", "folder")}
-print(json.dumps(asdict(ProcessRunner().start(ProcessSpec(**values)))), flush=True)
-os.read(0, 1)
-"""
-
-
-def start_elsewhere(spec: ProcessSpec) -> Handle:
-    """Have another interpreter start the process, and kill that interpreter with -9."""
-    values = json.dumps(asdict(spec), default=str)
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", STARTER, values], stdin=pipe, stdout=pipe) as starter:
-        assert starter.stdout is not None
-        handle = Handle(**json.loads(starter.stdout.readline()))
-        starter.kill()
-    return handle
 
 
 # --- exit codes ----------------------------------------------------------------------------------------------------
@@ -311,7 +194,8 @@ def test_lock(runner: ProcessRunner, spec: ProcessSpec, bell: Bell, tmp_path: Pa
 
 
 def test_no_leak(runner: ProcessRunner, spec: ProcessSpec) -> None:
-    """Starting, waiting and refusing leave no descriptor and no zombie with us."""
+    """Starting, waiting and refusing leave no zombie with us, and no descriptor but that of the record."""
+    run(runner, spec)
     before = set(Path("/proc/self/fd").iterdir())
     for number in range(5):
         run(runner, replace(spec, id=str(number), command="exit 1 #" + "x" * 150_000 * (number % 2)))
@@ -344,7 +228,7 @@ def test_workspace_vanished(runner: ProcessRunner, spec: ProcessSpec, tmp_path: 
             ["/bin/sh", "-c", 'shift; exec 9>>"$0"; exec "$@"', str(spec.record), "-", *launch.argv],
             check=False, capture_output=True,
         )  # fmt: skip
-    assert shim.read_notes(spec.record.read_bytes(), spec.id).exit_code is None
+    assert records.read_notes(spec.record.read_bytes(), spec.id).exit_code is None
 
 
 def test_many(runner: ProcessRunner, spec: ProcessSpec, gate: Bell) -> None:
@@ -378,8 +262,8 @@ def test_half_written(cut: int, code: int) -> None:
     start = b'\nstart a 7 ["a", "/log", 5, false, null]\n'
     whole = start + b"end a %d .\n" % code
     cut %= len(whole) + 1
-    told = {shim.read_notes(whole[:cut] + rest, "a").exit_code for rest in (b"", start.replace(b"a", b"b"))}
-    right = shim.read_notes(whole, "a").exit_code
+    told = {records.read_notes(whole[:cut] + rest, "a").exit_code for rest in (b"", start.replace(b"a", b"b"))}
+    right = records.read_notes(whole, "a").exit_code
     assert right is not None
     assert told == ({right} if cut >= len(whole) - 1 else {None})
 
@@ -387,7 +271,7 @@ def test_half_written(cut: int, code: int) -> None:
 @given(data=st.binary() | st.text(st.sampled_from('start end exit settled begin a 0 1 .[]",\n')).map(str.encode))
 def test_damaged(data: bytes) -> None:
     """Whatever bytes a record holds, reading it raises nothing."""
-    shim.read_notes(data, "a")
+    records.read_notes(data, "a")
 
 
 def test_record_lost(runner: ProcessRunner, spec: ProcessSpec) -> None:
@@ -676,3 +560,18 @@ def test_kept_stopped_before(runner: ProcessRunner, spec: ProcessSpec) -> None:
     handle = runner.start(replace(spec, command=SERVER, kept=True))
     assert asyncio.run(runner.wait(handle)) == Ending(0, 0)
     assert runner.starts(handle) == 0
+
+
+@pytest.mark.parametrize(
+    ("terms", "read"),
+    [
+        ('{"groups": ["/g"], "masked": true, "later": 1}', records.Terms(groups=("/g",), masked=True)),
+        ('{"oom_kills": "x"}', None),
+        ('{"groups": "/g"}', None),
+        ("[]", None),
+    ],
+)
+def test_terms(terms: str, read: records.Terms | None) -> None:
+    """A description tells how a process is held; what a later version adds is passed over, damage is no description."""
+    placed = records.read_description(f'["a", "/log", 5, false, null, {terms}]')
+    assert (placed.terms if placed is not None else None) == read

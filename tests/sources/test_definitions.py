@@ -8,8 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import PipelineError
-from penstock.pipelines import Pipeline
-from penstock.sources.definitions import MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, load, schema
+from penstock.pipelines import SWITCHES, Pipeline
+from penstock.sources.definitions import MAX_BYTES, MAX_PROBLEMS, load, schema
+from penstock.sources.documents import MAX_DEPTH
+
+NONE: frozenset[str] = frozenset()
+ALL = frozenset(word for keys in SWITCHES.values() for word in keys.values())
+"""What the file would have with nothing of, and all of, what the models know before the engine does."""
 
 EXAMPLE = """\
 name: digits
@@ -57,13 +62,13 @@ environments:
 """
 
 
-def read(text: str | bytes) -> Pipeline:
-    return load(text if isinstance(text, bytes) else text.encode(), "penstock.yaml")
+def read(text: str | bytes, built: frozenset[str] = NONE) -> Pipeline:
+    return load(text if isinstance(text, bytes) else text.encode(), "penstock.yaml", built)
 
 
-def refused(text: str | bytes) -> list[tuple[int, int, str]]:
+def refused(text: str | bytes, built: frozenset[str] = NONE) -> list[tuple[int, int, str]]:
     with pytest.raises(PipelineError) as caught:
-        read(text)
+        read(text, built)
     assert all(problem.file == "penstock.yaml" for problem in caught.value.problems)
     return [(problem.line, problem.column, problem.sentence) for problem in caught.value.problems]
 
@@ -146,7 +151,7 @@ def test_block_text_of_run() -> None:
 
 def test_schema_is_that_of_the_models() -> None:
     """The schema for editors names the file's keys."""
-    assert set(schema()["properties"]) == set(Pipeline.model_fields)
+    assert set(schema(ALL)["properties"]) == set(Pipeline.model_fields)
 
 
 # --- what is refused: text, then (line, column, part of the sentence) of every problem

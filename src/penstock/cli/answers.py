@@ -69,20 +69,14 @@ def next_commands(shown: RunView) -> list[str]:
 
 def tail(world: "World", run: int, step: str) -> list[str]:
     """The last lines of a step's last attempt, as text."""
+    from penstock.engine.logfiles import tail as last_lines
     from penstock.engine.views import log_range
 
     attempts = world.store.runs.attempts(run, step)
     if not attempts:
         return []
     path, start, end = log_range(attempts[-1])
-    return read_range(Path(path), start, end)[-TAIL_BYTES:].decode(errors="replace").splitlines()[-TAIL:]
-
-
-def read_range(path: Path, start: int, end: int | None) -> bytes:
-    """Bytes of a log from `start` to `end` (to its end for None); empty where there is no log."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(start)
-            return stream.read() if end is None else stream.read(max(0, end - start))
-    except OSError:
-        return b""
+        return last_lines(Path(path), start, end, TAIL, TAIL_BYTES)
+    except PenstockError as error:  # how the run ended is told even where its log cannot be read
+        return [str(error)]

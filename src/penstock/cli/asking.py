@@ -7,7 +7,9 @@ from typing import Any
 
 from penstock.artifacts import digest_of
 from penstock.commits import Commit, Trigger
+from penstock.engine.context import need_of
 from penstock.engine.contracts import Located, Source
+from penstock.engine.scheduling import Capacity, why_never
 from penstock.engine.variables import PASSED_ON
 from penstock.errors import NotFoundError, SourceError, UsageError
 from penstock.pipelines import Pipeline
@@ -41,22 +43,32 @@ class Found:
 
 def find(source: Source, wish: Wish) -> Found:
     """Bring the source near and read its pipeline. Raises SourceError, NotFoundError or PipelineError."""
-    from penstock.sources.definitions import load
-
     if wish.worktree and wish.ref is not None:
         raise UsageError("--ref and --worktree exclude each other: a working tree is no commit")
     located = source.locate(wish.location)
     if wish.worktree and located.checkout is None:
         raise UsageError(f"--worktree needs a local checkout, and {wish.location} is none")
     commit = source.snapshot(located) if wish.worktree else source.commit(located, wish.ref)
+    file = file_of(located, wish)
+    return Found(*read(source, located, commit, file), notes=_notes(located, commit, wish))
+
+
+def file_of(located: Located, wish: Wish) -> str:
+    """The pipeline file that a wish means, from the repository's root. Raises UsageError for another path."""
     file = wish.file or _default_file(located, wish)
-    _check_file(file)
+    check_file(file)
+    return file
+
+
+def read(source: Source, located: Located, commit: Commit, file: str) -> tuple[Project, Located, Commit, Pipeline]:
+    """What a commit's own file says. Raises NotFoundError or PipelineError."""
+    from penstock.sources.definitions import load
+
     data = source.read(located.mirror, commit.sha, file)
     if data is None:
         raise NotFoundError(_missing(located, commit, file))
     pipeline = load(data, file)
-    project = project_of(located, file, pipeline.name)
-    return Found(project, located, commit, pipeline, _notes(located, commit, wish))
+    return project_of(located, file, pipeline.name), located, commit, pipeline
 
 
 def project_of(located: Located, file: str, name: str) -> Project:
@@ -65,7 +77,19 @@ def project_of(located: Located, file: str, name: str) -> Project:
     return Project(identity, name, located.identity, file, located.location)
 
 
-def _check_file(file: str) -> None:
+def check_resources(pipeline: Pipeline, capacity: Capacity) -> None:
+    """Raises UsageError for steps that could never start here."""
+    problems = []
+    for step in pipeline.steps.values():
+        reason = why_never(need_of(step), capacity)
+        if reason is not None:
+            problems.append(f"step {step.name} {reason}")
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def check_file(file: str) -> None:
+    """Refuse a pipeline file that lies outside of the repository. Raises UsageError."""
     parts = PurePosixPath(file).parts
     if not parts or file.startswith("/") or ".." in parts:
         raise UsageError(f'--file "{file}" is not a path inside the repository: give it from the repository\'s root')
@@ -95,7 +119,13 @@ def _notes(located: Located, commit: Commit, wish: Wish) -> tuple[str, ...]:
     return (f"{what} not part of this run, which builds commit {commit.short}: commit, or use --worktree",)
 
 
-def run_payload(source: Source, found: Found, options: Mapping[str, Any], person: Mapping[str, str]) -> dict[str, Any]:
+def run_payload(
+    source: Source,
+    found: Found,
+    options: Mapping[str, Any],
+    person: Mapping[str, str],
+    trigger: Trigger = Trigger.MANUAL,
+) -> dict[str, Any]:
     """The request for a run of what was found."""
     named = {name for step in found.pipeline.steps.values() for name in step.env}
     kept = {k: v for k, v in person.items() if k in (PASSED_ON - NEVER_STORED) | named or k.startswith("LC_")}
@@ -107,7 +137,7 @@ def run_payload(source: Source, found: Found, options: Mapping[str, Any], person
         "mirror": str(found.located.mirror),
         "pipeline": found.pipeline.model_dump(mode="json"),
         "options": {**options, "environment": kept},
-        "trigger": Trigger.MANUAL,
+        "trigger": trigger,
         "notes": list(found.notes),
     }
 
@@ -134,3 +164,22 @@ def _here(source: Source, known: list[Project]) -> list[Project]:
     except SourceError:
         return known if len(known) == 1 else []
     return [p for p in known if p.identity == located.identity]
+
+
+def project_to_be(source: Source, known: list[Project], named: str | None) -> Project:
+    """As `current_project`, but the current folder's may be one that this home does not know yet: as `run` makes it."""
+    if named not in {None, "."}:
+        return current_project(source, known, named)
+    wish = Wish()
+    try:
+        located = source.locate(wish.location)
+    except SourceError:
+        if not known:
+            raise
+        return current_project(source, known, named)
+    expected = project_of(located, _default_file(located, wish), located.name)
+    ours = {p.id: p for p in known if p.identity == located.identity}
+    there = located.checkout is not None and (located.checkout / expected.file).is_file()
+    if expected.id in ours or there or not ours:
+        return ours.get(expected.id, expected)
+    return current_project(source, known, named)

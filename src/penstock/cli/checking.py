@@ -1,5 +1,7 @@
 """The verb `check` on files as they lie in a folder, by the same command as the `check` step of a run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.artifacts import Digest, File, Tree
@@ -19,7 +21,7 @@ def command_for(pipeline: Pipeline, target: Path, settings: Settings) -> tuple[P
     root = repository_root(target.parent)
     strict, lenient = checked_files(pipeline, _listing(root))
     python = pipeline.runtime.python if pipeline.runtime else None
-    command = UvRuntimes(settings.home, settings.environment, gpu=settings.gpu).check(python, strict, lenient)
+    command = UvRuntimes(settings.home, settings.environment, gpu=bool(settings.gpus)).check(python, strict, lenient)
     variables = {**passed_on(settings.environment), **command.variables}
     return root, Command(command.text, variables), len(strict) + len(lenient)
 
@@ -28,6 +30,13 @@ def repository_root(folder: Path) -> Path:
     """The nearest folder above with a `.git`, else the folder itself: paths of the file start there."""
     start = folder.absolute()
     return next((f for f in (start, *start.parents) if (f / ".git").exists()), start)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """The paths of all files below a folder that can be read and that nobody removes meanwhile."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if f not in IGNORED]
+        yield from (os.path.relpath(Path(folder, name), root) for name in names)
 
 
 def _listing(root: Path) -> Tree:
@@ -43,5 +52,5 @@ def _listing(root: Path) -> Tree:
     if listed.returncode == 0:
         paths = [p.decode(errors="surrogateescape") for p in listed.stdout.split(b"\0") if p]
     else:
-        paths = [str(p.relative_to(root)) for p in root.rglob("*") if not IGNORED & set(p.relative_to(root).parts)]
+        paths = list(_walk(root))
     return Tree({p: File(Digest("0" * 64), 0) for p in paths if (root / p).is_file() and not (root / p).is_symlink()})

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,12 +11,15 @@ from penstock.engine.contracts import Handle
 from penstock.engine.coordinator import Coordinator
 from penstock.engine.followers import CoordinatorLock, myself, poke
 from penstock.engine.world import World
-from penstock.runs import AttemptStatus, RequestStatus
+from penstock.runs import AttemptStatus
 from penstock.store.contract import Request
 
 LOOK = 0.05
 """Seconds between two tries for the lock: a coordinator that died is replaced within that time."""
 SHOW = 0.12
+"""Seconds between two pictures, at least."""
+SHARE = 10
+"""A picture may take one part in so many of the time: a run of thousands of steps is shown less often."""
 
 
 class Follower:
@@ -45,12 +49,13 @@ class Follower:
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(name, self._interrupt, number)
         lock = CoordinatorLock(self._world.home.lock)
+        request = self._world.store.requests.get(number)
         try:
             while not self._is_over(number):
                 if lock.acquire():
                     await self._coordinate(number)
                 else:
-                    self._show(self._world.store.requests.get(number))
+                    self._show(request)
                     await asyncio.sleep(LOOK)
         finally:
             lock.release()
@@ -63,9 +68,12 @@ class Follower:
         """Be the coordinator until our request is over."""
         task = asyncio.create_task(Coordinator(self._world).coordinate(lambda: self._is_over(number)))
         try:
+            request = self._world.store.requests.get(number)
             while not task.done():
-                self._show(self._world.store.requests.get(number))
-                await asyncio.wait({task}, timeout=SHOW)
+                began = time.perf_counter()
+                self._show(request)
+                pause = max(SHOW, SHARE * (time.perf_counter() - began))
+                await asyncio.wait({task}, timeout=pause)
             task.result()
         finally:
             task.cancel()
@@ -73,10 +81,8 @@ class Follower:
 
     def _is_over(self, number: int) -> bool:
         requests = self._world.store.requests
-        if requests.get(number).status is not RequestStatus.OPEN:
-            return True
         asked = self._interrupt_request
-        return asked is not None and requests.get(asked).status is not RequestStatus.OPEN
+        return not requests.is_open(number) or (asked is not None and not requests.is_open(asked))
 
     def _interrupt(self, number: int) -> None:
         self._interrupts += 1

@@ -33,7 +33,7 @@ def _world() -> "Iterator[tuple[World, Settings]]":
 
 def runs(
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=1_000_000)] = 20,
     project: AnyProjectOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -106,7 +106,7 @@ def _print_log(world: "World", run: int, step: str, *, follow: bool, heading: bo
             if attempt.id not in attempts:
                 attempts[attempt.id] = 0
                 _heading(attempt, heading=heading, several=attempt.number > 1)
-            attempts[attempt.id] += _copy(attempt, attempts[attempt.id])
+            attempts[attempt.id] = _copy(attempt, attempts[attempt.id])
         if ended or not follow:
             break
         time.sleep(0.05)
@@ -122,27 +122,16 @@ def _heading(attempt: "Attempt", *, heading: bool, several: bool) -> None:
 
 
 def _copy(attempt: "Attempt", done: int) -> int:
-    """Write what the log has beyond `done` bytes to stdout, as it is; returns how much that was."""
+    """Write what the log has beyond `done` bytes to stdout, as it is; returns how far that leads."""
+    from penstock.engine.logfiles import pieces
     from penstock.engine.views import log_range
 
     path, start, end = log_range(attempt)
-    written = 0
-    for piece in _pieces(Path(path), start + done, end):
-        sys.stdout.buffer.write(piece)
-        written += len(piece)
+    for piece in pieces(Path(path), start + done, end):
+        sys.stdout.buffer.write(piece.data)
+        done = piece.position - start
     sys.stdout.buffer.flush()
-    return written
-
-
-def _pieces(path: Path, position: int, end: int | None) -> "Iterator[bytes]":
-    """A file from a position to an end (or what it has now), in pieces; nothing where there is no file."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(position)
-            while piece := stream.read(65536 if end is None else max(0, min(65536, end - stream.tell()))):
-                yield piece
-    except FileNotFoundError:
-        return
+    return done
 
 
 def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP", help="The step's name.")]) -> None:

@@ -1,16 +1,17 @@
 """The command line: a list of verbs, and the edge where every error becomes one sentence and an exit code."""
 
+import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
 
-from penstock.cli import delivering, looking, running, starting
-from penstock.errors import PenstockError
+from penstock.cli import delivering, looking, running, secrets, serving, starting
+from penstock.errors import PenstockError, UsageError
 
 app = typer.Typer(
     name="penstock",
@@ -30,6 +31,7 @@ VERBS = (
     ("resume", running.resume),
     ("cancel", running.cancel),
     ("rerun", running.rerun),
+    ("serve", serving.serve),
     ("runs", looking.runs),
     ("show", looking.show),
     ("logs", looking.logs),
@@ -43,8 +45,16 @@ VERBS = (
     ("doctor", looking.doctor),
     ("demo", starting.demo),
 )
+SURROUNDINGS = frozenset(
+    {errno.EACCES, errno.EDQUOT, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG}
+    | {errno.ENFILE, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
+"""What the system refuses for reasons that lie outside of Penstock; anything else is a defect."""
+
 for name, verb in VERBS:
     app.command(name)(verb)
+app.add_typer(secrets.app, name="secret")
+app.add_typer(serving.hook_app, name="hook")
 
 
 def _version(wanted: bool) -> None:
@@ -57,9 +67,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _every(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),  # noqa: ARG001 (its callback does the work)
 ) -> None:
     """CI/CD for AI models: every commit becomes a versioned, built, tested, gated and served release."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder is gone: change to another") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,16 +83,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    if sys.stdout is None:  # closed by who called
+        _write_to_nobody()
+    code = _attempt(lambda: app(args=None if arguments is None else list(arguments), standalone_mode=False))
+    return _attempt(sys.stdout.flush) or code
+
+
+def _attempt(part: Callable[[], object]) -> int:
+    """Do a part of the command; returns the exit code that stands for how it ended."""
     try:
-        return int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
+        return int(part() or 0)  # type: ignore[call-overload, no-any-return]
     except BrokenPipeError:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (nobody reads any more; flushed at exit)
+        _write_to_nobody()
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost edge)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _write_to_nobody()  # else the rest is tried again at the interpreter's end
         return _exit_code(error)
 
 
-def _exit_code(error: BaseException) -> int:
+def _write_to_nobody() -> None:
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (flushed and closed at exit)
+
+
+def _exit_code(error: BaseException) -> int:  # noqa: PLR0911 (one for each kind of error)
     """Say what went wrong in one sentence; returns the exit code that stands for it."""
     match error:
         case typer.Exit():
@@ -90,6 +118,13 @@ def _exit_code(error: BaseException) -> int:
         case PenstockError():
             _say(str(error))
             return error.exit_code
+        case UnicodeEncodeError():
+            _say(f"{error.object!r:.80} is not UTF-8 text: Penstock takes no other names")
+            return 2
+        case OSError() if error.errno in SURROUNDINGS:
+            where = f": {error.filename!s:.200}" if error.filename else ""
+            _say(f"the system refused ({error.strerror}{where}): make room or change permissions, then try again")
+            return 3
         case _:
             return _defect(error)
 

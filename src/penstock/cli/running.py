@@ -127,13 +127,14 @@ def run(
 
     Example: penstock run --to staging
     """
-    from penstock.cli.asking import Wish, find, run_payload
+    from penstock.cli.asking import Wish, check_resources, find, run_payload
     from penstock.cli.wiring import open_world
 
     settings = read_settings()
     with open_world(settings) as world:
         found = find(world.source, Wish(path, file, ref, worktree))
         _check_names(found.pipeline, step, to)
+        check_resources(found.pipeline, world.capacity)
         options = {"step": step, "to": to, "no_deploy": no_deploy, "no_cache": no_cache}
         payload = run_payload(world.source, found, options, settings.environment)
         code = _follow(world, settings.actor, "run", payload, json_)

@@ -17,8 +17,10 @@ class Settings:
     environment: Mapping[str, str]
     actor: str
     cpus: int
-    gpu: bool
+    memory: int
+    gpus: tuple[str, ...]
     crash: str | None
+    contain: bool
 
 
 def read_settings() -> Settings:
@@ -27,20 +29,61 @@ def read_settings() -> Settings:
     home = environment.get("PENSTOCK_HOME")
     if home is not None and not home.strip():
         raise UsageError("PENSTOCK_HOME is empty: unset it, or name a folder")
+    if home is not None and not _is_text(home):
+        raise UsageError("PENSTOCK_HOME is not UTF-8 text: name another folder")
     return Settings(
         home=Path(home).absolute() if home else _default_home(),
         environment=environment,
         actor=_actor(environment),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         crash=environment.get("PENSTOCK_CRASH") or None,
-        gpu=Path("/dev/nvidia0").exists() and environment.get("CUDA_VISIBLE_DEVICES") not in {"", "-1"},
+        contain=environment.get("PENSTOCK_CONTAIN") != "session",
+        memory=_memory(),
+        gpus=_gpus(environment),
     )
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word of the command line or environment was UTF-8: other bytes arrive as lone surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in word)
 
 
 def _default_home() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("penstock", appauthor=False))
+
+
+def _memory() -> int:
+    """Bytes of memory that the machine has; 0 where that cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+
+
+def _gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The kind of each GPU, by index: declared by PENSTOCK_GPUS (`a100,a100`), else what the NVIDIA driver lists.
+
+    An empty CUDA_VISIBLE_DEVICES hides them all, as it does from every CUDA program.
+    """
+    declared = environment.get("PENSTOCK_GPUS")
+    if declared is not None:
+        return tuple(kind.strip().lower() for kind in declared.split(",") if kind.strip())
+    if environment.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return ()
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return tuple(_model(card) for card in cards)
+
+
+def _model(card: Path) -> str:
+    """The model of a card, in one lower-case word (`nvidia a100-sxm4-40gb` reads `a100-sxm4-40gb`)."""
+    try:
+        lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown"
+    models = [line.partition(":")[2].strip().lower() for line in lines if line.startswith("Model")]
+    return models[0].removeprefix("nvidia ").replace(" ", "-") if models else "unknown"
 
 
 def _actor(environment: Mapping[str, str]) -> str:

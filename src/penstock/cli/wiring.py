@@ -5,9 +5,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from penstock.cli.settings import Settings
+from penstock.engine.scheduling import Capacity, Gpu
 from penstock.engine.world import Home, World
 from penstock.errors import EngineError
 
@@ -38,13 +39,14 @@ def crasher(wanted: str | None) -> Callable[[str], None] | None:
     return crash
 
 
-def _log_to(home: Home) -> None:
+def _log_to(home: Home) -> logging.Handler:
     """Defects of ours go to a file of the home, with their traceback; a person's terminal gets sentences."""
     handler = logging.FileHandler(home.path / "penstock.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     log = logging.getLogger("penstock")
     log.handlers[:] = [handler]
     log.propagate = False
+    return handler
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def open_world(settings: Settings) -> Iterator[World]:
     from penstock.runners.process import ProcessRunner
     from penstock.runtimes.uv import UvRuntimes
     from penstock.sources.git import GitSource
+    from penstock.store.secrets import KEY_FILE, Secrets
     from penstock.store.sql import open_store
 
     home = Home(settings.home)
@@ -64,23 +67,25 @@ def open_world(settings: Settings) -> Iterator[World]:
         raise EngineError(
             f"the home {settings.home} cannot be used ({error.strerror}): set PENSTOCK_HOME to a folder you can write"
         ) from error
-    _log_to(home)
+    handler = _log_to(home)
     crash = crasher(settings.crash)
-    store = open_store(home.database, crash)
     runner = ProcessRunner()
-    try:
+    with closing(handler), closing(open_store(home.database, crash)) as store:
+        vault = Secrets(store, home.path / KEY_FILE)
         yield World(
             home=home,
             store=store,
             cache=DiskCache(home.cache),
             source=GitSource(home.sources, settings.environment, store.blobs),
-            runtimes=UvRuntimes(settings.home, settings.environment, gpu=settings.gpu),
+            runtimes=UvRuntimes(settings.home, settings.environment, gpu=bool(settings.gpus)),
             runner=runner,
             router=EnvoyRouter(home.router, runner),
             clock=SystemClock(),
             environment=settings.environment,
-            cpus=settings.cpus,
+            capacity=Capacity(
+                settings.cpus, settings.memory, tuple(Gpu(index, kind) for index, kind in enumerate(settings.gpus))
+            ),
+            contain=settings.contain,
+            secrets=lambda project, names, environment: vault.values(project, names, environment=environment),
             crash=crash or (lambda _point: None),
         )
-    finally:
-        store.close()

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from penstock.engine.scheduling import Need
 from penstock.engine.turns import Turns
 from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
-from penstock.pipelines import Pipeline, interpolate
+from penstock.pipelines import Pipeline, Step, interpolate
 from penstock.plans import Plan, StepKind, remaining
 from penstock.runs import ENDED_STEP, AttemptStatus, Frontier, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
@@ -37,6 +37,7 @@ class RunContext:
     remade: set[str] = field(default_factory=set)
     reading: threading.Lock = field(default_factory=threading.Lock)
     slots: set[int] = field(init=False)
+    held: dict[str, tuple[int, ...]] = field(init=False)
     empty: set[int] = field(default_factory=set)
     attempts: Counter[str] = field(init=False)
     priorities: Mapping[str, float] = field(init=False)
@@ -65,7 +66,9 @@ class RunContext:
         self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
         self.frontier = Frontier([_state(r) for r in self.records.values()])
         attempts = self.world.store.runs.attempts(self.run.id)
-        self.slots = {int(a.detail["slot"]) for a in attempts if a.status is not AttemptStatus.ENDED}
+        live = [a for a in attempts if a.status is not AttemptStatus.ENDED]
+        self.slots = {int(a.detail["slot"]) for a in live}
+        self.held = {a.step: tuple(a.detail.get("gpus", ())) for a in live}
         self.attempts = Counter(a.step for a in attempts)
         self.priorities = remaining(self.plan, self.world.store.runs.durations(self.run.project))
 
@@ -113,12 +116,21 @@ class RunContext:
     def runtime_request(self) -> RuntimeRequest:
         return runtime_request(self.pipeline)
 
-    def turn(self, step: str, turns: Turns) -> AbstractAsyncContextManager[object]:
-        """A share of the home for a step: at once where its process lives already, else when it is its turn."""
+    def note(self, name: str, reason: str) -> None:
+        """Say something of a step that goes on."""
+        self.world.store.runs.note_step(self.run.id, name, reason=reason)
+        self.records[name] = replace(self.records[name], reason=reason)
+
+    def turn(self, step: str, turns: Turns) -> AbstractAsyncContextManager[tuple[int, ...]]:
+        """A share of the home for a step: at once where its process lives already, else when it is its turn.
+
+        Gives the indices of the step's GPUs.
+        """
         key = (self.run.id, step)
-        if self.records[step].status is StepStatus.RUNNING:
-            return turns.taken(key, Need())
-        return turns.turn(key, Need(), self.priorities[step])
+        need = need_of(self.pipeline.steps[step]) if step in self.pipeline.steps else Need()
+        if step in self.held:
+            return turns.taken(key, need, self.held.pop(step))
+        return turns.turn(key, need, self.priorities[step])
 
     def count_attempt(self, step: str) -> int:
         """The number of a step's next attempt, from 1."""
@@ -161,6 +173,12 @@ class RunContext:
             "PENSTOCK_TRIGGER": self.run.trigger,
             "PENSTOCK_SEED": SEED,
         }
+
+
+def need_of(step: Step) -> Need:
+    """What a step holds of its home while it runs."""
+    wanted = step.resources
+    return Need(wanted.cpu, wanted.memory or 0, wanted.gpu.count, wanted.gpu.type)
 
 
 def _state(record: StepRecord) -> StepState:

@@ -3,7 +3,7 @@
 The engine imports this file and never an implementation; implementations import this file and never each other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -174,6 +174,29 @@ class Source(Protocol):
 
     def commit(self, located: Located, ref: str | None) -> Commit:
         """The commit of a branch, tag or object name; None means HEAD. Raises SourceError where there is none."""
+        ...
+
+    def glance(self, location: str) -> str:
+        """A name for where the branches of a location stand, told without bringing it near. Raises SourceError."""
+        ...
+
+    def branches(self, located: Located) -> Mapping[str, str]:
+        """The location's own branches, each with the commit at its tip."""
+        ...
+
+    def default_branch(self, located: Located) -> str | None:
+        """The location's default branch, or None where it does not say."""
+        ...
+
+    def since(self, located: Located, tip: str, known: Collection[str]) -> Sequence[str]:
+        """The commits that led to a tip and to none of the known ones, oldest first, along first parents.
+
+        Known commits that are not there (any more) count for nothing; where none is there, the tip alone is given.
+        """
+        ...
+
+    def describe(self, located: Located, sha: str, branch: str | None) -> Commit:
+        """The commit of a full object name that `branches` or `since` gave, as one of a branch."""
         ...
 
     def snapshot(self, located: Located) -> Commit:

@@ -17,7 +17,6 @@ from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
-from penstock.engine.scheduling import Capacity
 from penstock.engine.sweeping import sweep
 from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
@@ -51,7 +50,7 @@ class Coordinator:
         self._world = world
         self._store = world.store
         self._delivery = Delivery(world)
-        self._shared = Shared(Turns(Capacity(world.cpus)), Flights())
+        self._shared = Shared(Turns(world.capacity), Flights())
         self._drivers: dict[int, Driver] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._handling: dict[int, asyncio.Task[None]] = {}
@@ -100,21 +99,26 @@ class Coordinator:
 
     def _look(self) -> None:
         """One look at the store: take up new requests and runs, and notice followers that died."""
-        for request in self._store.requests.open():
-            if request.id in self._handling:
-                continue
-            if request.kind != "run" and not is_alive(request.follower):
-                self._store.requests.refuse(request.id, 3, "the command that asked for it died: ask again")
-            else:
-                self._handling[request.id] = asyncio.create_task(self._handle(request))
-        for run in self._store.runs.open():
-            owned = is_alive(run.owner)
-            if run.id not in self._driving and (owned or run.status is RunStatus.RUNNING):
-                self._drive(run)
-            if self._owned.get(run.id) != owned:
-                self._owned[run.id] = owned
-                if run.id in self._drivers:
-                    self._drivers[run.id].nudge()
+        for number in self._store.requests.open_numbers():
+            if number not in self._handling:
+                self._take_up(self._store.requests.get(number))
+        for driver in self._drivers.values():
+            driver.cap_logs()
+        for run, status, owner in self._store.runs.owners():
+            owned = is_alive(owner)
+            if run not in self._driving and (owned or status is RunStatus.RUNNING):
+                self._drive(self._store.runs.get(run))
+            if self._owned.get(run) != owned:
+                self._owned[run] = owned
+                if run in self._drivers:
+                    self._drivers[run].nudge()
+
+    def _take_up(self, request: Request) -> None:
+        """Begin with a request; only a run may be asked for by somebody who is gone."""
+        if request.kind != "run" and not is_alive(request.follower):
+            self._store.requests.refuse(request.id, 3, "the command that asked for it died: ask again")
+        else:
+            self._handling[request.id] = asyncio.create_task(self._handle(request))
 
     # --- runs
 
@@ -149,7 +153,7 @@ class Coordinator:
     def _give_up(self, run: int, reason: str) -> None:
         """A run that cannot be driven is errored, whatever its steps' state."""
         runs = self._store.runs
-        status = runs.get(run).status
+        status = runs.status(run)
         if status in ENDED_RUN:
             return
         with self._store.transaction():
@@ -160,7 +164,7 @@ class Coordinator:
     async def _until_ended(self, run: int) -> RunStatus:
         """Wait until a run has ended, or was interrupted."""
         while True:
-            status = self._store.runs.get(run).status
+            status = self._store.runs.status(run)
             task = self._driving.get(run)
             if status in ENDED_RUN:
                 return status
@@ -282,18 +286,20 @@ class Coordinator:
         statuses = [await self._until_ended(run.id) for run in runs]
         codes = {EXIT_CODES[status] for status in statuses}
         for run in runs:
-            self._store.requests.end(run.request, EXIT_CODES[self._store.runs.get(run.id).status], {"run": run.id})
+            self._store.requests.end(run.request, EXIT_CODES[self._store.runs.status(run.id)], {"run": run.id})
         worst = next((code for code in (130, 1, 3, 4) if code in codes), 0)
         self._store.requests.end(request.id, worst, {"runs": [run.id for run in runs]})
 
     async def _stop_run(self, request: Request) -> None:
         """End the processes of runs: `cancel` for good, `interrupt` until `resume`."""
         for number in self._wanted_runs(request.payload):
-            await self._stop_one(number, "canceled" if request.kind == "cancel" else "interrupted")
+            await self._stop_one(number, "canceled" if request.kind == "cancel" else "interrupted", request.created)
         self._store.requests.end(request.id, 0)
 
-    async def _stop_one(self, number: int, why: str) -> None:
+    async def _stop_one(self, number: int, why: str, asked: float) -> None:
         run = self._store.runs.get(number)
+        if run.status is RunStatus.CANCELED and why == "canceled" and (run.ended or 0.0) >= asked:
+            return  # by this very request, whose end an earlier coordinator did not come to record
         if run.status in ENDED_RUN:
             raise StateError(f"run {number} has already {_HAS[run.status]}")
         if number not in self._driving:

@@ -22,7 +22,7 @@ from penstock.engine.serving import (
 )
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
-from penstock.packages import Manifest
+from penstock.packages import MANIFEST, Manifest
 from penstock.pipelines import interpolate
 from penstock.releases import LIVE, ReleaseStatus
 from penstock.rollouts import Placed, cold, weights
@@ -196,7 +196,7 @@ class Delivery:
                     await asyncio.to_thread(self._lay_out, release)
                     # It may have been stopped or replaced while we waited: then nothing of it starts again.
                     if self._releases.get(release.id).status is ReleaseStatus.SERVING:
-                        self._start(release, self._manifest(release))
+                        await self._start(release, self._manifest(release))
         if self._routes():
             await self.apply()
 
@@ -241,7 +241,7 @@ class Delivery:
         self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
         await asyncio.to_thread(self._lay_out, release)
         manifest = self._manifest(release)
-        self._start(release, manifest)
+        await self._start(release, manifest)
         await self._become_healthy(release, manifest, stopping)
         self._releases.note(release.id, phase="joining the router")
         self._joining.add(release.id)
@@ -340,25 +340,38 @@ class Delivery:
     # --- replicas
 
     def _manifest(self, release: Release) -> Manifest:
+        kept = self._world.home.release(release.id) / MANIFEST
+        if kept.exists():
+            return Manifest.decode(kept.read_bytes())
         return read_package(self._world, Digest(release.package))
 
     def _folder(self, release: Release) -> Path:
         return self._world.home.release(release.id) / "package"
 
     def _lay_out(self, release: Release) -> None:
-        self._world.home.release(release.id).mkdir(parents=True, exist_ok=True)
+        """The package's files, and its manifest beside them: what serves does not need the cache any more."""
+        folder = self._world.home.release(release.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f".{MANIFEST}.new"
+        fresh.write_bytes(self._manifest(release).encode())
+        fresh.replace(folder / MANIFEST)
         lay_out_package(self._world, Digest(release.package), self._folder(release))
 
     def _lives(self, replica: Replica) -> bool:
         return replica.handle is not None and self._world.runner.alive(Handle(**replica.handle))
 
-    def _start(self, release: Release, manifest: Manifest) -> None:
-        """Have as many live replicas as wanted: those that live stay, the others are started on their own port."""
+    async def _start(self, release: Release, manifest: Manifest) -> None:
+        """Have as many live replicas as wanted: those that live stay, the others are started on their own port.
+
+        A server that outlived its shim would hold that port, and answer in the name of the new one: it goes first.
+        """
         store = self._world.store
         for number in range(int(release.spec["replicas"])):
             replica = next((r for r in self._releases.replicas(release.id) if r.number == number), None)
             if replica is not None and self._found(replica):
                 continue
+            if replica is not None and replica.handle is not None:
+                await self._world.runner.end(Handle(**replica.handle), self._world.grace)
             with store.transaction():
                 port = replica.port if replica else free_port({r.port for r in self._releases.all_replicas()})
                 if replica is not None:
@@ -389,6 +402,7 @@ class Delivery:
 
     def _spec(self, release: Release, replica: Replica, manifest: Manifest) -> ProcessSpec:
         package, folder = self._folder(release), self._replica_folder(replica)
+        secrets = tuple(release.spec.get("secrets", ()))
         home = self._world.home.person(release.project)
         home.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -400,6 +414,7 @@ class Delivery:
             "PENSTOCK_RELEASE": str(release.id),
             "PENSTOCK_PACKAGE": str(package),
             **release.spec["variables"],
+            **self._world.secrets(release.project, secrets, release.environment),
         }
         return ProcessSpec(
             id=replica.id,
@@ -412,6 +427,7 @@ class Delivery:
             record=folder / "record",
             kept=True,
             folder=folder,
+            secrets=secrets,
         )
 
     async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from penstock.engine import logfiles
 from penstock.engine.building import OwnSteps
 from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, Wanted
@@ -18,7 +20,7 @@ from penstock.errors import PenstockError
 from penstock.pipelines import Environment, Pipeline, interpolate
 from penstock.plans import missing_inputs
 from penstock.releases import ReleaseStatus, why_not
-from penstock.runs import RunStatus, StepStatus, outcome
+from penstock.runs import ENDED_RUN, RunStatus, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
 
 MayStart = Callable[[], bool]
@@ -57,6 +59,19 @@ class Driver:
         await asyncio.gather(*ends)
         self.nudge()
 
+    def cap_logs(self) -> None:
+        """Keep head and tail of a live process's log, where its middle has grown beyond the limit."""
+        for handle in list(self._context.live.values()):
+            path = Path(handle.log)
+            with suppress(OSError):
+                if path.stat().st_size - handle.log_start > self._world.log_limit:
+                    logfiles.cap(path, handle.log_start, self._world.log_limit)
+
+    async def _compress_logs(self) -> None:
+        """The logs of a run that has ended are written no more."""
+        for path in self._context.folder.glob("*.log"):
+            await asyncio.to_thread(logfiles.compress, path)
+
     def open_failed(self) -> list[str]:
         """Open the steps that failed again, and those that were skipped for them; returns their names."""
         opened: list[str] = []
@@ -84,6 +99,8 @@ class Driver:
                 await self._replica.close()
                 await self._deliver()
             await self._finish()
+            if self._runs.status(run) in ENDED_RUN:
+                await self._compress_logs()
         finally:
             await self._abandon()
 
@@ -322,6 +339,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "commit": sha,
         "port": environment.port,
         "replicas": environment.replicas,
+        "secrets": list(environment.secrets),
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
     }

@@ -55,7 +55,12 @@ class Execution:
         return attempts[-1] if attempts and attempts[-1].status is not AttemptStatus.ENDED else None
 
     async def place(
-        self, step: str, prepare: Prepare, timeout: float | None, start: Mapping[str, Any] | None = None
+        self,
+        step: str,
+        prepare: Prepare,
+        timeout: float | None,
+        start: Mapping[str, Any] | None = None,
+        gpus: tuple[int, ...] = (),
     ) -> Done:
         """Run a step's process to its end, or go on with the one that an earlier coordinator placed.
 
@@ -63,7 +68,7 @@ class Execution:
         ends it in the same transaction as the step. Errors of `prepare` and of the runner are raised after the attempt
         was ended as infrastructure.
         """
-        attempt, handle = await self._begin(step, prepare, start or {})
+        attempt, handle = await self._begin(step, prepare, start or {}, gpus)
         self._context.live[step] = handle
         try:
             reason, ending = await self._until_end(attempt, handle, timeout)
@@ -71,14 +76,16 @@ class Execution:
             self._context.live.pop(step, None)
         return Done(attempt, reason, ending.exit_code, ending.log_end, Path(attempt.detail["workspace"]))
 
-    async def _begin(self, step: str, prepare: Prepare, start: Mapping[str, Any]) -> tuple[Attempt, Handle]:
+    async def _begin(
+        self, step: str, prepare: Prepare, start: Mapping[str, Any], gpus: tuple[int, ...]
+    ) -> tuple[Attempt, Handle]:
         """The step's live process: the one found again, else a new one."""
         found = self._adopt(step)
         if found is not None:
             self._context.slots.add(int(found[0].detail["slot"]))
             return found
         slot = self._context.claim_slot()
-        attempt = self._intend(step, slot, start)
+        attempt = self._intend(step, slot, start, gpus)
         try:
             workspace = Path(attempt.detail["workspace"])
             if slot not in self._context.empty:
@@ -95,7 +102,7 @@ class Execution:
         asyncio.get_running_loop().call_later(SOON, self._record_start, attempt.id)
         return attempt, handle
 
-    def _intend(self, step: str, slot: int, start: Mapping[str, Any]) -> Attempt:
+    def _intend(self, step: str, slot: int, start: Mapping[str, Any], gpus: tuple[int, ...]) -> Attempt:
         """The step starts and its attempt is intended, in one transaction."""
         folder = self._context.folder
         detail = {
@@ -103,6 +110,7 @@ class Execution:
             "log": f"{folder}/{slot}.log",
             "record": f"{folder}/{slot}.record",
             "workspace": f"{folder}/work/{slot}",
+            **({"gpus": list(gpus)} if gpus else {}),
         }
         with self._world.store.transaction():
             if self._context.step(step).status is StepStatus.QUEUED:
@@ -111,9 +119,13 @@ class Execution:
             return self._world.store.runs.begin_attempt(self._context.run.id, step, detail, number)
 
     def _record_start(self, attempt: str) -> None:
-        """Remember the handle of a process that lives a while; until then `find` would lead back to it."""
-        found = self._unrecorded.pop(attempt, None)
-        if found is not None:
+        """Remember the handle of a process that lives a while; until then `find` would lead back to it.
+
+        One that has ended is recorded with its end, and one that we left by whoever finds it.
+        """
+        found = self._unrecorded.get(attempt)
+        if found is not None and self._context.live.get(found[0].step) == found[1]:
+            del self._unrecorded[attempt]
             with self._world.store.transaction():
                 self._started[attempt] = self._world.store.runs.attempt_started(found[0], asdict(found[1]))
 
@@ -138,7 +150,9 @@ class Execution:
         runner = self._world.runner
         if self._context.stopping is not None:
             await runner.end(handle, self._world.grace)
-        left = None if timeout is None else max(0.0, attempt.created + timeout - self._world.clock.now())
+        left = None
+        if timeout is not None and runner.alive(handle):  # what ended while nobody watched did not time out
+            left = max(0.0, attempt.created + timeout - self._world.clock.now())
         try:
             ending = await asyncio.wait_for(runner.wait(handle), left)
         except TimeoutError:
@@ -146,6 +160,8 @@ class Execution:
             return EndReason.TIMEOUT, await runner.wait(handle)
         if self._context.stopping is not None:
             return EndReason(self._context.stopping), ending
+        if ending.oom:
+            return EndReason.OOM, ending
         return (EndReason.LOST if ending.lost else EndReason.EXIT), ending
 
     def spec(
@@ -163,22 +179,27 @@ class Execution:
             log=Path(attempt.detail["log"]),
             record=Path(attempt.detail["record"]),
             shell=shell,
+            contain=self._world.contain,
         )
 
     def finish(self, done: Done, event: str, **values: Any) -> None:
         """End the attempt and move its step, in the caller's transaction."""
+        self.end(done)
+        self._context.move(done.attempt.step, event, **values)
+
+    def end(self, done: Done) -> None:
+        """End the attempt, in the caller's transaction; its step may have another one."""
         number = done.attempt.id
         _, handle = self._unrecorded.pop(number, (None, None))
         attempt = self._started.pop(number, done.attempt)
         started = None if handle is None else asdict(handle)
         self._world.store.runs.end_attempt(attempt, done.reason, done.exit_code, done.log_end, started)
-        self._context.move(done.attempt.step, event, **values)
         self._leave_slot(int(done.attempt.detail["slot"]), done.workspace)
 
     def _leave_slot(self, slot: int, workspace: Path) -> None:
         """The slot's log and workspace are free for the next process; an empty workspace need not be made again."""
-        with suppress(OSError):
-            if not any(os.scandir(workspace)):
+        with suppress(OSError), os.scandir(workspace) as entries:
+            if not any(entries):
                 self._context.empty.add(slot)
         self._context.slots.discard(slot)
 
@@ -197,6 +218,8 @@ def end_sentence(done: Done, timeout: float | None) -> str:
     """Why a process that did not succeed ended, in words."""
     if done.reason is EndReason.TIMEOUT:
         return f"took longer than its timeout of {timeout:g} s"
+    if done.reason is EndReason.OOM:
+        return "ran out of memory"
     if done.reason is EndReason.LOST:
         return "its process vanished without an exit record (killed from outside, or the machine went down)"
     if done.exit_code is not None and done.exit_code < 0:

@@ -111,9 +111,9 @@ class Schedule:
         """A step waits no more (its run was stopped)."""
         self._waiting.pop(key, None)
 
-    def take(self, key: Key, need: Need) -> None:
+    def take(self, key: Key, need: Need, gpus: Iterable[int] = ()) -> None:
         """A step runs already (found again after a restart): it holds its share whether that fits or not."""
-        self._hold(key, need)
+        self._hold(key, need, frozenset(gpus))
 
     def release(self, key: Key) -> None:
         """A step has ended."""
@@ -132,8 +132,9 @@ class Schedule:
             granted.append(Grant(key, self._hold(key, waiting.need)))
         return granted
 
-    def _hold(self, key: Key, need: Need) -> tuple[int, ...]:
-        chosen = tuple(g for g in self._gpus if need.gpu_kind in {None, g.kind})[: need.gpus]
+    def _hold(self, key: Key, need: Need, known: frozenset[int] = frozenset()) -> tuple[int, ...]:
+        suitable = (g for g in self._gpus if need.gpu_kind in {None, g.kind})
+        chosen = tuple(g for g in self._gpus if g.index in known) or tuple(suitable)[: need.gpus]
         self._gpus = [g for g in self._gpus if g not in chosen]
         self._cpu -= need.cpu
         self._memory -= need.memory

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,7 @@ class UserSteps:
 
     async def _execute(self, step: Step) -> None:
         if self._context.step(step.name).status is StepStatus.RUNNING:
-            async with self._context.turn(step.name, self._turns):
-                await self._run(step, None)
+            await self._attempts(step, None, {})
             return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
@@ -65,12 +65,44 @@ class UserSteps:
         async with self._flights.alone(key if step.cacheable else None) as waited:
             if waited and self._reuse(step, key, ingredients):
                 return
-            async with self._context.turn(step.name, self._turns):
-                if self._context.stopping is None and self._context.may_start():
-                    reason = self._why(step, ingredients, inputs)
-                    if inputs:
-                        await asyncio.to_thread(self._world.cache.add_tree, inputs)
-                    await self._run(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
+            reason = self._why(step, ingredients, inputs)
+            if inputs:
+                await asyncio.to_thread(self._cache.add_tree, inputs)
+            await self._attempts(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
+
+    async def _attempts(self, step: Step, inputs: Tree | None, start: Mapping[str, Any]) -> None:
+        """Attempts until one decides; between two the step holds nothing of the home.
+
+        `inputs` is None where an earlier coordinator began the step.
+        """
+        pause: float | None = 0.0
+        while pause is not None:
+            await self._pause(pause)
+            async with self._context.turn(step.name, self._turns) as gpus:
+                if self._may_not_start(step):
+                    return
+                pause = await self._run(step, inputs, start, gpus)
+
+    def _may_not_start(self, step: Step) -> bool:
+        """Whether nothing new may start: the run is being stopped, or nobody waits for it."""
+        if self._context.stopping is None and self._context.may_start():
+            return False
+        if self._context.step(step.name).status is StepStatus.QUEUED:
+            return True
+        return self._execution.open_attempt(step.name) is None and self._put_off(step)
+
+    def _put_off(self, step: Step) -> bool:
+        """A step between two attempts goes back to the queue."""
+        event = "cancel" if self._context.stopping == "canceled" else "interrupt"
+        with self._world.store.transaction():
+            self._context.move(step.name, event, reason="stopped between two attempts")
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; not longer than until the run is stopped."""
+        until = self._world.clock.monotonic() + seconds
+        while self._context.stopping is None and (left := until - self._world.clock.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.2))
 
     def _make_again(self, step: Step, digest: Digest) -> bool:
         """Open the needed step again whose output the cache lost; False where none gave it, or it was made again."""
@@ -92,7 +124,7 @@ class UserSteps:
         if outputs is None or outputs == digest:
             return outputs is not None
         try:
-            return digest in self._world.cache.tree(Digest(outputs)).digests()
+            return digest in self._cache.tree(Digest(outputs)).digests()
         except BlobError:
             return True
 
@@ -122,7 +154,7 @@ class UserSteps:
         action = store.actions.find(key)
         if action is None:
             return False
-        if not is_whole(action.result, self._world.cache):
+        if not is_whole(action.result, self._cache):
             with store.transaction():
                 store.actions.forget(key)
             return False
@@ -169,7 +201,7 @@ class UserSteps:
         if before is None:
             return why_run(ingredients, None)
         try:
-            changed = changed_paths(inputs, self._world.cache.tree(Digest(str(before.ingredients["inputs"]))))
+            changed = changed_paths(inputs, self._cache.tree(Digest(str(before.ingredients["inputs"]))))
         except BlobError:
             changed = []
         return why_run(ingredients, before.ingredients, changed)
@@ -179,8 +211,10 @@ class UserSteps:
             with self._world.store.transaction():
                 self._context.move(name, "skip", reason=reason)
 
-    async def _run(self, step: Step, inputs: Tree | None, start: Mapping[str, Any] | None = None) -> None:
-        """The process of a step; `inputs` is None where an earlier coordinator began it."""
+    async def _run(
+        self, step: Step, inputs: Tree | None, start: Mapping[str, Any], gpus: tuple[int, ...]
+    ) -> float | None:
+        """One attempt; gives the seconds until the next one, or None where this one decided."""
 
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             tree = inputs
@@ -188,14 +222,13 @@ class UserSteps:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
             if tree:
                 await asyncio.to_thread(self._refuse_pointers, tree)
-                await asyncio.to_thread(self._world.cache.lay_out, tree, workspace, self._context.read)
-            return self._spec(step, attempt, workspace)
+                await asyncio.to_thread(self._cache.lay_out, tree, workspace, self._context.read)
+            return self._spec(step, attempt, workspace, gpus)
 
         if "package" in step.needs and self._replica.exists:
             await self._replica.ready()
-        done = await self._execution.place(step.name, prepare, step.timeout, start)
-        if not self._execution.stopped(done):
-            await self._conclude(step, done)
+        done = await self._execution.place(step.name, prepare, step.timeout, start, gpus)
+        return None if self._execution.stopped(done) else await self._conclude(step, done)
 
     def _refuse_pointers(self, inputs: Tree) -> None:
         """A Git LFS pointer is not the data that the step would read. Raises SourceError."""
@@ -205,7 +238,7 @@ class UserSteps:
             if ours and self._context.read(entry.digest).startswith(LFS_POINTER):  # type: ignore[union-attr]
                 raise SourceError(f"{path} is a Git LFS pointer, not the data: fetching LFS files is not available yet")
 
-    def _spec(self, step: Step, attempt: Attempt, workspace: Path) -> ProcessSpec:
+    def _spec(self, step: Step, attempt: Attempt, workspace: Path, gpus: tuple[int, ...]) -> ProcessSpec:
         context = self._context
         variables = context.variables(step.name, attempt.number, step.env)
         variables.update(context.filled({**context.pipeline.variables, **step.variables}))
@@ -218,33 +251,72 @@ class UserSteps:
         found = context.environment
         using = self._world.runtimes.variables(found) if found is not None else {}
         with_runtime(variables, using, workspace, runtime.path if runtime else ())
-        return self._execution.spec(attempt, workspace, context.fill(step.run), variables, step.shell)
+        if step.resources.gpu.count:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        if step.checkpoint is not None:
+            variables["PENSTOCK_CHECKPOINT"] = str(self._checkpoint(step, workspace))
+        if step.secrets:
+            variables.update(self._world.secrets(context.run.project, step.secrets, ""))
+        spec = self._execution.spec(attempt, workspace, context.fill(step.run), variables, step.shell)
+        limits = step.resources
+        return replace(spec, memory=limits.memory, open_files=limits.open_files, secrets=step.secrets)
 
-    async def _conclude(self, step: Step, done: Done) -> None:
-        """What a process that ended by itself means for its step."""
+    def _checkpoint(self, step: Step, workspace: Path) -> Path:
+        """The folder that every attempt of the step finds as the one before left it, linked into the workspace."""
+        folder = self._context.folder / "checkpoints" / step.name
+        folder.mkdir(parents=True, exist_ok=True)
+        place = workspace / (step.checkpoint or "").rstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.is_symlink():
+            place.symlink_to(folder, target_is_directory=True)
+        return folder
+
+    async def _conclude(self, step: Step, done: Done) -> float | None:
+        """What a process that ended by itself means for its step; seconds until another attempt, or None."""
         collected, event = Collected(), "pass"
         try:
             if done.succeeded:
                 if step.outputs or declared_files(step):
-                    collected = await asyncio.to_thread(collect, step, done.workspace, self._world.cache)
+                    collected = await asyncio.to_thread(collect, step, done.workspace, self._cache)
                 event = "fail" if collected.failure else "pass"
                 reason = collected.failure
             else:
                 event = "error" if done.reason == "lost" else "fail"
-                red = await asyncio.to_thread(red_report, step, done.workspace, self._world.cache)
+                red = await asyncio.to_thread(red_report, step, done.workspace, self._cache)
                 collected = Collected({k: v for k, v in red.items() if k == "tests"})
                 reason = red.get("failed_tests") or end_sentence(done, step.timeout)
         except PenstockError as error:
             event, reason = ("error", str(error)) if done.succeeded else ("fail", end_sentence(done, step.timeout))
+        if event != "pass" and (pause := self._retry(step, done, reason)) is not None:
+            return pause
         if event != "pass" and step.allow_failure:
             event = "warn"
         self._record(step, done, event, reason, collected)
+        return None
+
+    def _retry(self, step: Step, done: Done, reason: str | None) -> float | None:
+        """Seconds until another attempt, where the file asks for one after such an end; else None."""
+        policy = step.retry
+        if policy is None or done.reason not in policy.reasons:
+            return None
+        red = policy.reasons
+        ended = [a for a in self._world.store.runs.attempts(self._context.run.id, step.name) if a.reason in red]
+        if len(ended) >= policy.max:
+            return None
+        pause = policy.wait(len(ended) + 1)
+        words = f"attempt {done.attempt.number} {reason}; another one in {pause:g} s"
+        with self._world.store.transaction():
+            self._execution.end(done)
+            self._context.note(step.name, words)
+        return pause
 
     def _record(self, step: Step, done: Done, event: str, reason: str | None, collected: Collected) -> None:
         runs = self._world.store.runs
         record = self._context.step(step.name)
         with self._world.store.transaction():
-            kept = record.reason if event == "pass" else reason
+            again = done.attempt.number > 1 and step.retry is not None
+            kept = f"passed at attempt {done.attempt.number}" if again else record.reason
+            kept = kept if event == "pass" else reason
             self._execution.finish(done, event, reason=kept, result=dict(collected.values))
             runs.set_metrics(self._context.run.id, step.name, collected.values.get("metrics", {}))
             if event == "pass" and step.cacheable and record.key:

@@ -35,11 +35,11 @@ class Turns:
             self._grant()
 
     @asynccontextmanager
-    async def taken(self, key: Key, need: Need) -> AsyncIterator[None]:
-        """Hold a share for what runs already."""
-        self._schedule.take(key, need)
+    async def taken(self, key: Key, need: Need, gpus: tuple[int, ...] = ()) -> AsyncIterator[tuple[int, ...]]:
+        """Hold a share, and these GPUs, for what runs already."""
+        self._schedule.take(key, need, gpus)
         try:
-            yield
+            yield gpus
         finally:
             self._schedule.release(key)
             self._grant()

@@ -1,12 +1,13 @@
 """The parts that the engine works with, and where a home keeps what."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.cache.contract import Cache
 from penstock.engine.contracts import Clock, Router, Runner, Runtimes, Source
+from penstock.engine.scheduling import Capacity
 from penstock.store.sql import Store
 
 
@@ -27,6 +28,15 @@ class Home:
     @property
     def fifo(self) -> Path:
         return self.path / "poke"
+
+    @property
+    def pushed(self) -> Path:
+        """The FIFO by which Git hooks wake `serve`; not the coordinator's, which may be another command."""
+        return self.path / "pushed"
+
+    @property
+    def serve_lock(self) -> Path:
+        return self.path / "serve.lock"
 
     @property
     def cache(self) -> Path:
@@ -66,8 +76,10 @@ class Home:
 class World:
     """Everything a coordinator needs.
 
-    `environment` is the person's, handed in once; `cpus` bounds what runs at once;
-    `grace`, `drain` and `settle` are seconds. `crash` is told of every crash point beside those of the store.
+    `environment` is the person's, handed in once; `capacity` bounds what runs at once;
+    `grace`, `drain` and `settle` are seconds, `log_limit` bytes; `contain` gives steps a
+    pid namespace of their own where there is one. `crash` is told of every crash point beside those of the store;
+    `secrets` gives the values of a project's secrets by name, for an environment (or none).
     """
 
     home: Home
@@ -79,8 +91,11 @@ class World:
     router: Router
     clock: Clock
     environment: Mapping[str, str]
-    cpus: int
+    capacity: Capacity
     grace: float = 10.0
     drain: float = 30.0
     settle: float = 0.3
+    log_limit: int = 256 << 20
+    contain: bool = False
     crash: Callable[[str], None] = lambda _point: None
+    secrets: Callable[[str, Sequence[str], str], Mapping[str, str]] = lambda _project, _names, _environment: {}

@@ -1,143 +1,182 @@
 """Processes of this machine: each in a session of its own under the shell of `shim.py`, told apart by /proc.
 
-Linux only: identity, adoption and the sweep of a tree read /proc. Containment is the session, the chain of parents
-and a marker variable; what empties its environment and leaves its session and its parents escapes (a pid namespace
-would hold it, and would attach where `_spawn` starts and where `tree` looks).
+Linux only. What holds a tree together is found in `containment.py`; how one is ended stands in `trees.py`.
 """
 
 import asyncio
 import errno
-import fcntl
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
 from penstock.errors import EngineError
-from penstock.runners import shim
+from penstock.runners import groups, records, shim, trees
+from penstock.runners.containment import SESSION, Containment, find_containment
+from penstock.runners.records import Notes, Placed, Terms
 
 # Seconds that what a process leaves behind has between TERM and KILL. Short: nobody waits for it on purpose.
 LEFTOVER_GRACE = 1.0
 
-# Seconds after the KILL of a tree in which its shim may still write how the command took it, before it goes too.
-SHIM_GRACE = 0.5
+# Seconds in which a masker must have written its last bytes after all that wrote to it has ended.
+MASKER_GRACE = 10.0
 
-# Seconds between looks where there is nothing to wait on: they grow from the first to the second.
-_LOOK_SOON, _LOOK_LATER = 0.005, 0.1
+# Seconds between looks at what a tree holds, where no cgroup enforces its limit.
+_MEMORY_LOOK = 0.2
 
-# Seconds that an exec may take until the process shows what it became; and the parent of all kernel threads.
-_EXEC = 0.02
-_KERNEL = 2
+# Seconds that the machine's count of OOM kills is taken as known, because reading it costs as much as a start.
+_COUNT_KNOWN = 1.0
 
-# Only ends of the file are read where they suffice: a record is shared by all processes of a slot.
-_TAIL = 4096
+# Bytes that a record holds of one process at most, but for a kept one and an absurd path.
+_OWN_LINES = 16384
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_PASSED = Notes(starts=1, last_code=0, exit_code=0)
 _CATCHABLE = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+MASKER = (sys.executable, "-I", str(Path(__file__).with_name("masking.py")))
+
+
+class _Child(NamedTuple):
+    """One of our own children that nobody has reaped: its number is its own beyond doubt, which saves looking again.
+
+    `offset` is the byte of the record where its lines begin; `masker` is the number of the process that masks it.
+    """
+
+    start_time: int
+    offset: int
+    terms: Terms
+    masker: int | None
 
 
 class ProcessRunner:
-    """The `Runner` contract on this machine. Holds no descriptor and no thread between calls.
+    """The `Runner` contract on this machine. Keeps descriptors of record files, and no thread, between calls.
 
-    Exit codes are the shell's `$?`; 129 to 192 are told as minus the signal (see `shim.py`). A record that another boot
-    left tells nothing: what it says was written may not have reached the disk.
+    Exit codes are the shell's `$?`; 129 to 192 are told as minus the signal (see `records.py`). A record that another
+    boot left tells nothing: what it says was written may not have reached the disk. `containment` says what to use;
+    by default the best is found by trying. `masker` is the argv that secrets are masked with.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Containment] = find_containment,
+        memory_base: Callable[[], Path | None] = groups.memory_base,
+        masker: Sequence[str] = MASKER,
+    ) -> None:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._strays = tuple(_strays())
-        # Our own children that nobody has reaped: their number is theirs beyond doubt, which saves looking again.
-        self._children: dict[int, int] = {}
+        self._find_containment, self._find_memory_base = find, memory_base
+        self._masker = tuple(masker)
+        self._counter = trees.Counter()
+        self._files = records.Files()
+        self._children: dict[int, _Child] = {}
         self._ends: dict[str, asyncio.Event] = {}
+        self._oom_kills = (-_COUNT_KNOWN, 0)
+
+    @property
+    def containment(self) -> str:
+        """What holds the processes that ask to be contained, in words; tried out once, at the first question."""
+        return self._containment.name
+
+    @cached_property
+    def _containment(self) -> Containment:
+        return self._find_containment()
+
+    @cached_property
+    def _memory_base(self) -> Path | None:
+        return self._find_memory_base()
+
+    # --- starting and finding -------------------------------------------------------------------------------------
 
     def start(self, spec: ProcessSpec) -> Handle:
         """Place the process. Raises EngineError where the spec, its folders or the machine do not allow it."""
         shim.check(spec)
-        with _opened(spec, spec.log) as log, _opened(spec, spec.record) as record:
-            placed = shim.place(spec, os.fstat(log).st_size)
+        record = self._record(spec)
+        offset = os.fstat(record).st_size
+        containment = self._containment if spec.contain else SESSION
+        with _opened(spec) as log:
+            terms = self._terms(spec, containment)
+            placed = shim.place(spec, os.fstat(log).st_size, terms)
+            launch = shim.launch(spec, placed)
+            launch = replace(launch, argv=(*containment.prefix, *launch.argv))
             try:
-                pid = _spawn(shim.launch(spec, placed), log, record, self._strays)
+                pid, masker = self._spawn(spec, launch, log, record)
             except OSError as error:
+                _remove(terms)
                 raise EngineError(f"process {spec.id} cannot be started: {_reason(error)}") from None
-        handle = self._handle(placed, spec.record, pid, _look(pid))
-        self._children[pid] = handle.start_time
+        handle = self._handle(placed, spec.record, pid, trees.look(pid))
+        self._children[pid] = _Child(handle.start_time, offset, terms, masker)
         return handle
+
+    def _record(self, spec: ProcessSpec) -> int:
+        try:
+            return self._files.at(str(spec.record.absolute()))
+        except OSError as error:
+            raise _unopened(spec, spec.record, error) from None
+
+    def _terms(self, spec: ProcessSpec, containment: Containment) -> Terms:
+        """How it will be held. Its cgroups stand when this returns."""
+        marker = shim.marker(spec.id, str(spec.record.absolute()))
+        held = []
+        memory_base = self._memory_base if spec.memory is not None else None
+        if spec.memory is not None and memory_base is not None:
+            held.append(str(groups.make(memory_base, marker, spec.memory)))
+        if containment.base is not None and containment.base != memory_base:
+            held.append(str(groups.make(containment.base, marker, None)))
+        return Terms(
+            contained=containment.kind == "namespace",
+            groups=tuple(held),
+            watched=spec.memory if memory_base is None else None,
+            masked=bool(spec.secrets),
+            oom_kills=self._oom_kills_known(),
+        )
+
+    def _oom_kills_known(self) -> int:
+        """The machine's count of OOM kills, up to a second old."""
+        now = time.monotonic()
+        if now - self._oom_kills[0] >= _COUNT_KNOWN:
+            self._oom_kills = now, groups.oom_kills_of_the_machine()
+        return self._oom_kills[1]
+
+    def _spawn(self, spec: ProcessSpec, launch: shim.Launch, log: int, record: int) -> tuple[int, int | None]:
+        """The number of the shim, and of its masker if it has one.
+
+        The masker is first, and the only one to hold the log: should we die in between, it reads the end and leaves.
+        """
+        if not spec.secrets:
+            return _spawn(launch, (None, log, log), record, self._strays), None
+        reader, writer = (records.free_of_the_shim(end) for end in os.pipe())
+        masking = shim.launch_masker(spec, self._masker)
+        try:
+            masker = _spawn(masking, (reader, log, None), record, self._strays)
+            return _spawn(launch, (None, writer, writer), record, self._strays), masker
+        finally:
+            os.close(reader)
+            os.close(writer)
 
     def find(self, spec_id: str, record: Path) -> Handle | None:
         """The handle of a process whose start was never recorded by us; None where its shim never stood.
 
-        Its start line names the process; where that was not yet written, the marker in its environment does.
+        Its start line names the process; where that was not yet written, or a namespace gave it another number, the
+        marker in its environment does.
         """
         marker = shim.marker(spec_id, str(record.absolute()))
-        notes = shim.read_notes(_read(record), spec_id)
-        if notes.placed is not None and notes.pid is not None:
-            seen = _look(notes.pid) if _shim_of(notes.pid, marker) else None
+        notes = records.read_notes(trees.read(record), spec_id)
+        if notes.placed is not None and notes.pid is not None and not notes.terms.contained:
+            seen = trees.look(notes.pid) if trees.shim_of(notes.pid, marker) else None
             return self._handle(notes.placed, record, notes.pid, seen)
-        for pid in _all_numbers():
-            placed = _shim_of(pid, marker)
+        for pid in trees.all_numbers():
+            placed = trees.shim_of(pid, marker)
             if placed is not None:
-                return self._handle(placed, record, pid, _look(pid))
-        return None
+                return self._handle(placed, record, pid, trees.look(pid))
+        return self._handle(notes.placed, record, 0, None) if notes.placed is not None else None
 
-    def alive(self, handle: Handle) -> bool:
-        """Whether the shim of the handle lives: same boot, same number, same start time, and not a zombie."""
-        return handle.boot_id == self._boot_id and _lives(handle)
-
-    def starts(self, handle: Handle) -> int:
-        """How often the command was started so far; more than once only for a kept process."""
-        return _notes(handle).starts
-
-    def last_exit(self, handle: Handle) -> int | None:
-        """The exit code of the start that ended last (negative: minus the signal), or None before the first."""
-        return _notes(handle).last_code
-
-    async def wait(self, handle: Handle) -> Ending:
-        """Wait for the end of the shim, then end what it left, so that the range of the log is final."""
-        here = handle.boot_id == self._boot_id
-        watched = here and await _gone(handle, sure=self._is_child(handle))
-        if (ending := self._ends.get(handle.id)) is not None:
-            await ending.wait()
-        if here and (watched or _notes(handle).log_end is None):
-            await _clear(handle, LEFTOVER_GRACE, sure=watched, ended=True)
-        self._reap(handle)
-        return _settle(handle, here=here)
-
-    async def end(self, handle: Handle, grace: float) -> None:
-        """End the whole tree: TERM, `grace` seconds, KILL, looked for again until nothing of it is left."""
-        shim.ask_to_stop(handle.folder)
-        if handle.boot_id != self._boot_id:
-            return
-        over = self._ends.setdefault(handle.id, asyncio.Event())
-        try:
-            await self._stands(handle)
-            await _clear(handle, grace, sure=_has_number(handle))
-            self._reap(handle)
-        finally:
-            over.set()
-            self._ends.pop(handle.id, None)
-
-    async def _stands(self, handle: Handle) -> None:
-        """Wait until a shim that was just started can take a TERM (milliseconds; at most SHIM_GRACE)."""
-        deadline = time.monotonic() + SHIM_GRACE
-        while self.alive(handle) and _notes(handle).placed is None and time.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_SOON)
-
-    def _is_child(self, handle: Handle) -> bool:
-        return self._children.get(handle.pid) == handle.start_time
-
-    def _reap(self, handle: Handle) -> None:
-        """Take the zombie of our own child away, so that its number becomes free; others' are none of ours."""
-        if self._is_child(handle):
-            with suppress(ChildProcessError):
-                if os.waitpid(handle.pid, os.WNOHANG) == (0, 0):
-                    return
-            del self._children[handle.pid]
-
-    def _handle(self, placed: shim.Placed, record: Path, pid: int, seen: "_Seen | None") -> Handle:
+    def _handle(self, placed: Placed, record: Path, pid: int, seen: trees.Seen | None) -> Handle:
         """A handle of a shim; one that is no longer to be seen has start time 0, and so is never alive."""
         return Handle(
             id=placed.id,
@@ -151,26 +190,172 @@ class ProcessRunner:
             folder=placed.folder,
         )
 
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def alive(self, handle: Handle) -> bool:
+        """Whether the shim of the handle lives: same boot, same number, same start time, and not a zombie."""
+        return handle.boot_id == self._boot_id and trees.lives(handle)
+
+    def starts(self, handle: Handle) -> int:
+        """How often the command was started so far; more than once only for a kept process."""
+        return _notes(handle).starts
+
+    def last_exit(self, handle: Handle) -> int | None:
+        """The exit code of the start that ended last (negative: minus the signal), or None before the first."""
+        return _notes(handle).last_code
+
+    # --- waiting and ending ---------------------------------------------------------------------------------------
+
+    async def wait(self, handle: Handle) -> Ending:
+        """Wait for the end of the shim, then end what it left, so that the range of the log is final."""
+        if handle.boot_id != self._boot_id:
+            return self._settle(handle, None)
+        child = self._child(handle)
+        watched = await self._shim_gone(handle, child)
+        if (ending := self._ends.get(handle.id)) is not None:
+            await ending.wait()
+        if watched or _notes(handle).log_end is None:
+            await self._clear_leftovers(handle, child, watched=watched)
+        self._reap(handle)
+        return self._settle(handle, child)
+
+    async def _shim_gone(self, handle: Handle, child: _Child | None) -> bool:
+        """Wait while the shim lives; whether it was there when we came."""
+        limit = (child.terms if child is not None else _notes(handle).terms).watched
+        guard = asyncio.ensure_future(self._guard(handle, limit)) if limit is not None else None
+        try:
+            return await _gone(handle, sure=child is not None)
+        finally:
+            if guard is not None:
+                guard.cancel()
+
+    async def _guard(self, handle: Handle, limit: int) -> None:
+        """Enforce a memory limit where no cgroup does."""
+        while trees.has_number(handle):
+            if trees.kill_for_memory(self._tree(handle, _notes(handle).terms, sure=True), limit):
+                with suppress(OSError):
+                    records.append(handle.record, records.line("oom", handle.id, 0))
+            await asyncio.sleep(_MEMORY_LOOK)
+
+    async def _clear_leftovers(self, handle: Handle, child: _Child | None, *, watched: bool) -> None:
+        """End what a process left that ended by itself; where nothing can be left, that is not looked for."""
+        terms = child.terms if child is not None else _notes(handle).terms
+        tree = self._tree(handle, terms, sure=watched, ended=True)
+        # A namespace's own parent leaves by itself only when nothing is in it any more.
+        proven = terms.contained and child is not None and _left_by_itself(handle.pid)
+        if terms.contained and not proven:
+            # Its parent was killed, or nobody can tell. The namespace dies of that, and must not end as if asked to.
+            await trees.clear(tree, 0, 0)
+        elif not proven and not (watched and tree.surely_empty()):
+            await trees.clear(tree, LEFTOVER_GRACE)
+        if terms.masked:
+            await _masker_gone(handle)
+
+    async def end(self, handle: Handle, grace: float) -> None:
+        """End the whole tree: TERM, `grace` seconds, KILL, looked for again until nothing of it is left."""
+        shim.ask_to_stop(handle.folder)
+        if handle.boot_id != self._boot_id:
+            return
+        over = self._ends.setdefault(handle.id, asyncio.Event())
+        try:
+            await self._stands(handle)
+            notes = _notes(handle)
+            if not notes.asked and self.alive(handle):
+                with suppress(OSError):
+                    records.append(handle.record, records.line("asked", handle.id, 0))
+            await trees.clear(self._tree(handle, notes.terms, sure=trees.has_number(handle)), grace)
+            if notes.terms.masked:
+                await _masker_gone(handle)
+            self._reap(handle)
+        finally:
+            over.set()
+            self._ends.pop(handle.id, None)
+
+    async def _stands(self, handle: Handle) -> None:
+        """Wait until a shim that was just started can take a TERM (milliseconds; at most SHIM_GRACE)."""
+        deadline = time.monotonic() + trees.SHIM_GRACE
+        while self.alive(handle) and _notes(handle).placed is None and time.monotonic() < deadline:
+            await asyncio.sleep(trees.LOOK_SOON)
+
+    def _tree(self, handle: Handle, terms: Terms, *, sure: bool, ended: bool = False) -> trees.Tree:
+        return trees.Tree(
+            handle=handle,
+            counter=self._counter,
+            sure=sure,
+            ended=ended,
+            contained=terms.contained,
+            groups=terms.groups,
+            others=self._children.keys() - {handle.pid},
+        )
+
+    def _child(self, handle: Handle) -> _Child | None:
+        child = self._children.get(handle.pid)
+        return child if child is not None and child.start_time == handle.start_time else None
+
+    def _reap(self, handle: Handle) -> None:
+        """Take the zombies of our own children away, so that their numbers become free; others' are none of ours."""
+        child = self._child(handle)
+        if child is None:
+            return
+        with suppress(ChildProcessError):
+            if child.masker is not None:
+                os.waitpid(child.masker, os.WNOHANG)
+        with suppress(ChildProcessError):
+            if os.waitpid(handle.pid, os.WNOHANG) == (0, 0):
+                return
+        del self._children[handle.pid]
+
+    def _settle(self, handle: Handle, child: _Child | None) -> Ending:
+        """How it ended by its record, which is told the end of its log if nobody has settled it before."""
+        here = handle.boot_id == self._boot_id
+        notes = self._own_notes(handle, child) if child is not None else _notes(handle)
+        log_end, oom = notes.log_end, notes.oom
+        if log_end is None:
+            log_end = notes.next_log_start if notes.next_log_start is not None else _size(handle.log)
+            log_end = max(log_end, handle.log_start)
+            oom = oom or (here and _ended_for_memory(notes))
+            lines = (records.line("oom", handle.id, 0) if oom else b"") + records.line("settled", handle.id, log_end)
+            # A full disk must not hide the ending: who asks again then measures the log again.
+            with suppress(OSError):
+                self._append(handle, child, lines)
+            _remove(child.terms if child is not None else notes.terms)
+        exit_code = notes.exit_code if here else None
+        return Ending(exit_code, log_end, oom=oom and exit_code != 0)
+
+    def _own_notes(self, handle: Handle, child: _Child) -> Notes:
+        """The notes of a process that we started: its lines begin where the record ended then."""
+        data = os.pread(self._files.at(handle.record), _OWN_LINES, child.offset)
+        if not child.terms.masked and records.just_passed(data, handle.id):
+            return _PASSED
+        return records.read_notes(data, handle.id) if len(data) < _OWN_LINES else _notes(handle)
+
+    def _append(self, handle: Handle, child: _Child | None, lines: bytes) -> None:
+        if child is None:
+            records.append(handle.record, lines)
+        else:
+            os.write(self._files.at(handle.record), lines)
+
 
 # --- placing ------------------------------------------------------------------------------------------------------
 
 
-def _spawn(launch: shim.Launch, log: int, record: int, strays: Iterable[int]) -> int:
-    """Spawn the shim in a session of its own; it has nothing of ours but the descriptors named here."""
+def _spawn(launch: shim.Launch, streams: tuple[int | None, int, int | None], record: int, strays: Iterable[int]) -> int:
+    """Spawn in a session of its own, with nothing of ours but stdin, stdout, stderr (None: nowhere) and the record."""
+    stdin, stdout, stderr = streams
     with _unnamed(launch.text) as text:
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
+            _stream(stdin, 0),
+            _stream(stdout, 1),
+            _stream(stderr, 2),
             (os.POSIX_SPAWN_DUP2, record, shim.RECORD_DESCRIPTOR),
-            (os.POSIX_SPAWN_CLOSE, shim.TEXT_DESCRIPTOR),
+            (os.POSIX_SPAWN_CLOSE, shim.TEXT_DESCRIPTOR)
+            if text is None
+            else (os.POSIX_SPAWN_DUP2, text, shim.TEXT_DESCRIPTOR),
             # Last, because meanwhile one of these numbers may be that of our log.
             *((os.POSIX_SPAWN_CLOSE, stray) for stray in strays),
         ]
-        if text is not None:
-            actions[4] = (os.POSIX_SPAWN_DUP2, text, shim.TEXT_DESCRIPTOR)
         return os.posix_spawn(
-            "/bin/sh",
+            launch.argv[0],
             launch.argv,
             launch.environment,
             file_actions=actions,
@@ -179,6 +364,12 @@ def _spawn(launch: shim.Launch, log: int, record: int, strays: Iterable[int]) ->
             # What we ignore (SIGPIPE, or SIGHUP under nohup) would be ignored by the process too.
             setsigdef=_CATCHABLE,
         )
+
+
+def _stream(descriptor: int | None, number: int) -> tuple[int, ...] | tuple[int, int, str, int, int]:
+    if descriptor is None:
+        return os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0
+    return os.POSIX_SPAWN_DUP2, descriptor, number
 
 
 def _strays() -> Iterator[int]:
@@ -194,12 +385,13 @@ def _strays() -> Iterator[int]:
 
 
 @contextmanager
-def _opened(spec: ProcessSpec, path: Path) -> Iterator[int]:
-    """A descriptor that appends to the file. Opening an existing file costs 3 us, so none is kept open for later."""
+def _opened(spec: ProcessSpec) -> Iterator[int]:
+    """A descriptor that appends to the log."""
     try:
-        descriptor = _high(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        opened = os.open(spec.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = records.free_of_the_shim(opened)
     except OSError as error:
-        raise EngineError(f"process {spec.id} cannot be started: {path} cannot be opened: {_reason(error)}") from None
+        raise _unopened(spec, spec.log, error) from None
     try:
         yield descriptor
     finally:
@@ -212,7 +404,7 @@ def _unnamed(text: bytes | None) -> Iterator[int | None]:
     if text is None:
         yield None
         return
-    descriptor = _high(os.memfd_create("penstock"))
+    descriptor = records.free_of_the_shim(os.memfd_create("penstock"))
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(text)
@@ -221,20 +413,19 @@ def _unnamed(text: bytes | None) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _high(descriptor: int) -> int:
-    """The same file at a number that none of the shim's own descriptors has."""
-    if descriptor > shim.RECORD_DESCRIPTOR:
-        return descriptor
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, shim.RECORD_DESCRIPTOR + 1)
-    finally:
-        os.close(descriptor)
+def _unopened(spec: ProcessSpec, path: Path, error: OSError) -> EngineError:
+    return EngineError(f"process {spec.id} cannot be started: {path} cannot be opened: {_reason(error)}")
 
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.E2BIG:
         return "its variables are too large for the operating system; shorten them"
     return (error.strerror or str(error)).lower()
+
+
+def _remove(terms: Terms) -> None:
+    for group in terms.groups:
+        groups.remove(group)
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------
@@ -252,7 +443,7 @@ async def _gone(handle: Handle, *, sure: bool) -> bool:
     except OSError:
         return await _gone_by_looking(handle)
     try:
-        there = sure or _has_number(handle)
+        there = sure or trees.has_number(handle)
         if there:
             await _readable(descriptor)
     finally:
@@ -277,38 +468,45 @@ def _resolve(ready: "asyncio.Future[None]") -> None:
 
 async def _gone_by_looking(handle: Handle) -> bool:
     """The same where the kernel gives no pidfd (before Linux 5.3, some sandboxes): seen up to 0.1 s late."""
-    there, pause = _has_number(handle), _LOOK_SOON
-    while _lives(handle):
+    there, pause = trees.has_number(handle), trees.LOOK_SOON
+    while trees.lives(handle):
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LOOK_LATER)
+        pause = min(pause * 1.5, trees.LOOK_LATER)
     return there
 
 
-def _notes(handle: Handle) -> shim.Notes:
-    tail = _read(handle.record, last=_TAIL)
-    data = tail if b"\nstart %s " % handle.id.encode() in tail else _read(handle.record)
-    return shim.read_notes(data, handle.id)
+async def _masker_gone(handle: Handle) -> None:
+    """Wait until the masker has written everything, which its line in the record tells; one that cannot is killed."""
+    deadline = time.monotonic() + MASKER_GRACE
+    pause = trees.LOOK_SOON
+    while _notes(handle).masked is None:
+        maskers = trees.marked(shim.masker_marker(handle.id, handle.record))
+        if not maskers:
+            return
+        if time.monotonic() > deadline:
+            trees.kill_all(maskers)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, trees.LOOK_LATER)
 
 
-def _settle(handle: Handle, *, here: bool) -> Ending:
-    """How it ended by its record, which is told the end of its log if nobody has settled it before."""
-    notes = _notes(handle)
-    log_end = notes.log_end
-    if log_end is None:
-        log_end = notes.next_log_start if notes.next_log_start is not None else _size(handle.log)
-        log_end = max(log_end, handle.log_start)
-        # A full disk must not hide the ending: who asks again then measures the log again.
-        with suppress(OSError):
-            _append(handle.record, shim.settled_line(handle.id, log_end))
-    return Ending(notes.exit_code if here else None, log_end)
+def _left_by_itself(pid: int) -> bool:
+    """Whether our child, which has ended, was not killed."""
+    with suppress(ChildProcessError):
+        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        return status is not None and status.si_code == os.CLD_EXITED
+    return False
 
 
-def _append(path: str, line: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+def _ended_for_memory(notes: Notes) -> bool:
+    """Whether the kernel has ended it for want of memory: by its own limit, or by a KILL that nobody asked for."""
+    if any(groups.oom_kills(group) for group in notes.terms.groups):
+        return True
+    killed = notes.exit_code in {None, -signal.SIGKILL} and notes.placed is not None and not notes.asked
+    return killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills
+
+
+def _notes(handle: Handle) -> Notes:
+    return records.notes_of(handle.record, handle.id)
 
 
 def _size(path: str) -> int:
@@ -316,153 +514,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116 - a Path costs more than the call, at every end
     except FileNotFoundError:
         return 0
-
-
-def _read(path: Path | str, *, last: int | None = None) -> bytes:
-    """The bytes of a file, or its last ones; nothing where it is not there or no longer ours to read.
-
-    By the system's calls and not by `open`, which takes three times as long: this reads /proc, process by process.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""
-    try:
-        if last is not None:
-            os.lseek(descriptor, max(0, os.fstat(descriptor).st_size - last), os.SEEK_SET)
-        parts = [os.read(descriptor, _TAIL)]
-        while len(parts[-1]) >= _TAIL:
-            parts.append(os.read(descriptor, 16 * _TAIL))
-        return b"".join(parts)
-    except (ProcessLookupError, PermissionError):
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-# --- the tree -----------------------------------------------------------------------------------------------------
-
-
-class _Seen(NamedTuple):
-    """One process as /proc shows it. `start_time` is in clock ticks since the boot (field 22 of its stat).
-
-    `image` (field 28, where its stack begins) is another after each exec: a shell that has just forked may swallow a
-    signal meant for the program that it is about to become.
-    """
-
-    zombie: bool
-    parent: int
-    session: int
-    start_time: int
-    image: int
-
-
-def tree(handle: Handle, *, sure: bool, ended: bool = False) -> dict[int, _Seen]:
-    """The living processes of a handle, by their numbers; without its shim where that is known to have `ended`.
-
-    They are of its session, or carry its marker, or descend from such. The session's number proves something only
-    where it is `sure` that the shim has it, or had it until this moment: later it may be somebody else's.
-    """
-    marker = shim.marker(handle.id, handle.record)
-    seen = {pid: process for pid in _numbers(handle, ended=ended) if (process := _look(pid)) is not None}
-    living = {
-        pid: process
-        for pid, process in seen.items()
-        if not process.zombie and process.start_time >= handle.start_time and pid != os.getpid()
-    }
-    ours = {pid for pid, it in living.items() if (sure and it.session == handle.pid) or _marked(pid, marker)}
-    while more := {pid for pid, it in living.items() if it.parent in ours and pid not in ours}:
-        ours |= more
-    return {pid: living[pid] for pid in ours}
-
-
-async def _clear(handle: Handle, grace: float, *, sure: bool, ended: bool = False) -> None:
-    """TERM to the tree, KILL after `grace` seconds, until nothing of it is left; the shim goes last."""
-    deadline = time.monotonic() + grace
-    told: set[tuple[int, int]] = set()
-    pause = _LOOK_SOON
-    # Twice: a process forked while the first look went on is older than the second.
-    while members := tree(handle, sure=sure, ended=ended) or tree(handle, sure=sure, ended=ended):
-        now = time.monotonic()
-        for pid, seen in members.items():
-            if now >= deadline and (pid != handle.pid or now >= deadline + SHIM_GRACE):
-                _send(pid, seen, signal.SIGKILL)
-            elif (pid, seen.image) not in told:
-                told.add((pid, seen.image))
-                _send(pid, seen, signal.SIGTERM, signal.SIGCONT)
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LOOK_LATER)
-
-
-def _send(pid: int, seen: _Seen, *signals: signal.Signals) -> None:
-    """Signal the very process that was seen; SIGCONT lets a stopped one hear the TERM."""
-    with suppress(ProcessLookupError, PermissionError):
-        for number in signals:
-            now = _look(pid)
-            if now is not None and now.start_time == seen.start_time:
-                os.kill(pid, number)
-
-
-def _numbers(handle: Handle, *, ended: bool) -> Iterable[int]:
-    """The numbers among which a tree is to be sought: all, or those given out since it started where that is sure.
-
-    Numbers are given out in order and the kernel tells the last one; within a second they cannot have gone round.
-    This makes the usual sweep after a short process a hundred times cheaper than a reading of all of /proc.
-    """
-    lived = time.clock_gettime(time.CLOCK_BOOTTIME) - handle.start_time / _TICKS
-    last = int(_read("/proc/loadavg").split()[-1])
-    if lived < 1 and 0 <= last - handle.pid < 256:
-        return range(handle.pid + ended, last + 1)
-    return _all_numbers()
-
-
-def _all_numbers() -> Iterable[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - names are enough
-
-
-def _look(pid: int) -> _Seen | None:
-    stat = _read(f"/proc/{pid}/stat")
-    if not stat:
-        return None
-    # The name in brackets may itself hold brackets and spaces: count from the last one.
-    fields = stat[stat.rindex(b")") + 2 :].split(None, 26)
-    return _Seen(fields[0] in b"ZX", int(fields[1]), int(fields[3]), int(fields[19]), int(fields[25]))
-
-
-def _has_number(handle: Handle) -> bool:
-    seen = _look(handle.pid)
-    return seen is not None and seen.start_time == handle.start_time
-
-
-def _lives(handle: Handle) -> bool:
-    seen = _look(handle.pid)
-    return seen is not None and not seen.zombie and seen.start_time == handle.start_time
-
-
-def _marked(pid: int, marker: str) -> bool:
-    return os.fsencode(f"\0{shim.MARKER}={marker}\0") in b"\0" + _environment(pid)
-
-
-def _environment(pid: int) -> bytes:
-    """The environment a process began with; nothing for a kernel thread, a zombie or what is not ours to read.
-
-    In the midst of an exec a process shows neither environment nor arguments: it is asked again until it is through.
-    """
-    deadline = time.monotonic() + _EXEC
-    while True:
-        environment = _read(f"/proc/{pid}/environ")
-        if environment or _read(f"/proc/{pid}/cmdline") or time.monotonic() > deadline:
-            return environment
-        seen = _look(pid)
-        if seen is None or seen.zombie or seen.parent == _KERNEL:
-            return b""
-        os.sched_yield()
-
-
-def _shim_of(pid: int, marker: str) -> shim.Placed | None:
-    """What the process is, if it is the shim with this marker: a session's leader that was given a description."""
-    seen = _look(pid)
-    if seen is None or seen.session != pid or not _marked(pid, marker):
-        return None
-    arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
-    return next(filter(None, (shim.read_description(os.fsdecode(argument)) for argument in arguments)), None)

@@ -18,13 +18,14 @@ from penstock.runners import shim
 class Act:
     """What a process does: writes `output` to its log and `files` into its workspace, then ends, or never does.
 
-    `exit_code` None means that it is lost. `files` are texts by path.
+    `exit_code` None means that it is lost. `files` are texts by path. `oom` says that its memory limit ended it.
     """
 
     exit_code: int | None = 0
     ends: bool = True
     output: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    oom: bool = False
 
 
 NEVER = Act(ends=False)
@@ -148,12 +149,12 @@ class ScriptedRunner:
     def _play(self, process: _Process, act: Act) -> None:
         _write(process, act)
         if act.ends:
-            self._close(process, act.exit_code)
+            self._close(process, act.exit_code, oom=act.oom)
 
-    def _close(self, process: _Process, code: int | None) -> None:
+    def _close(self, process: _Process, code: int | None, *, oom: bool = False) -> None:
         if process.ending is None:
             process.last_exit = code
-            process.ending = Ending(code, process.spec.log.stat().st_size)
+            process.ending = Ending(code, process.spec.log.stat().st_size, oom=oom)
             _wake(process.waiters)
 
 

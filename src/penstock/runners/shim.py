@@ -11,7 +11,7 @@ from pathlib import Path
 
 from penstock.engine.contracts import ProcessSpec
 from penstock.errors import EngineError
-from penstock.runners.records import Placed, Terms, describe
+from penstock.runners.records import FREE, Placed, Terms, describe
 
 MARKER = "PENSTOCK_PROCESS"
 MASK = "PENSTOCK_MASK"
@@ -139,7 +139,7 @@ _LONG_SHELLS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def place(spec: ProcessSpec, log_start: int, terms: Terms = Terms()) -> Placed:  # noqa: B008 - a frozen value
+def place(spec: ProcessSpec, log_start: int, terms: Terms = FREE) -> Placed:
     """The description of a process whose output begins at byte `log_start` of its log, held on these terms."""
     folder = str(spec.folder.absolute()) if spec.folder else None
     return Placed(spec.id, str(spec.log.absolute()), log_start, spec.kept, folder, terms)

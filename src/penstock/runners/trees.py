@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from penstock.engine.contracts import Handle
-from penstock.runners import groups, shim
+from penstock.runners import groups, records, shim
 
 # Seconds after the KILL of a tree in which its shim may still write how the command took it, before it goes too.
 SHIM_GRACE = 0.5
@@ -136,8 +136,8 @@ class Tree:
         return it.session == self.handle.pid or it.session not in self.others
 
 
-async def clear(tree: Tree, grace: float) -> None:
-    """TERM to the tree, KILL after `grace` seconds, until nothing of it is left; the shim goes last."""
+async def clear(tree: Tree, grace: float, shim_grace: float = SHIM_GRACE) -> None:
+    """TERM to the tree, KILL after `grace` seconds, until nothing of it is left; the shim goes `shim_grace` later."""
     deadline = time.monotonic() + grace
     told: set[tuple[int, int]] = set()
     pause = LOOK_SOON
@@ -145,7 +145,7 @@ async def clear(tree: Tree, grace: float) -> None:
     while members := tree.members() or tree.members():
         now = time.monotonic()
         if now >= deadline:
-            _kill(tree, members, all_of_them=now >= deadline + SHIM_GRACE)
+            _kill(tree, members, all_of_them=now >= deadline + shim_grace)
         else:
             _ask(tree, members, told)
         await asyncio.sleep(pause)
@@ -189,6 +189,13 @@ def kill_for_memory(tree: Tree, limit: int) -> bool:
         return False
     _kill(tree, members, all_of_them=False)
     return True
+
+
+def kill_all(pids: Collection[int]) -> None:
+    """KILL processes that were seen a moment ago."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _share(pid: int) -> int:
@@ -236,18 +243,18 @@ def exists(pid: int) -> bool:
 def space(pid: int) -> str | None:
     """The name of a process's pid namespace; None where that is not ours to know."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - read process by process
     except OSError:
         return None
 
 
-def shim_of(pid: int, marker: str) -> shim.Placed | None:
+def shim_of(pid: int, marker: str) -> records.Placed | None:
     """What the process is, if it is the shim with this marker: a session's leader that was given a description."""
     seen = look(pid)
     if seen is None or seen.session != pid or not _marked(pid, marker):
         return None
     arguments = read(f"/proc/{pid}/cmdline").split(b"\0")
-    return next(filter(None, (shim.read_description(os.fsdecode(argument)) for argument in arguments)), None)
+    return next(filter(None, (records.read_description(os.fsdecode(argument)) for argument in arguments)), None)
 
 
 def marked(marker: str) -> list[int]:

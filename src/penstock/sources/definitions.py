@@ -1,311 +1,123 @@
 """`penstock.yaml` → Pipeline, or every problem of the file at once, each with line and column.
 
-The way: bytes → text → YAML events, walked with limits → nodes that know their place → plain data → the models of
-`pipelines.py` → `flaws.py`. A problem of YAML itself ends the way; after any other the value is set aside and the rest
-is read on.
+The way: bytes → nodes that know their place (`documents.py`) → plain data → the models of `pipelines.py` →
+`flaws.py`. A problem of YAML itself ends the way; after any other the value is set aside and the rest is read on.
 """
 
 import difflib
+import gc
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from contextlib import contextmanager
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.errors import PipelineError, Problem
-from penstock.flaws import Flaw, Where, flaws
-from penstock.pipelines import (
-    LATER,
+from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
+from penstock.parts import (
     Check,
-    Environment,
+    Concurrency,
     EvidenceFiles,
+    Gpu,
+    Matrix,
+    Part,
+    Push,
+    Resources,
+    Retry,
+    Runtime,
+    Triggers,
+    When,
+)
+from penstock.pipelines import (
+    BUILT,
+    HIDDEN,
+    Environment,
     Gate,
     Package,
-    Part,
     Pipeline,
-    Runtime,
     Step,
-    described,
     json_schema,
-    shortened,
+    keys_of,
+    refused_keys,
 )
+from penstock.sources.documents import MAX_BYTES as MAX_BYTES  # noqa: PLC0414 - for those who read the file
+from penstock.sources.documents import Listing, Node, Scalar, Table, nodes_of, refuse
+from penstock.values import described, shortened
 
-MAX_BYTES = 1 << 20
-"""A longer file is refused; nobody needs to read more of it than one byte beyond."""
-MAX_DEPTH = 100
-MAX_NODES = 10_000
-"""Texts, lists and mappings, each counted again wherever an alias repeats it."""
+MAX_ENTRIES = 2_000
+"""Keys of one mapping; there can be more steps."""
 MAX_PROBLEMS = 100
 """So many are told at once; then their number only."""
 
 
-def load(data: bytes, file: str) -> Pipeline:
-    """The pipeline of a file's bytes; `file` is its name for sentences.
+def load(data: bytes, file: str, built: frozenset[str] = BUILT) -> Pipeline:
+    """The pipeline of a file's bytes; `file` is its name for sentences, `built` the words of `pipelines.SWITCHES`.
 
-    Raises PipelineError with all problems, and nothing else whatever the bytes.
+    Its matrices are not expanded: that is `matrices.expand`. Raises PipelineError with all problems, and nothing else
+    whatever the bytes.
     """
-    reading = _Reading(file, *_Composer(file, _decode(data, file)).compose())
-    pipeline = reading.pipeline()
-    problems = reading.problems()
+    with _undisturbed():
+        reading = _Reading(file, *nodes_of(data, file), built)
+        pipeline = reading.pipeline()
+        problems = reading.problems()
     if pipeline is None or problems:
         raise PipelineError(problems)
     return pipeline
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the file, for editors; built of dict, list, str, numbers and bool."""
-    return json_schema()
-
-
-# --- bytes to text -------------------------------------------------------------------------------------------------
-
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
-
-def _refuse(file: str, line: int, column: int, sentence: str) -> NoReturn:
-    raise PipelineError([Problem(file, line, column, sentence)])
-
-
-def _decode(data: bytes, file: str) -> str:
-    if len(data) > MAX_BYTES:
-        _refuse(file, 1, 1, f"the file is longer than {MAX_BYTES >> 20} MiB: a pipeline file is a few kilobytes")
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Looking for cycles among many values without one would take half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8", "replace")
-        byte = f"{error.object[error.start]:#04x}"
-        _refuse(file, *_place(before), f"the file is not UTF-8 (byte {byte} stands here): save it as UTF-8")
-    if found := _UNPRINTABLE.search(text):
-        what = f"a character that YAML forbids (U+{ord(found[0]):04X})"
-        _refuse(file, *_place(text[: found.start()]), f"the file holds {what}: take it out")
-    return text
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _place(before: str) -> tuple[int, int]:
-    """Line and column of what comes after a text."""
-    lines = re.split("\r\n|\r|\n", before)
-    return len(lines), len(lines[-1]) + 1
-
-
-# --- text to nodes -------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class _Node:
-    """A value and where it stands. `size` counts it and all below it, repetitions by aliases included."""
-
-    kind: Literal["scalar", "list", "mapping"]
-    line: int
-    column: int
-    value: str | float | bool | None = None
-    text: str = ""
-    items: list["_Node"] = field(default_factory=list)
-    entries: dict[str, tuple["_Node", "_Node"]] = field(default_factory=dict)
-    key: "_Node | None" = None
-    size: int = 1
-    closed: bool = False
-    refused: bool = False
-
-
-class _Composer:
-    """Builds nodes from events, so that no text can make the C library recurse or run on."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self._file = file
-        self._text = text
-        self._open: list[_Node] = []
-        self._anchors: dict[str, _Node] = {}
-        self._root: _Node | None = None
-        self._size = 0
-        self._problems: list[Problem] = []
-
-    def compose(self) -> tuple[_Node, list[Problem]]:
-        """The root, and problems that did not stop the reading. Raises PipelineError for one that does."""
-        try:
-            for event in yaml.parse(self._text, Loader=yaml.CSafeLoader):
-                self._take(event)
-        except yaml.MarkedYAMLError as error:
-            self._refuse_syntax(error)
-        except yaml.YAMLError as error:
-            _refuse(self._file, 1, 1, f"this is not YAML: {shortened(str(error))}")
-        if self._root is None or (self._root.kind == "scalar" and not self._root.text):
-            _refuse(self._file, 1, 1, "the file is empty: it needs at least name and steps (penstock init writes one)")
-        return self._root, self._problems
-
-    def _take(self, event: yaml.Event) -> None:
-        mark = event.start_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-            _refuse(self._file, line, column, "a second document begins here: expected one document in the file")
-        elif isinstance(event, yaml.AliasEvent):
-            self._add(self._aliased(event, line, column), line, column)
-        elif isinstance(event, yaml.ScalarEvent):
-            value = _resolved(event.value) if event.implicit[0] else event.value
-            self._add_new(event, _Node("scalar", line, column, value, event.value, closed=True))
-        elif isinstance(event, yaml.CollectionStartEvent):
-            kind: Literal["list", "mapping"] = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-            self._add_new(event, node := _Node(kind, line, column))
-            self._open.append(node)
-            if len(self._open) > MAX_DEPTH:
-                _refuse(self._file, line, column, f"lists and mappings are nested more than {MAX_DEPTH} deep here")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            self._close(self._open.pop())
-
-    def _add_new(self, event: yaml.NodeEvent, node: _Node) -> None:
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            plain = shortened(tag.replace("tag:yaml.org,2002:", "!!"))
-            sentence = f'the tag "{plain}" is not read: write the value plainly, a text in quotes'
-            self._problems.append(Problem(self._file, node.line, node.column, sentence))
-            node.refused = True
-        if event.anchor is not None:
-            self._anchors[event.anchor] = node
-        self._add(node, node.line, node.column)
-
-    def _aliased(self, event: yaml.AliasEvent, line: int, column: int) -> _Node:
-        node = self._anchors.get(str(event.anchor))
-        if node is None:
-            _refuse(
-                self._file, line, column, f'"*{event.anchor}" names no anchor: put "&{event.anchor}" before a value'
-            )
-        if not node.closed:
-            _refuse(self._file, line, column, f'"*{event.anchor}" stands inside the value that it names')
-        return node
-
-    def _add(self, node: _Node, line: int, column: int) -> None:
-        self._size += node.size
-        if self._size > MAX_NODES:
-            sentence = f"the file holds more than {MAX_NODES:,} values, with what its aliases repeat: make it smaller"
-            _refuse(self._file, line, column, sentence)
-        if not self._open:
-            self._root = node
-            return
-        parent = self._open[-1]
-        if parent.kind == "list":
-            parent.items.append(node)
-        elif parent.key is None:
-            parent.key = node if node.line == line and node.column == column else _moved(node, line, column)
-        else:
-            self._add_entry(parent, parent.key, node)
-
-    def _add_entry(self, parent: _Node, key: _Node, node: _Node) -> None:
-        parent.key = None
-        sentence = None
-        if key.kind != "scalar":
-            sentence = f"expected a name before the colon, found {described([] if key.kind == 'list' else {})}"
-        elif key.text == "<<":
-            sentence = '"<<" merges nothing in YAML 1.2: write the keys out, or use an alias for a whole value'
-        elif key.text in parent.entries:
-            first = parent.entries[key.text][0].line
-            sentence = f'the key "{shortened(key.text)}" stands here twice (first in line {first}): keep one'
-        if sentence is None:
-            parent.entries[key.text] = key, node
-        else:
-            self._problems.append(Problem(self._file, key.line, key.column, sentence))
-
-    def _close(self, node: _Node) -> None:
-        """Its size is known now: what it holds, plus itself; keys count as one each."""
-        inside = [*node.items, *(value for _, value in node.entries.values())]
-        node.size = 1 + sum(n.size for n in inside) + len(node.entries)
-        node.closed = True
-
-    def _refuse_syntax(self, error: yaml.MarkedYAMLError) -> NoReturn:
-        mark = error.problem_mark or error.context_mark
-        problem, context = error.problem or "", error.context or ""
-        if "unexpected end of stream" in problem and error.context_mark is not None:
-            mark = error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", self._text)
-        rest = lines[line - 1][column - 1 :] if line <= len(lines) else ""
-        start = error.context_mark
-        if start is not None and "flow" in context and not "".join([rest, *lines[line:]]).strip():
-            _refuse(self._file, start.line + 1, start.column + 1, "the bracket that opens here is never closed")
-        opened = start.line + 1 if start is not None else line
-        _refuse(self._file, line, column, _syntax_sentence(problem, context, rest, opened))
-
-
-def _moved(node: _Node, line: int, column: int) -> _Node:
-    return _Node(node.kind, line, column, node.value, node.text, size=node.size, closed=True)
-
-
-def _syntax_sentence(problem: str, context: str, rest: str, opened: int) -> str:
-    if rest.startswith("\t"):
-        return "a tab stands where YAML wants spaces: indent with spaces"
-    if "cannot start any token" in problem and rest:
-        return f'a text cannot begin with "{rest[0]}": put it in quotes'
-    if "unexpected end of stream" in problem:
-        return "the quote that opens here is never closed"
-    if "flow sequence" in context or "flow mapping" in context or "flow node" in context:
-        bracket = "{…}" if "mapping" in context else "[…]" if "sequence" in context else "[…] or {…}"
-        return f'expected "," or the end of the {bracket} that opens in line {opened}, found {_rest(rest)}'
-    for part, sentence in _SYNTAX.items():
-        if part in problem:
-            return f"{sentence}, found {_rest(rest)}"
-    return f"this is not YAML ({problem}), found {_rest(rest)}"
-
-
-def _rest(rest: str) -> str:
-    return f'"{shortened(rest)}"' if rest.strip() else "the end of the line"
-
-
-_SYNTAX: Mapping[str, str] = {
-    "mapping values are not allowed": 'a ":" stands where no key can: check the indentation, or quote a text with ": "',
-    "could not find expected ':'": 'expected a ":" after the key of the line before',
-    "expected key": "expected a key in the column of the keys above: check the indentation",
-    "expected '-' indicator": 'expected "- " in the column of the entries above: check the indentation',
-    "block sequence entries are not allowed": 'a list entry "- " cannot stand here: put it on a line of its own',
-    "expected <document start>": "expected the end of the file, because the value before is complete",
-    "expected node content": "expected a value",
-    "alphabetic or numeric character": 'expected a name after "&" or "*"',
-    "unknown escape": 'expected an escape that YAML knows after "\\" (in single quotes a backslash is plain)',
-}
-
-
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_WORDS: Mapping[str, bool | None] = {
-    **dict.fromkeys(["", "~", "null", "Null", "NULL"]),
-    **dict.fromkeys(["true", "True", "TRUE"], True),
-    **dict.fromkeys(["false", "False", "FALSE"], False),
-}
-
-
-def _resolved(text: str) -> str | float | bool | None:
-    """What an unquoted text means in the core schema of YAML 1.2."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if len(text) > 300:
-        return text
-    if _INTEGER.fullmatch(text):
-        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        return int(text if base == 10 else text[2:], base)
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if _FLOAT.fullmatch(text) else text
+def schema(built: frozenset[str] = BUILT) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the file, for editors; built of dict, list, str, numbers and bool."""
+    return json_schema(built)
 
 
 # --- nodes to a pipeline -------------------------------------------------------------------------------------------
 
-_PARTS: Mapping[tuple[str, ...], type[Part]] = {
+_PARTS: Mapping[Where, type[Part]] = {
     (): Pipeline,
+    ("on",): Triggers,
+    ("on", "push"): Push,
     ("runtime",): Runtime,
     ("steps", "*"): Step,
     ("steps", "*", "evidence"): EvidenceFiles,
+    ("steps", "*", "resources"): Resources,
+    ("steps", "*", "resources", "gpu"): Gpu,
+    ("steps", "*", "retry"): Retry,
+    ("steps", "*", "when"): When,
+    ("steps", "*", "matrix"): Matrix,
     ("package",): Package,
     ("gates", "*"): Gate,
     ("environments", "*"): Environment,
     ("check",): Check,
+    ("concurrency",): Concurrency,
 }
+_DEEPEST = max(map(len, _PARTS))
 _NOUNS: Mapping[type[Part], str] = {
     Pipeline: "the file",
     Step: "a step",
     Gate: "a gate",
     Environment: "an environment",
     EvidenceFiles: "evidence",
+    Retry: "retry",
+    Concurrency: "concurrency",
 }
 _NAMED = ("steps", "gates", "environments")
+_LARGE = 5_000
+"""A file of more values is read step by step: slower, but it can be given up where nothing is right."""
 _ROUNDS = 20
 """So often is the file tried again without what was wrong: a few rounds do, more would be a fault of ours."""
 
@@ -313,21 +125,28 @@ _ROUNDS = 20
 class _Reading:
     """One file being read: what stands where, what was found wrong, and what was therefore set aside."""
 
-    def __init__(self, file: str, root: _Node, problems: Iterable[Problem]) -> None:
+    def __init__(self, file: str, root: Node, problems: Iterable[Problem], built: frozenset[str]) -> None:
         self._file = file
         self._root = root
         self._problems = list(problems)
+        self._built = built
+        self._refused = {
+            part: refused_keys(part, built) | (HIDDEN.get(part, frozenset()) - {"axes"}) for part in _PARTS.values()
+        }
         self._flaws: list[Flaw] = []
         self._aside: set[Where] = set()
+        self._partly = False
 
     def pipeline(self) -> Pipeline | None:
         """The pipeline without what is wrong, as far as it can be made; whole where `problems` is empty."""
-        if self._root.kind != "mapping":
+        root = self._root
+        if not isinstance(root, Table):
             found = described(self._value(()))
-            _refuse(
-                self._file, self._root.line, self._root.column, f"expected keys such as name and steps, found {found}"
-            )
-        data = self._plain(self._root, ())
+            refuse(self._file, root.line, root.column, f"expected keys such as name and steps, found {found}")
+        _refuse_too_many(self._file, root)
+        data = self._table(root, ())
+        if root.size > _LARGE and not self._read_steps(data):
+            return None
         for _ in range(_ROUNDS):
             try:
                 pipeline = Pipeline.model_validate(data)
@@ -335,9 +154,32 @@ class _Reading:
                 for details in error.errors(include_url=False):
                     self._set_aside(data, details)
             else:
-                self._flaws += [flaw for flaw in flaws(pipeline) if not self._follows(flaw)]
+                self._flaws += [flaw for flaw in flaws(pipeline, self._built) if not self._follows(flaw)]
                 return pipeline
+        self._partly = True
         return None
+
+    def _read_steps(self, data: dict[str, Any]) -> bool:
+        """Put the steps of a large file in the place of their data, one by one; whether all of them were looked at.
+
+        After very many problems the rest is not, so that no file has more of them than there is time for.
+        """
+        found = data.get("steps")
+        steps = found if isinstance(found, dict) else {}
+        for name in list(steps):
+            for _ in range(_ROUNDS):
+                if not isinstance(steps.get(name), dict):
+                    break
+                try:
+                    steps[name] = Step.model_validate({**steps[name], "name": name})
+                except ValidationError as error:
+                    for details in error.errors(include_url=False):
+                        details["loc"] = ("steps", name, *details["loc"])
+                        self._set_aside(data, details)
+            if len(self._flaws) > MAX_PROBLEMS:
+                self._partly = True
+                return False
+        return True
 
     def problems(self) -> list[Problem]:
         """Every problem in order, with its hint, up to MAX_PROBLEMS."""
@@ -348,57 +190,75 @@ class _Reading:
         left = len(rows) - MAX_PROBLEMS
         if left <= 0:
             return every
-        last = every[-1]
-        more = Problem(self._file, last.line, last.column, f"and {left:,} more problems: mend these first")
+        last, count = every[-1], "many" if self._partly else f"{left:,}"
+        more = Problem(self._file, last.line, last.column, f"and {count} more problems: mend these first")
         return [*every, more]
 
     # --- plain data
 
-    def _plain(self, node: _Node, where: Where) -> Any:
-        """The node as pydantic takes it; what has no value is a flaw and left out."""
-        if node.kind == "scalar":
-            is_variable = len(where) > 1 and where[-2] == "variables" and len(where) in {2, 4}
-            return node.text if is_variable and not isinstance(node.value, str) else node.value
-        if node.kind == "list":
-            return [self._item(item, (*where, n)) for n, item in enumerate(node.items)]
-        return {key: self._plain(value, (*where, key)) for key, (_, value) in self._entries(node, where)}
+    def _table(self, table: Table, where: Where) -> dict[str, Any]:
+        """The mapping as pydantic takes it; what has no value is a flaw and left out."""
+        part = _part_at(where)
+        refused = self._refused[part] if part is not None else ()
+        if len(table.entries) > MAX_ENTRIES and where != ("steps",):
+            sentence = f"expected at most {MAX_ENTRIES:,} keys here, found {len(table.entries):,}"
+            refuse(self._file, table.line, table.column, sentence)
+        written = _is_written(where)
+        plain: dict[str, Any] = {}
+        for key, (_, node) in table.entries.items():
+            if key in refused:
+                self._add(self._unknown((*where, key)))
+            elif node.refused:
+                self._set((*where, key))
+            elif isinstance(node, Table):
+                plain[key] = self._table(node, (*where, key))
+            elif isinstance(node, Listing):
+                plain[key] = self._list(node, (*where, key))
+            elif node.value is None:
+                self._add(self._without_value((*where, key)))
+            else:
+                plain[key] = node.text if written and not isinstance(node.value, str) else node.value
+        return plain
 
-    def _item(self, item: _Node, where: Where) -> Any:
+    def _list(self, listing: Listing, where: Where) -> list[Any]:
+        return [self._item(item, (*where, n)) for n, item in enumerate(listing.items)]
+
+    def _item(self, item: Node, where: Where) -> Any:
         if item.refused:
-            self._aside.add(where)
+            self._set(where)
             return _placeholder(where)
-        if item.kind == "scalar" and item.value is None:
+        if isinstance(item, Table):
+            return self._table(item, where)
+        if isinstance(item, Listing):
+            return self._list(item, where)
+        if item.value is None:
             self._add(Flaw(where, "this entry of the list has no value: give it one, or take it out"))
             return _placeholder(where)
-        return self._plain(item, where)
-
-    def _entries(self, node: _Node, where: Where) -> Iterator[tuple[str, tuple[_Node, _Node]]]:
-        for key, (at, value) in node.entries.items():
-            here = (*where, key)
-            if key == "name" and len(where) == 2 and where[0] in _NAMED:
-                self._add(self._unknown(here))
-            elif value.refused:
-                self._aside.add(here)
-            elif value.kind == "scalar" and value.value is None:
-                self._add(self._without_value(here))
-            else:
-                yield key, (at, value)
+        return item.text if not isinstance(item.value, str) and _is_written(where[:-1]) else item.value
 
     def _without_value(self, where: Where) -> Flaw:
         part = _part_at(where[:-1])
-        if part is not None and where[-1] not in part.model_fields:
+        if part is not None and part is not Matrix and where[-1] not in part.model_fields:
             return self._unknown(where)
         return Flaw(where, f'"{shortened(str(where[-1]))}" has no value: give it one, or take the key out')
 
     # --- what pydantic found
 
+    def _set(self, where: Where) -> None:
+        """Note that a value is set aside; a matrix that lacks one is not judged as a whole."""
+        self._aside.add(where)
+        if where[2:3] == ("matrix",):
+            self._aside.add(where[:3])
+
     def _add(self, flaw: Flaw) -> None:
-        self._aside.add(flaw.where if flaw.lacking is None else flaw.lacking)
+        self._set(flaw.where if flaw.lacking is None else flaw.lacking)
         self._flaws.append(flaw)
 
     def _set_aside(self, data: Any, details: ErrorDetails) -> None:
         """Keep a finding as a flaw, and take its value out of the data so that the rest can be read."""
-        where = tuple(details["loc"])
+        where: Where = tuple(details["loc"])
+        if where[2:4] == ("matrix", "axes"):  # they stand beside include and exclude in the file
+            where = (*where[:3], *where[4:])
         if details["type"] == "missing":
             if where not in self._aside:
                 self._add(self._missing(where))
@@ -411,17 +271,19 @@ class _Reading:
             self._add(self._unknown(where))
         else:
             self._add_wrong(where, details)
-        self._aside.add(_remove(data, where))
+        self._set(_remove(data, where))
 
     def _add_wrong(self, where: Where, details: ErrorDetails) -> None:
         context = details.get("ctx", {})
-        if details["type"] != "penstock":
+        if details["type"] == "too_short":
+            self._add(Flaw(where, "expected at least one entry, found none", at_key=True))
+        elif details["type"] != "penstock":
             value = self._value(where)
             choices = tuple(_choices(context.get("expected", "")))
             word = value if isinstance(value, str) and choices else ""
             self._add(Flaw(where, f"expected {_expected(where, details)}, found {described(value)}", word, choices))
         elif self._lost(where, context["lacks"]):
-            self._aside.add(where)
+            self._set(where)
         elif context["at"] is not None:
             self._add(Flaw((*where, context["at"]), context["sentence"], at_key=True))
         else:
@@ -440,9 +302,9 @@ class _Reading:
 
     def _unknown(self, where: Where) -> Flaw:
         part, key = _part_at(where[:-1]), str(where[-1])
-        if part is not None and key in LATER.get(part, ()):
+        if part is not None and key in refused_keys(part, self._built):
             return Flaw(where, f'"{key}" is not available yet', at_key=True)
-        known = tuple(k for k in part.model_fields if k != "name" or part is Pipeline) if part is not None else ()
+        known = keys_of(part, self._built) if part is not None else ()
         if len(self._flaws) < MAX_PROBLEMS and (meant := _nearest(key, known)):
             self._aside.add((*where[:-1], meant))
         inside = ".".join(map(str, where[:-1])) or "the file"
@@ -455,13 +317,14 @@ class _Reading:
 
     # --- where things stand
 
-    def _walk(self, where: Where) -> tuple[_Node, _Node, bool]:
+    def _walk(self, where: Where) -> tuple[Node, Node, bool]:
         """The key (or the value itself in a list) and the value that a way leads to, and whether it got there."""
-        key = node = self._root
+        key: Node = self._root
+        node = key
         for step in where:
-            if node.kind == "mapping" and isinstance(step, str) and step in node.entries:
+            if isinstance(node, Table) and isinstance(step, str) and step in node.entries:
                 key, node = node.entries[step]
-            elif node.kind == "list" and isinstance(step, int) and step < len(node.items):
+            elif isinstance(node, Listing) and isinstance(step, int) and step < len(node.items):
                 key = node = node.items[step]
             else:
                 return key, node, False
@@ -469,18 +332,33 @@ class _Reading:
 
     def _find(self, flaw: Flaw) -> tuple[int, int]:
         key, node, arrived = self._walk(flaw.where)
-        at = key if flaw.at_key or (not arrived and node.kind != "scalar") else node
+        at = key if flaw.at_key or (not arrived and not isinstance(node, Scalar)) else node
         return at.line, at.column
 
     def _value(self, where: Where) -> Any:
         node = self._walk(where)[1]
-        return node.value if node.kind == "scalar" else [] if node.kind == "list" else {}
+        return node.value if isinstance(node, Scalar) else [] if isinstance(node, Listing) else {}
 
 
 def _part_at(where: Where) -> type[Part] | None:
     """The model of the mapping that a way leads to."""
-    plain = tuple("*" if n == 1 and where[0] in _NAMED else str(key) for n, key in enumerate(where))
-    return _PARTS.get(plain)
+    if len(where) > _DEEPEST:
+        return None
+    named = len(where) > 1 and where[0] in _NAMED
+    return _PARTS.get((where[0], "*", *where[2:]) if named else where)
+
+
+def _is_written(where: Where) -> bool:
+    """Whether the values that stand there are texts as written, numbers too: of variables and of a matrix."""
+    return (len(where) in {1, 3} and where[-1] == "variables") or (where[2:3] == ("matrix",) and where[0] == "steps")
+
+
+def _refuse_too_many(file: str, root: Table) -> None:
+    """So many steps are not even looked at."""
+    key, steps = root.entries.get("steps", (root, root))
+    if isinstance(steps, Table) and key is not root and len(steps.entries) > MAX_STEPS:
+        found = len(steps.entries)
+        refuse(file, key.line, key.column, f"expected at most {MAX_STEPS:,} steps, found {found:,}")
 
 
 def _placeholder(where: Where) -> str:
@@ -530,6 +408,8 @@ _EXPECTED: Mapping[str, str] = {
     "less_than_equal": "at most {le:g}",
 }
 _SHAPES: Mapping[type[Part] | None, str] = {
+    Triggers: "the keys push and schedule",
+    Push: "a mapping such as {branches: main}, or {} for all",
     Runtime: "keys such as python and requirements",
     Step: "keys such as run and outputs",
     EvidenceFiles: "a file, or the keys predictions and truth",
@@ -537,12 +417,20 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Gate: "keys such as metric and at_least",
     Environment: "keys such as port",
     Check: "the key exclude",
+    Resources: "keys such as cpu and memory",
+    Gpu: "a number of GPUs, or the keys count and type",
+    Retry: "a number of further attempts, or keys such as max and on",
+    When: "passed, failed or always, or keys such as outcome and branches",
+    Matrix: "axes, each with a list of values",
+    Concurrency: "keys such as group and limit",
 }
 _DURATION = "a duration such as 90s, 30m or 1h30m"
 _BY_KEY: Mapping[str, str] = {
     "python": 'a Python version in quotes, such as "3.11"',
     "timeout": _DURATION,
     "start_timeout": _DURATION,
+    "backoff": _DURATION,
+    "memory": "a size such as 2GiB or 512MiB",
 }
 
 
@@ -552,7 +440,7 @@ def _expected(where: Where, details: ErrorDetails) -> str:
         return " or ".join(_choices(context["expected"]))
     if kind == "model_type":
         return _SHAPES[_part_at(where)]
-    if kind in {"string_type", "float_type"} and where[-1] in _BY_KEY:
+    if kind in {"string_type", "float_type", "int_type", "int_from_float"} and where[-1] in _BY_KEY:
         return _BY_KEY[str(where[-1])]
     return _EXPECTED.get(kind, "another value").format_map(context)
 

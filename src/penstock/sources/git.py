@@ -1,6 +1,6 @@
 """Sources that are Git repositories: a local folder or a clone URL becomes a commit, its files and its version."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from penstock.commits import (
 )
 from penstock.engine.contracts import Located
 from penstock.errors import SourceError
-from penstock.sources import git_checkouts
+from penstock.sources import git_branches, git_checkouts
 from penstock.sources.git_checkouts import Repository, Settings, exists, find_repository, read_settings
 from penstock.sources.git_commands import Git, apart
 from penstock.sources.git_files import (
@@ -57,13 +57,15 @@ class GitSource:
 
     def locate(self, location: str) -> Located:
         """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError."""
+        address = self._address(location)
+        return self._locate_here(address) if address.reach is Reach.FOLDER else self._locate_afar(address)
+
+    def _address(self, location: str) -> Address:
         address = parse_address(location)
         looks_remote = "://" not in location and address.reach is Reach.SSH
         if looks_remote and exists(Path(location)):
             address = folder_address(location)
-        if address.reach is not Reach.FOLDER:
-            address = self._after_rules(address)
-        return self._locate_here(address) if address.reach is Reach.FOLDER else self._locate_afar(address)
+        return address if address.reach is Reach.FOLDER else self._after_rules(address)
 
     def _after_rules(self, address: Address) -> Address:
         """What the person's `insteadOf` settings make of a clone URL; git applies them too, so it gets it as it was."""
@@ -123,7 +125,7 @@ class GitSource:
         """
         revision = parse_revision("HEAD" if ref is None else ref)
         sha, branch = self._resolve(located, revision)
-        return self._describe(located, sha, branch)
+        return self.describe(located, sha, branch)
 
     def _resolve(self, located: Located, revision: Revision) -> tuple[str, str | None]:
         """The commit's name, and the branch where the revision is just a branch."""
@@ -221,7 +223,8 @@ class GitSource:
         hint = f'; nearest: "{near}"' if near else ""
         return SourceError(f'no branch, tag or commit named "{wanted}" in {located.location}{hint}')
 
-    def _describe(self, located: Located, sha: str, branch: str | None) -> Commit:
+    def describe(self, located: Located, sha: str, branch: str | None) -> Commit:
+        """The commit of a full object name that is there, as one of a branch."""
         form = "--format=%an <%ae>%x00%cI%x00%B"
         answer = self._git.run(
             "--git-dir=.", "log", "-1", "--no-patch", "--no-notes", "--no-color", form, sha, folder=located.mirror
@@ -259,6 +262,24 @@ class GitSource:
         filters = self._git.settings(read_settings(self._git, repository.folder).harmless())
         sha = git_checkouts.snapshot(self._git, repository, located.mirror, head, filters)
         return head if sha is None else replace(head, sha=sha, dirty=True)
+
+    # --- what moved --------------------------------------------------------------------------------------------------
+
+    def glance(self, location: str) -> str:
+        """A name for where the branches of a location stand, told without bringing it near. Raises SourceError."""
+        return git_branches.glance(self._git, self._address(location), self._folder)
+
+    def branches(self, located: Located) -> dict[str, str]:
+        """The location's own branches, each with the commit at its tip."""
+        return git_branches.branches(self._git, located.mirror, f"{space(located.location)}/heads")
+
+    def default_branch(self, located: Located) -> str | None:
+        """The location's default branch, or None where it does not say."""
+        return self._default_branch(located)
+
+    def since(self, located: Located, tip: str, known: Collection[str]) -> tuple[str, ...]:
+        """The commits that led to a tip and to none of the known ones, oldest first (`git_branches.since`)."""
+        return git_branches.since(self._git, located.mirror, tip, known)
 
     # --- what a commit holds -----------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from penstock.errors import NotFoundError, TransitionError
@@ -58,6 +58,14 @@ class Releases:
             query = query.where(tables.releases.c.project == project)
         if environment is not None:
             query = query.where(tables.releases.c.environment == environment)
+        return [_release(row) for row in self._connection.execute(query).mappings()]
+
+    def current(self) -> list[Release]:
+        """Of each environment of the home the release that has its traffic, else the newest; by project and name."""
+        table = tables.releases
+        place = (table.c.project, table.c.environment)
+        chosen = select(func.coalesce(_last(table.c.status == ReleaseStatus.SERVING), func.max(table.c.id)))
+        query = select(table).where(table.c.id.in_(chosen.group_by(*place))).order_by(*place)
         return [_release(row) for row in self._connection.execute(query).mappings()]
 
     def serving(self, project: str, environment: str) -> Release | None:
@@ -123,3 +131,8 @@ class Releases:
 
 def _release(row: RowMapping) -> Release:
     return Release(**{**row, "status": ReleaseStatus(row["status"])})
+
+
+def _last(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+    """The highest number among the rows of a group that fulfil a condition."""
+    return func.max(case((condition, tables.releases.c.id)))

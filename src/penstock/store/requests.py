@@ -37,6 +37,16 @@ class Requests:
             raise NotFoundError(f"there is no request {number} in this home")
         return _request(row)
 
+    def is_open(self, number: int) -> bool:
+        """Whether a request was not ended yet; its payload is not read."""
+        query = select(requests.c.status).where(requests.c.id == number)
+        return self._connection.execute(query).scalar_one_or_none() == RequestStatus.OPEN
+
+    def open_numbers(self) -> list[int]:
+        """The numbers of the open requests, oldest first."""
+        query = select(requests.c.id).where(requests.c.status == RequestStatus.OPEN).order_by(requests.c.id)
+        return list(self._connection.execute(query).scalars())
+
     def open(self) -> list[Request]:
         """Requests that nobody has ended yet, oldest first."""
         query = select(requests).where(requests.c.status == RequestStatus.OPEN).order_by(requests.c.id)

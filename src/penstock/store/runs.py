@@ -90,6 +90,8 @@ class Runs:
         return number
 
     def get(self, number: int) -> Run:
+        if abs(number) >= 1 << 63:  # more than the database can hold, let alone has
+            raise NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
         row = self._connection.execute(select(tables.runs).where(tables.runs.c.id == number)).mappings().first()
         if row is None:
             raise NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
@@ -106,6 +108,18 @@ class Runs:
         """Runs that have not ended, oldest first."""
         query = select(tables.runs).where(tables.runs.c.status.not_in(ENDED_RUN)).order_by(tables.runs.c.id)
         return [_run(row) for row in self._connection.execute(query).mappings()]
+
+    def status(self, number: int) -> RunStatus:
+        """Where a run stands; its pipeline is not read."""
+        return RunStatus(
+            self._connection.execute(select(tables.runs.c.status).where(tables.runs.c.id == number)).scalar_one()
+        )
+
+    def owners(self) -> list[tuple[int, RunStatus, Follower]]:
+        """Number, status and owner of the runs that have not ended, oldest first."""
+        columns = (tables.runs.c.id, tables.runs.c.status, tables.runs.c.owner)
+        query = select(*columns).where(tables.runs.c.status.not_in(ENDED_RUN)).order_by(tables.runs.c.id)
+        return [(row.id, RunStatus(row.status), Follower(**row.owner)) for row in self._connection.execute(query)]
 
     def of_request(self, request: int) -> Run | None:
         row = self._connection.execute(select(tables.runs).where(tables.runs.c.request == request)).mappings().first()

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import URL, Connection, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
@@ -22,7 +22,9 @@ from penstock.store.journal import Journal
 from penstock.store.releases import Releases
 from penstock.store.requests import Requests
 from penstock.store.runs import Runs
+from penstock.store.secrets import Tokens
 from penstock.store.tables import HEAD
+from penstock.store.triggers import Triggers
 
 
 class Store:
@@ -39,6 +41,8 @@ class Store:
         self.releases = Releases(connection, self._journal)
         self.actions = Actions(connection, self._journal)
         self.blobs = Blobs(connection)
+        self.secrets = Tokens(connection)
+        self.triggers = Triggers(connection, self.requests)
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -110,7 +114,7 @@ def open_store(path: Path, crash: Callable[[str], None] | None = None) -> Store:
     is passed (`run.start:before_commit`); only tests give one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     try:
         with _alone(path):
             connection = engine.connect()

@@ -4,9 +4,23 @@ Times are seconds since the epoch. A status column changes only through the tran
 `releases.py`, by compare-and-set.
 """
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
-HEAD = "0001"
+HEAD = "0003"
 
 metadata = MetaData()
 
@@ -241,5 +255,35 @@ events = Table(
     Column("before", String),
     Column("after", String, nullable=False),
     Column("detail", Text),
+    sqlite_autoincrement=True,
+)
+
+# No foreign key: a secret may be set before the first run makes its project known.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("environment", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("token", LargeBinary, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+# No foreign key to projects: a trigger may be decided before the first run makes its project known.
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("value", String, nullable=False),
+    Column("request", ForeignKey("requests.id")),
+    Column("reason", Text),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("project", "kind", "key"),
+    Index("triggers_by_name", "project", "kind", "name", "id"),
     sqlite_autoincrement=True,
 )

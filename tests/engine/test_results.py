@@ -1,0 +1,237 @@
+"""What a step leaves behind, read from real workspaces into a real cache; and what it makes of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.builders import ACTS, DIGITS, FAILED_CASE, JUNIT, House, step
+from penstock.artifacts import Digest
+from penstock.cache.disk import DiskCache
+from penstock.engine.results import collect, declared_files, is_whole, red_report
+from penstock.errors import ReportError
+from penstock.pipelines import Pipeline, Step
+from penstock.runners.scripted import Act
+
+SOURCE = {"src__a.py": "A = 1\n"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> DiskCache:
+    return DiskCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def made(**fields: Any) -> Step:
+    return Pipeline.model_validate({"name": "x", "steps": {"train": {"run": "true", **fields}}}).steps["train"]
+
+
+def write(workspace: Path, **files: str) -> None:
+    for name, text in files.items():
+        (workspace / name.replace("__", "/").replace("_dot_", ".")).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name.replace("__", "/").replace("_dot_", ".")).write_text(text)
+
+
+def test_outputs_and_files_are_kept(cache: DiskCache, workspace: Path) -> None:
+    """Outputs go on, declared files are collected beside them, numbers bear the step's name."""
+    write(workspace, model__w="w", m_dot_json='{"accuracy": 0.5, "loss": {"last": 2}}', b_dot_json='{"p99_ms": 7}')
+    step_ = made(outputs=["model/"], metrics="m.json", benchmark="b.json")
+    found = collect(step_, workspace, cache)
+    assert found.failure is None
+    assert found.values["metrics"] == {"train.accuracy": 0.5, "train.loss.last": 2.0, "train.p99_ms": 7.0}
+    assert list(cache.tree(found.values["outputs"])) == ["model/w"]
+    assert list(cache.tree(found.values["collected"])) == ["b.json", "m.json"]
+    assert "tests" not in found.values
+
+
+def test_a_step_that_declares_nothing_leaves_nothing(cache: DiskCache, workspace: Path) -> None:
+    """Whatever else lies in the workspace is not kept."""
+    write(workspace, junk="x")
+    assert collect(made(), workspace, cache).values == {"outputs": None, "collected": None, "metrics": {}}
+
+
+def test_all_files_that_a_step_declares() -> None:
+    """Metrics, report, benchmark and evidence are collected; outputs are not among them."""
+    whole = made(
+        outputs=["model/"], metrics="m", report="r", benchmark="b", evidence={"predictions": "p", "truth": "t"}
+    )
+    assert declared_files(whole) == ("m", "r", "b", "p", "t")
+    assert declared_files(made(evidence="p")) == ("p",)
+    assert declared_files(made()) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"outputs": ["model/"]}, "ended well but did not write model/, which it declares"),
+        (
+            {"outputs": ["model/", "*.bin"], "metrics": "m.json"},
+            "ended well but did not write model/ and *.bin and m.json, which it declares",
+        ),
+        ({"report": "junit.xml"}, "ended well but did not write junit.xml, which it declares"),
+    ],
+)
+def test_what_was_promised_and_not_left(
+    cache: DiskCache, workspace: Path, fields: dict[str, Any], sentence: str
+) -> None:
+    """A declared file that is not there is a failure that names it, although the command ended well."""
+    assert collect(made(**fields), workspace, cache).failure == sentence
+
+
+@pytest.mark.parametrize(
+    ("cases", "failure", "counts"),
+    [
+        ("", None, (1, 0)),
+        (FAILED_CASE, "1 of 2 tests failed: divides", (1, 1)),
+        (FAILED_CASE * 5, "5 of 6 tests failed: divides, divides, divides and 2 more", (1, 5)),
+    ],
+)
+def test_failed_tests_are_named(
+    cache: DiskCache, workspace: Path, cases: str, failure: str | None, counts: tuple[int, int]
+) -> None:
+    """A report with failures reddens the step whatever its exit code, and says which tests failed."""
+    write(workspace, junit_dot_xml=JUNIT.format(cases))
+    found = collect(made(report="junit.xml"), workspace, cache)
+    assert found.failure == failure
+    assert (found.values["tests"]["passed"], found.values["tests"]["failed"]) == counts
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"accuracy": "high"}', '{"accuracy": NaN}', "[1]"])
+def test_metrics_that_cannot_be_read(cache: DiskCache, workspace: Path, text: str) -> None:
+    """A metrics file that holds no numbers is an error that names it, never an empty result."""
+    write(workspace, m_dot_json=text)
+    with pytest.raises(ReportError, match=r"m\.json"):
+        collect(made(metrics="m.json"), workspace, cache)
+
+
+def test_the_report_of_a_red_step(cache: DiskCache, workspace: Path) -> None:
+    """A step that failed still tells its tests, where it wrote a report."""
+    wanted = made(report="junit.xml")
+    assert red_report(made(), workspace, cache) == {}
+    assert red_report(wanted, workspace, cache) == {}
+    write(workspace, junit_dot_xml=JUNIT.format(FAILED_CASE))
+    found = red_report(wanted, workspace, cache)
+    assert (found["tests"]["failed"], found["failed_tests"]) == (1, "1 of 2 tests failed: divides")
+
+
+def test_a_result_is_whole_or_nothing(cache: DiskCache, workspace: Path) -> None:
+    """A stored result counts only while the cache holds every byte of it."""
+    write(workspace, model__w="w", model__v="v")
+    values = collect(made(outputs=["model/"]), workspace, cache).values
+    assert is_whole(values, cache)
+    assert is_whole({}, cache)
+    tree = cache.tree(values["outputs"])
+    one = next(iter(tree.digests()))
+    cache.sweep({values["outputs"], *tree.digests()} - {one}, 0, 1e12)
+    assert not is_whole(values, cache)
+    assert not is_whole({"outputs": Digest("0" * 64)}, cache)
+
+
+# --- what it makes of a run ----------------------------------------------------------------------------------------
+
+
+def run(house: House, name: str, act: Act, **changes: Any) -> Any:
+    """A run of the example in which one command does something else."""
+    house.commit({**DIGITS, **changes}, **SOURCE)
+    house.machine.script[name] = act
+    return house.run(no_deploy=True)
+
+
+def test_a_declared_output_that_is_missing(house: House) -> None:
+    """The command ended with 0 and its step is red, with the sentence and the exit code."""
+    shown = run(house, "train for", Act(files={"metrics.json": '{"accuracy": 1}'}))
+    found = step(shown, "train")
+    assert (found.status, found.exit_code) == ("failed", 0)
+    assert found.reason == "ended well but did not write model/, which it declares"
+    assert (shown.status, shown.metrics) == ("failed", {})
+
+
+def test_failed_tests_redden_a_step(house: House) -> None:
+    """A command that hides its failures behind exit code 0 does not hide them from its report."""
+    shown = run(house, "run the units", Act(files={"junit.xml": JUNIT.format(FAILED_CASE)}))
+    found = step(shown, "unit")
+    assert (found.status, found.exit_code, found.reason) == ("failed", 0, "1 of 2 tests failed: divides")
+    assert (house.store.runs.step(1, "unit").result or {})["tests"]["failed"] == 1
+
+
+def test_a_red_command_tells_its_tests(house: House) -> None:
+    """The tests that failed say more than an exit code; a report that nobody can read says nothing."""
+    act = Act(exit_code=1, files={"junit.xml": JUNIT.format(FAILED_CASE)})
+    assert step(run(house, "run the units", act), "unit").reason == "1 of 2 tests failed: divides"
+    house.machine.script["run the units"] = Act(exit_code=1, files={"junit.xml": "<not xml"})
+    assert step(house.run(no_deploy=True), "unit").reason == "exit code 1"
+
+
+def test_bad_metrics_are_an_error(house: House) -> None:
+    """A metrics file that cannot be read errors its step: we could not tell."""
+    shown = run(house, "train for", Act(files={"model/w": "w", "metrics.json": "{"}))
+    assert (step(shown, "train").status, shown.status) == ("errored", "errored")
+    assert "metrics.json" in (step(shown, "train").reason or "")
+    assert shown.metrics == {}
+
+
+EVIDENCE = {
+    "steps": {
+        **DIGITS["steps"],
+        "evaluate": {
+            "run": "evaluate",
+            "inputs": ["src/", "truth.csv"],
+            "evidence": {"predictions": "predictions.csv", "truth": "truth.csv"},
+        },
+    },
+    "gates": {"accurate": {"evidence": "evaluate", "score": "correct", "at_least": 0.5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "verdict", "value"),
+    [
+        ("id,prediction\n1,a\n2,b\n", "pass", 1.0),
+        ("id,prediction\n1,b\n2,a\n", "fail", 0.0),
+        ("no,such\ncolumns,here\n", "errored", None),
+    ],
+)
+def test_evidence_is_scored_by_us(house: House, predictions: str, verdict: str, value: float | None) -> None:
+    """Predictions are joined with the truth and judged; what cannot be read is no pass."""
+    house.commit({**DIGITS, **EVIDENCE}, **SOURCE, **{"truth.csv": "id,truth\n1,a\n2,b\n"})
+    house.machine.script["evaluate"] = Act(files={"predictions.csv": predictions})
+    shown = house.run(no_deploy=True)
+    assert (shown.gates[0].verdict, shown.gates[0].value) == (verdict, value)
+    assert shown.gates[0].reasons
+    assert shown.status == {"pass": "passed", "fail": "failed", "errored": "errored"}[verdict]
+
+
+def test_a_gate_against_the_champion(house: House) -> None:
+    """The champion is what production serves: a worse model is stopped, and without a champion the first passes."""
+    gates = {"no_worse": {"metric": "train.accuracy", "not_worse_than": "champion", "margin": 0.01}}
+    house.commit({**DIGITS, "gates": gates}, **SOURCE)
+    first = house.run()
+    assert first.status == "passed"
+    assert "no champion yet" in first.gates[0].reasons[0]
+    same = house.run()
+    assert (same.status, same.gates[0].verdict) == ("passed", "pass")
+    house.repo.commit(**{"src/a.py": "A = 2\n"})
+    train = ACTS["train for"]
+    house.machine.script["train for"] = Act(files={**train.files, "metrics.json": '{"accuracy": 0.9}'})
+    worse = house.run()
+    assert (worse.status, worse.gates[0].verdict) == ("failed", "fail")
+    assert house.served(8802) == first.version
+
+
+@pytest.mark.parametrize("champion", ["staging", None])
+def test_who_is_the_champion(house: House, champion: str | None) -> None:
+    """The file may name the champion's environment; where nothing serves there, there is no champion."""
+    gates = {"no_worse": {"metric": "train.accuracy", "not_worse_than": "champion", "margin": 0.01}}
+    environments = {"staging": {"port": 8801}, "other": {"port": 8803}}
+    pipeline = {**DIGITS, "gates": gates, "environments": environments, "champion": champion or "other"}
+    house.commit(pipeline, **SOURCE)
+    first = house.run(to=champion or "staging")
+    assert first.status == "passed"
+    again = house.run(no_cache=True, no_deploy=True)
+    assert ("no champion yet" in again.gates[0].reasons[0]) is (champion is None)
