@@ -206,11 +206,10 @@ def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
     for where, text in _texts(whole.pipeline):
         if "${{" not in text:
             continue
-        places = PLACE.findall(text)
+        places, length = _places(text, variables)
         here = () if "needs" in where else known
         axes = whole.axes.get(str(where[1]), ()) if where[0] == "steps" else ()
-        for inside, end in dict.fromkeys(places):
-            word = inside.strip()
+        for word, end in places:
             if not end:
                 yield Flaw(where, '"${{" is not closed: expected a name and "}}" after it')
             elif word.startswith("matrix.") and word not in axes:
@@ -220,9 +219,20 @@ def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
                 yield Flaw(where, f'"${{{{ {shortened(word)} }}}}" names nothing', word, (*here, *axes), lacking)
             elif "${{" in variables.get(word.removeprefix("variables."), "") and where[-2] == "variables":
                 yield Flaw(where, f'"{word}" is interpolated itself: a variable can refer to a plain one only')
-        length = len(text) + sum(len(variables.get(i.strip().removeprefix("variables."), "")) for i, _ in places)
         if length > MAX_FILLED:
             yield Flaw(where, f"with its places filled in this is longer than {MAX_FILLED >> 20} MiB: say less")
+
+
+def _places(text: str, variables: Mapping[str, str]) -> tuple[dict[tuple[str, bool], None], int]:
+    """The first of a text's different places, each with whether it is closed, and how long it is when they are filled."""
+    found: dict[tuple[str, bool], None] = {}
+    length = len(text)
+    for match in PLACE.finditer(text):
+        word = match[1].strip()
+        length += len(variables.get(word.removeprefix("variables."), ""))
+        if len(found) < 1000:
+            found[word, match[2] is not None] = None
+    return found, length
 
 
 def _common_axes(step: Step, found: Iterable[Cell]) -> tuple[str, ...]:

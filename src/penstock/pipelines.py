@@ -387,6 +387,7 @@ def _without_nulls(schema: Any) -> Any:
 
 MAX_COMPARISONS = 100_000
 MAX_NEEDS = 250_000
+MAX_OVERLAPS = 150_000
 
 
 class TooLargeError(ValueError):
@@ -427,8 +428,8 @@ class Outputs:
             met = [other for other in near if (sure and not has_wildcard(other)) or self._meet(pattern, other)]
             found = self._found[pattern] = frozenset(name for other in met for name in self._owners[other])
             self._overlaps += len(found)
-            if self._overlaps > MAX_NEEDS:
-                raise TooLargeError(f"paths overlap outputs more than {MAX_NEEDS:,} times: give steps folders apart")
+            if self._overlaps > MAX_OVERLAPS:
+                raise TooLargeError(f"paths overlap outputs more than {MAX_OVERLAPS:,} times: give steps folders apart")
         return found
 
     def read_by(self, patterns: Iterable[str]) -> set[str]:

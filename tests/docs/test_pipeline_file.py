@@ -6,16 +6,38 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import PipelineError
-from penstock.parts import Check, EvidenceFiles, Part, Runtime
-from penstock.pipelines import LATER, Environment, Gate, Package, Pipeline, Step
+from penstock.parts import (
+    Check,
+    Concurrency,
+    EvidenceFiles,
+    Gpu,
+    Matrix,
+    Part,
+    Push,
+    Resources,
+    Retry,
+    Runtime,
+    Triggers,
+    When,
+)
+from penstock.pipelines import BUILT, LATER, SWITCHES, Environment, Gate, Package, Pipeline, Step, keys_of
 from penstock.sources.definitions import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
+ALL = frozenset(word for keys in SWITCHES.values() for word in keys.values())
 SECTIONS: dict[str, type[Part]] = {
     "The file": Pipeline,
+    "`on`": Triggers,
+    "`push`": Push,
+    "`concurrency`": Concurrency,
     "`runtime`": Runtime,
     "`steps`": Step,
     "`evidence`": EvidenceFiles,
+    "`resources`": Resources,
+    "`gpu`": Gpu,
+    "`retry`": Retry,
+    "`when`": When,
+    "`matrix`": Matrix,
     "`package`": Package,
     "`gates`": Gate,
     "`environments`": Environment,
@@ -34,8 +56,15 @@ def test_every_key_is_documented(title: str) -> None:
     """Each section's table has exactly the keys of its model, in their order, with a type and a meaning."""
     part = SECTIONS[title]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]*\| ([^|]+)\|$", section(title), re.MULTILINE)
-    written = [key for key in part.model_fields if key != "name" or part is Pipeline]
-    assert [key for key, _, _ in rows] == written
+    axes = ["NAME"] if part is Matrix else []
+    assert [key for key, _, _ in rows] == [*axes, *keys_of(part, ALL)]
+
+
+def test_what_is_not_available_is_told() -> None:
+    """The keys of the page that are refused yet stand in one sentence, and only these."""
+    later = sorted(ALL - BUILT)
+    line = re.search(r"^Of this page, not available yet: (.*)\.$", PAGE, re.MULTILINE)
+    assert (line[1] if line else "") == ", ".join(f"`{word}`" for word in later)
 
 
 def test_every_model_has_a_section() -> None:
@@ -47,10 +76,12 @@ def test_every_model_has_a_section() -> None:
 def test_examples_use_existing_keys(title: str) -> None:
     """The example of each section has no key that does not exist, no later key and no wrong value."""
     (example,) = re.findall(r"```yaml\n(.*?)```", section(title), re.DOTALL)
-    if title == "`evidence`":
+    if SECTIONS[title] in {EvidenceFiles, Resources, Retry, When, Matrix}:
         example = "steps: {a: {run: x, " + example.strip() + "}}\n"
+    elif SECTIONS[title] is Gpu:
+        example = "steps: {a: {run: x, resources: {" + example.strip() + "}}}\n"
     try:
-        load(b"name: x\n" + example.encode(), "example")
+        load(b"name: x\n" + example.encode(), "example", ALL)
     except PipelineError as error:
         sentences = [problem.sentence for problem in error.problems]
     else:

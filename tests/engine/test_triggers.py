@@ -16,7 +16,7 @@ from penstock.cli.watching import Repository
 from penstock.commits import Change, Trigger
 from penstock.engine import triggers
 from penstock.engine.contracts import Located
-from penstock.engine.triggers import Adopter, Asked, Sight, Watch, missed_last, new_commits, why_not_pushed
+from penstock.engine.triggers import Adopter, Sight, Watch, missed_last, new_commits, why_not_pushed
 from penstock.errors import SourceError
 from penstock.parts import Push, Triggers
 from penstock.runs import RequestStatus
@@ -183,8 +183,9 @@ def test_every_commit_of_a_push_is_asked_for_in_order(house: House) -> None:
 def test_a_request_is_the_one_that_run_makes(house: House) -> None:
     """What a push asks for differs from `penstock run` in its trigger alone."""
     file(house, "one")
-    (pushed,) = (Watching(house).poll(), Watching(house).requests())[1]
-    typed = house.store.requests.get(house.ask_run(**{"step": None, "to": None, "no_deploy": False, "no_cache": False}))
+    Watching(house).poll()
+    (pushed,) = house.store.requests.open()
+    typed = house.store.requests.get(house.ask_run(step=None, to=None, no_deploy=False, no_cache=False))
     assert {**pushed.payload, "trigger": "manual"} == typed.payload
     assert (pushed.payload["trigger"], pushed.follower) == ("push", typed.follower)
 
@@ -487,9 +488,6 @@ def test_a_source_that_hangs_does_not_hold_up_the_end(house: House) -> None:
             entered.set()
             hangs.wait(PATIENCE)
             return ""
-
-        def asked(self, sight: Sight, branch: str, sha: str) -> Asked:
-            raise AssertionError("never reached")
 
     reader = Hanging(house.world.source, str(house.repo.folder), None, house.environment)
     watch = Watch(house.world, reader, BERLIN, "ada", lambda _line: None)

@@ -356,6 +356,11 @@ class House:
         query = "SELECT coalesce(reason, status) FROM attempts WHERE run = ? AND step = ? ORDER BY number"
         return [reason for (reason,) in self.rows(query, run, step)]
 
+    def until_recorded(self, run: int, step: str) -> int:
+        """Wait until the start of a step is recorded; the number of its shim."""
+        query = "SELECT json_extract(handle, '$.pid') FROM attempts WHERE run = ? AND step = ? AND handle IS NOT NULL"
+        return int(until(lambda: self.rows(query, run, step), f"the start of {step} is recorded")[0][0])
+
     def serving(self, environment: str = "production") -> list[str]:
         """The versions of the releases that have an environment's traffic: at most one per project."""
         query = "SELECT version FROM releases WHERE environment = ? AND status = 'serving' ORDER BY id"
@@ -371,9 +376,10 @@ class House:
         return {pid: line for pid, (line, _) in self._found().items()}
 
     def step(self, run: int, name: str) -> set[int]:
-        """The living processes of a step (or of `serve`), shims included, by the variables they were given."""
+        """The living processes of a step (or of `serve`), shims included and its sleeps not, by their variables."""
         wanted = {f"PENSTOCK_RUN={run}".encode(), f"PENSTOCK_STEP={name}".encode()}
-        return {pid for pid, (_, variables) in self._found().items() if wanted <= variables}
+        found = self._found().items()
+        return {pid for pid, (line, variables) in found if wanted <= variables and not line.startswith("sleep")}
 
     def servers(self, environment: str = "production") -> set[int]:
         """The living servers of an environment, without their shims."""
@@ -441,7 +447,8 @@ class House:
                     e.rsplit(".", 1)[0] for (k, e), now in state.items() if k == "attempt" and now != "ended"
                 )
                 assert not live or max(live.values()) == 1
-        pids = self.rows("SELECT json_extract(handle, '$.pid') FROM attempts WHERE handle IS NOT NULL")
+        # A process that was found by its record alone, because it had ended by then, has the number 0.
+        pids = self.rows("SELECT json_extract(handle, '$.pid') FROM attempts WHERE json_extract(handle, '$.pid') > 0")
         assert len(pids) == len(set(pids))
 
 

@@ -238,7 +238,7 @@ def test_a_killed_shim_is_seen(house: House, victim: str) -> None:
     project.close("make")
     command = house.start(project, "run")
     project.until_noted("began", "make")
-    shim = int(house.rows("SELECT json_extract(handle, '$.pid') FROM attempts WHERE step = 'make'")[0][0])
+    shim = house.until_recorded(1, "make")
     for pid in house.step(1, "make") if victim == "whole" else {shim}:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -256,9 +256,9 @@ def test_half_an_exit_record_is_no_exit(house: House) -> None:
     project.close("make")
     command = house.start(project, "run")
     project.until_noted("began", "make")
+    shim = house.until_recorded(1, "make")
     command.send(signal.SIGSTOP)
     project.open("make")
-    shim = int(house.rows("SELECT json_extract(handle, '$.pid') FROM attempts WHERE step = 'make'")[0][0])
     until(lambda: not lives(shim), "the step has ended")
     command.kill()
     ((name,),) = house.rows("SELECT json_extract(detail, '$.record') FROM attempts WHERE step = 'make'")
@@ -278,6 +278,7 @@ def test_a_run_whose_folder_vanished_is_errored(house: House) -> None:
     project.close("make")
     command = house.start(project, "run")
     project.until_noted("began", "make")
+    house.until_recorded(1, "make")
     command.kill()
     for path in sorted((house.home / "runs" / "1").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

@@ -1,20 +1,13 @@
 """Reading `penstock.yaml`: what loads, and what is refused where and how."""
 
-import time
-import tracemalloc
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import PipelineError
-from penstock.pipelines import SWITCHES, Pipeline
-from penstock.sources.definitions import MAX_BYTES, MAX_PROBLEMS, load, schema
-from penstock.sources.documents import MAX_DEPTH
-
-NONE: frozenset[str] = frozenset()
-ALL = frozenset(word for keys in SWITCHES.values() for word in keys.values())
-"""What the file would have with nothing of, and all of, what the models know before the engine does."""
+from penstock.pipelines import Pipeline
+from penstock.sources.definitions import MAX_PROBLEMS, load, schema
+from sources.files import ALL, ONE, PACK, STEP, read, refused
 
 EXAMPLE = """\
 name: digits
@@ -60,17 +53,6 @@ environments:
     replicas: 2
     variables: {LOG_LEVEL: warning}
 """
-
-
-def read(text: str | bytes, built: frozenset[str] = NONE) -> Pipeline:
-    return load(text if isinstance(text, bytes) else text.encode(), "penstock.yaml", built)
-
-
-def refused(text: str | bytes, built: frozenset[str] = NONE) -> list[tuple[int, int, str]]:
-    with pytest.raises(PipelineError) as caught:
-        read(text, built)
-    assert all(problem.file == "penstock.yaml" for problem in caught.value.problems)
-    return [(problem.line, problem.column, problem.sentence) for problem in caught.value.problems]
 
 
 # --- what loads
@@ -156,10 +138,7 @@ def test_schema_is_that_of_the_models() -> None:
 
 # --- what is refused: text, then (line, column, part of the sentence) of every problem
 
-ONE = "name: x\nsteps:\n  a: {run: x}\n"
-STEP = "name: x\nsteps:\n  a:\n    run: x\n    "
 GATE = "name: x\nsteps:\n  a: {run: x, metrics: m.json, evidence: e.csv}\n  b: {run: x}\ngates:\n  g: "
-PACK = ONE + "package: {code: src/, serve: x}\n"
 
 MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     # bytes and YAML
@@ -398,104 +377,12 @@ def test_many_problems_are_counted() -> None:
     assert found[-1][2] == "and 900 more problems: mend these first"
 
 
-# --- what would hurt
-
-HOSTILE: dict[str, bytes] = {
-    "open brackets": b"[" * 100_000,
-    "open braces": b"{" * 100_000,
-    "closed brackets": b"[" * 100_000 + b"]" * 100_000,
-    "closed braces": b"{" * 100_000 + b"}" * 100_000,
-    "open lists with values": b"[a," * 100_000,
-    "open mappings with keys": b"{a: " * 100_000,
-    "dashes": b"- " * 100_000,
-    "question marks": b"? " * 100_000,
-    "deep blocks": b"".join(b" " * n + b"a:\n" for n in range(1_400)),
-    "deep lists": b"a: " + b"[\n" * 10_000 + b"]\n" * 10_000,
-    "alias bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)),
-    "long chain of aliases": b"a0: &a0 [x]\n"
-    + b"".join(b"a%d: &a%d [*a%d]\n" % (n + 1, n + 1, n) for n in range(1_000)),
-    "many steps": b"name: x\nsteps:\n" + b"".join(b"  s%d: {run: x}\n" % n for n in range(50_000)),
-    "many unknown keys": b"".join(b"stepz%d: x\n" % n for n in range(4_900)),
-    "many wrong types": b"name: x\nsteps:\n" + b"".join(b"  s%d: 5\n" % n for n in range(4_900)),
-    "many unknown needs": b"name: x\nsteps:\n"
-    + b"".join(b"  s%060d: {run: x}\n" % n for n in range(450))
-    + b"  z: {run: x, needs: ["
-    + b",".join(b"s9%059d" % n for n in range(7_000))
-    + b"]}\n",
-    "long loop": b"name: x\nsteps:\n"
-    + b"".join(b"  s%d: {run: x, needs: s%d}\n" % (n, (n + 1) % 450) for n in range(450)),
-    "all need all": b"name: x\nsteps:\n"
-    + b"".join(b'  s%d: {run: x, inputs: ".", outputs: o%d}\n' % (n, n) for n in range(450)),
-    "wildcards": b"name: x\nsteps:\n  a: {run: x, outputs: ["
-    + b",".join(b'"*a%d*a*a"' % n for n in range(99))
-    + b"]}\n  b: {run: x, inputs: ["
-    + b",".join(b'"a%d/b"' % n for n in range(9_000))
-    + b"]}\n",
-    "open interpolations": b'name: x\nsteps: {a: {run: "' + b"${{" * 300_000 + b'"}}\n',
-    "interpolations": b'name: x\nsteps: {a: {run: "' + b"${{a}}" * 160_000 + b'"}}\n',
-    "long number": b"name: x\nsteps: {a: {run: x, timeout: " + b"9" * 1_000_000 + b"}}\n",
-    "a long quote": b'name: "' + b"x" * 1_000_000,
-    "tabs": b"\t" * 1_000_000,
-    "empty documents": b"---\n" * 200_000,
-}
-
-
-def hostile(case: str) -> bytes:
-    """The largest is made only where it is used."""
-    return b"#" * 100_000_000 if case == "100 MB" else HOSTILE[case]
-
-
-@pytest.mark.parametrize("case", [*HOSTILE, "100 MB"])
-def test_hostile_files_are_refused_quickly(case: str) -> None:
-    """A file that is made to hurt is refused within a second, each problem in one sentence."""
-    data = hostile(case)
-    begun = time.process_time()
-    found = refused(data)
-    assert time.process_time() - begun < 1
-    assert all(len(sentence) < 1000 and "\n" not in sentence for _, _, sentence in found)
-
-
-@pytest.mark.parametrize("case", ["open brackets", "deep lists", "alias bomb", "100 MB", "many unknown needs"])
-def test_hostile_files_need_little_memory(case: str) -> None:
-    """Refusing such a file takes less than 100 MB beside the file itself."""
-    data = hostile(case)
-    tracemalloc.start()
-    try:
-        refused(data)
-        assert tracemalloc.get_traced_memory()[1] < 100_000_000
-    finally:
-        tracemalloc.stop()
-
-
-def test_limits_are_not_reached_by_a_large_honest_file() -> None:
-    """A file of hundreds of steps loads, and quickly."""
-    steps = "".join(f"  s{n}: {{run: x, inputs: [src/, o{n - 1}/], outputs: [o{n}/]}}\n" for n in range(400))
-    begun = time.process_time()
-    assert len(read(f"name: x\nsteps:\n{steps}").steps) == 400
-    assert time.process_time() - begun < 1
-
-
-def test_nesting_up_to_the_limit_is_read() -> None:
-    """The depth that is allowed is allowed: the complaint is about the key."""
-    depth = MAX_DEPTH - 1
-    assert "unknown key" in refused(ONE + "zzz: " + "[" * depth + "]" * depth + "\n")[0][2]
-    assert "nested" in refused(ONE + "zzz: " + "[" * (depth + 1) + "]" * (depth + 1) + "\n")[0][2]
-
-
-def test_longest_file_is_read() -> None:
-    """A file of exactly the longest length is read, one byte more is not."""
-    data = ONE.encode() + b"#" * (MAX_BYTES - len(ONE))
-    assert read(data).name == "x"
-    assert refused(data + b"#")[0][:2] == (1, 1)
-
-
 # --- whatever comes
 
 
 def loads_or_refuses(data: bytes) -> None:
     try:
-        pipeline = load(data, "f")
+        pipeline = load(data, "f", ALL)
     except PipelineError as error:
         problems = error.problems
     else:

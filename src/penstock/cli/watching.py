@@ -31,7 +31,7 @@ class Repository:
         return self.source.glance(self.location)
 
     def look(self) -> Sight:
-        located = self.source.locate(self.location)
+        located = self.source.locate(self.location, uncommitted=False)
         project = project_of(located, file_of(located, Wish(self.location, self.file)), located.name)
         return Sight(project.id, located, self.source.branches(located), self.source.default_branch(located))
 

@@ -168,8 +168,11 @@ class CommitFiles(Protocol):
 class Source(Protocol):
     """Reads repositories. Blocking: callers use a thread where it matters."""
 
-    def locate(self, location: str) -> Located:
-        """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError."""
+    def locate(self, location: str, *, uncommitted: bool = True) -> Located:
+        """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError.
+
+        What is `uncommitted` takes a look at every file of a working tree; without it none is told.
+        """
         ...
 
     def commit(self, located: Located, ref: str | None) -> Commit:

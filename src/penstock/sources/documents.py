@@ -148,7 +148,9 @@ class _Composer:
         node = Scalar(mark.line + 1, mark.column + 1, _resolved(text) if plain else text, text)
         if event.tag is not None or event.anchor is not None:
             self._take_properties(event, node)
-        self._count(1, node.line, node.column)
+        self._size += 1
+        if self._size > MAX_NODES:
+            self._count(0, node.line, node.column)
         self._add(node, 1)
 
     def _take(self, event: yaml.Event) -> None:

@@ -55,10 +55,15 @@ class GitSource:
 
     # --- near ------------------------------------------------------------------------------------------------------
 
-    def locate(self, location: str) -> Located:
-        """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError."""
+    def locate(self, location: str, *, uncommitted: bool = True) -> Located:
+        """Bring a local path or clone URL near (mirror made or brought up to date). Raises SourceError.
+
+        What is `uncommitted` takes a look at every file of a working tree; without it none is told.
+        """
         address = self._address(location)
-        return self._locate_here(address) if address.reach is Reach.FOLDER else self._locate_afar(address)
+        if address.reach is not Reach.FOLDER:
+            return self._locate_afar(address)
+        return self._locate_here(address, uncommitted=uncommitted)
 
     def _address(self, location: str) -> Address:
         address = parse_address(location)
@@ -83,7 +88,7 @@ class GitSource:
         mirror = self._mirrors.bring(address, identity or address.identity, seen)
         return Located(address.identity, address.name, mirror, address.url)
 
-    def _locate_here(self, address: Address, identity: str | None = None) -> Located:
+    def _locate_here(self, address: Address, identity: str | None = None, *, uncommitted: bool = True) -> Located:
         """Bring a folder near, into the mirror of `identity` where it is the origin of a clone that lacks history."""
         repository = find_repository(self._git, Path(address.url))
         settings = read_settings(self._git, repository.folder)
@@ -95,7 +100,7 @@ class GitSource:
         hollow = repository.shallow or settings.partial
         first = (lambda: self._complete(repository, origin)) if hollow else None
         mirror = self._mirrors.bring(here, identity or project.identity, seen, first)
-        changed = self._uncommitted(repository, settings)
+        changed = self._uncommitted(repository, settings) if uncommitted else ()
         return Located(project.identity, project.name, mirror, here.url, repository.checkout, changed)
 
     def _uncommitted(self, repository: Repository, settings: Settings) -> tuple[str, ...]:
