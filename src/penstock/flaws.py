@@ -25,7 +25,7 @@ from penstock.values import cell_name, family_of, shortened
 MAX_STEPS = 20_000
 """Cells count as steps."""
 MAX_AXES = 16
-MAX_WILDCARDS = 2_000
+MAX_WILDCARDS = 1_000
 """Different paths with wildcards: each takes a while to prepare."""
 MAX_FILLED = 1 << 20
 """Characters of a text once its places are filled in; of all cells' texts together, 16 times as many."""
@@ -113,7 +113,10 @@ def _flaws(whole: _Whole) -> Iterator[Flaw]:
 def _size_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
     """What would take too long to work out; nothing else is, where there is any."""
     steps = pipeline.steps.values()
-    yield from (flaw for step in steps if step.matrix is not None for flaw in _matrix_sizes(step.name, step.matrix))
+    large = [flaw for step in steps if step.matrix is not None for flaw in _matrix_sizes(step.name, step.matrix)]
+    yield from large
+    if large:
+        return
     matrices = [(size(step.matrix), step, step.matrix) for step in steps if step.matrix is not None]
     count = len(steps) - len(matrices) + sum(cells for cells, _, _ in matrices)
     if count > MAX_STEPS:

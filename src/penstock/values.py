@@ -169,8 +169,8 @@ def _check_python(version: str) -> str:
     return version
 
 
-_PLAIN_PATH = re.compile(r"(?:\w[\w-]*(?:\.[\w-]+)*/){0,30}(?:\w[\w-]*(?:\.[\w-]+)*/?)", re.ASCII)
-_PARTS = 40
+_PLAIN_PATH = re.compile(r"(?:\w[\w-]*(?:\.[\w-]+)*/){0,29}(?:\w[\w-]*(?:\.[\w-]+)*/?)", re.ASCII)
+_PARTS = 30
 
 
 def _check_pattern(path: str) -> str:

@@ -39,9 +39,7 @@ def test_the_state_as_json() -> None:
     assert answer.json() == json.loads(json.dumps(asdict(state())))
 
 
-@pytest.mark.parametrize(
-    "path", ["/docs", "/redoc", "/openapi.json", "/api", "/api/runs", "/../etc/passwd", "/x"]
-)
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/api", "/api/runs", "/../etc/passwd", "/x"])
 def test_there_are_no_other_routes(path: str) -> None:
     """Nothing else is there, not even the framework's own pages."""
     assert ask(path).status_code == 404
