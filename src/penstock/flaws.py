@@ -53,6 +53,7 @@ class Flaw:
 def flaws(pipeline: Pipeline, built: frozenset[str] = BUILT) -> list[Flaw]:
     """What only the whole pipeline can show: names that do not exist, loops, collisions; empty where it is sound.
 
+    The pipeline is as the file has it: its matrices are not expanded.
     `built` are the words of `pipelines.SWITCHES` that are available: sentences about cells depend on it.
     """
     if too_large := [*_size_flaws(pipeline)]:
@@ -195,8 +196,7 @@ def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
     for name, step in pipeline.steps.items():
         yield ("steps", name, "run"), step.run
         yield from ((("steps", name, "variables", key), value) for key, value in step.variables.items())
-        if step.matrix is not None:
-            yield from ((("steps", name, "needs", n), need) for n, need in enumerate(step.needs))
+        yield from ((("steps", name, "needs", n), need) for n, need in enumerate(step.needs) if "${{" in need)
     if pipeline.package is not None and pipeline.package.serve is not None:
         yield ("package", "serve"), pipeline.package.serve
     for name, environment in pipeline.environments.items():
@@ -227,7 +227,7 @@ def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
 
 
 def _places(text: str, variables: Mapping[str, str]) -> tuple[dict[tuple[str, bool], None], int]:
-    """The first of a text's different places, each with whether it is closed, and how long it is when they are filled."""
+    """The first of a text's different places, each with whether it is closed, and the filled text's length."""
     found: dict[tuple[str, bool], None] = {}
     length = len(text)
     for match in PLACE.finditer(text):
@@ -288,9 +288,10 @@ def _filled(need: str, step: Step, variants: Iterable[Cell]) -> Iterator[str]:
         yield need
         return
     try:
-        yield from [filled(need, cell) for cell in variants] if step.matrix is not None else ()
+        found = [filled(need, cell) for cell in variants] if step.matrix is not None else []
     except KeyError:
         return
+    yield from (name for name in found if "${{" not in name)
 
 
 def _need_flaw(whole: _Whole, where: Where, name: str, need: str) -> Flaw | None:

@@ -235,6 +235,12 @@ class Matrix(Part):
         rest = {key: value[key] for key in ("include", "exclude") if key in value}
         return {"axes": {key: inner for key, inner in value.items() if key not in rest}, **rest}
 
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.axes and not self.include:
+            raise wrong("expected an axis such as seed: [0, 1], or include", lacks=("*",))
+        return self
+
     @model_serializer
     def _flat(self) -> dict[str, Any]:
         """As the file has it, so that what was dumped is read back the same way."""

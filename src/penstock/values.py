@@ -53,10 +53,7 @@ def _check_step_name(name: str) -> str:
     """A name, or that of a cell: what stands in its brackets is checked with the step, which knows its cell."""
     if name in RESERVED:
         raise wrong(f'"{name}" is the name of a step of Penstock\'s own: choose another')
-    if name.endswith("]"):
-        _check_name(family_of(name))
-        return name
-    return _check_name(name)
+    return name if name.endswith("]") else _check_name(name)
 
 
 def family_of(name: str) -> str:

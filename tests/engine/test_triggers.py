@@ -86,11 +86,6 @@ def news(branches: dict[str, str], seen: dict[str, str], branch: str = "main") -
     return list(new_commits(sight, branch, seen, since))
 
 
-def test_a_new_repository_shows_only_its_tips() -> None:
-    """History that was there before anybody watched is not run."""
-    assert news({"main": "c3"}, {}) == ["c3"]
-
-
 def test_a_branch_goes_on_where_it_was_left_off() -> None:
     """What came since the last decided commit of the branch itself, however much other branches had of it."""
     assert news({"main": "c3"}, {"main": "c1", "idea": "c2"}) == ["c3^c1", "c3"]
@@ -233,6 +228,45 @@ def test_branches_are_watched_apart(house: House) -> None:
     house.repo.git("checkout", "--quiet", "main")
     house.repo.git("merge", "--quiet", "--ff-only", "release/1")
     assert watching.poll() == [("main", "one"), ("release/1", "fix"), ("main", "fix")]
+
+
+def test_a_new_repository_shows_only_its_tips(house: House) -> None:
+    """History from before anybody watched is not run, of no branch, also where the first look was cut short."""
+    on: dict[str, Any] = {"push": {}}
+    file(house, "root", on)
+    file(house, "main", on)
+    for branch in ("a", "b"):
+        house.repo.git("checkout", "--quiet", "-b", branch, "main")
+        file(house, f"{branch} 1", on)
+        file(house, f"{branch} 2", on)
+    house.repo.git("checkout", "--quiet", "--orphan", "c")
+    file(house, "c", on)
+
+    class Died(BaseException):
+        """A kill after the second of four."""
+
+    def crash(point: str, left: list[int] = [4]) -> None:  # noqa: B006 (it counts)
+        left[0] -= 1
+        if not left[0]:
+            raise Died
+
+    with pytest.raises(Died):
+        Watching(house, crash=crash).poll()
+    assert Watching(house).poll() == [("main", "main"), ("a", "a 2"), ("b", "b 2"), ("c", "c")]
+
+
+def test_branches_that_come_at_once_share_their_commits(house: House) -> None:
+    """Of two new branches, one on top of the other, every commit is run once, and the tips of both."""
+    on: dict[str, Any] = {"push": {}}
+    file(house, "one", on)
+    watching = Watching(house)
+    watching.poll()
+    house.repo.git("checkout", "--quiet", "-b", "idea")
+    file(house, "two", on)
+    file(house, "three", on)
+    house.repo.git("checkout", "--quiet", "-b", "release")
+    file(house, "four", on)
+    assert watching.poll() == [("main", "one"), ("idea", "two"), ("idea", "three"), ("release", "four")]
 
 
 def test_a_merge_is_one_commit_of_its_branch(house: House) -> None:

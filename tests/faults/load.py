@@ -52,5 +52,5 @@ class Load:
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.failed.append(repr(error))
                 client = Client(self.port)
-            await asyncio.sleep(0.002)  # callers, servers and Penstock share the machine's processors
+            await asyncio.sleep(0.01)  # callers, servers and Penstock share the machine's processors
         await client.close()

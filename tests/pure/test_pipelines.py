@@ -318,10 +318,15 @@ def test_sound_pipeline_has_no_flaws() -> None:
         ),
         (
             {
-                "a": {"run": "x", "inputs": [f"*a{n}" for n in range(MAX_COMPARISONS // 100 + 1)]},
-                "b": {"run": "x", "outputs": [f"b{n}" for n in range(100)]},
+                "a": {"run": "x", "inputs": [f"*a{n}" for n in range(900)]},
+                "b": {"run": "x", "outputs": [f"b{n}" for n in range(MAX_COMPARISONS // 900 + 1)]},
             },
             "take more than 100,000 comparisons",
+        ),
+        ({"a": {"run": "x", "inputs": [f"*a{n}" for n in range(1001)]}}, "at most 1,000 paths with wildcards"),
+        (
+            {f"s{n}": {"run": "x", "outputs": "/".join("abcdefghijklmnopqrst"[: n % 20 + 1])} for n in range(20_000)},
+            "paths overlap outputs more than 150,000 times",
         ),
     ],
 )

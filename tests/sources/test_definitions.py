@@ -410,12 +410,14 @@ def test_any_signs(text: str) -> None:
 _KEY_WORDS = (
     "name steps runtime variables package gates environments check champion a b run needs inputs outputs metrics "
     "evidence predictions truth timeout shell stage model code serve health metric at_least not_worse_than margin "
-    "score port replicas branches python path requirements exclude env cache on retry zzz A B <<"
+    "score port replicas branches python path requirements exclude env cache on retry zzz A B << "
+    "matrix include when resources gpu memory max push schedule concurrency group aggregate secrets fresh"
 )
 _KEYS = st.sampled_from(_KEY_WORDS.split())
 _LEAF_WORDS = (
     "a b package champion a.x o/ o/x ../x 5 0.5 true null '' 30m 3.10 '3.11' src/ **/*.py main 80 '${{ version }}' "
-    "'${{ variables.A }}' '${{ x }}' .inf -1 build python /health {} [] !x correct $X"
+    "'${{ variables.A }}' '${{ x }}' .inf -1 build python /health {} [] !x correct $X "
+    "'a[b=5]' '${{ matrix.b }}' always '0_3_*_*_1' 2GiB oom push"
 )
 _LEAVES = st.sampled_from(_LEAF_WORDS.replace("'${{ ", "'${{_").replace(" }}'", "_}}'").split()).map(
     lambda word: word.replace("_", " ") if "${{" in word else word

@@ -35,6 +35,10 @@ class Repository:
         project = project_of(located, file_of(located, Wish(self.location, self.file)), located.name)
         return Sight(project.id, located, self.source.branches(located), self.source.default_branch(located))
 
+    def before(self, sight: Sight) -> Mapping[str, str]:
+        parents = self.source.first_parents(sight.located, set(sight.branches.values()))
+        return {branch: parents[tip] for branch, tip in sight.branches.items() if tip in parents}
+
     def since(self, sight: Sight, tip: str, known: Sequence[str]) -> Sequence[str]:
         return self.source.since(sight.located, tip, known)
 

@@ -191,6 +191,10 @@ class Source(Protocol):
         """The location's default branch, or None where it does not say."""
         ...
 
+    def first_parents(self, located: Located, shas: Collection[str]) -> Mapping[str, str]:
+        """The first parent of each of these commits that has one."""
+        ...
+
     def since(self, located: Located, tip: str, known: Collection[str]) -> Sequence[str]:
         """The commits that led to a tip and to none of the known ones, oldest first, along first parents.
 

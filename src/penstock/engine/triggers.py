@@ -72,6 +72,10 @@ class Reader(Protocol):
         """Bring the repository near."""
         ...
 
+    def before(self, sight: Sight) -> Mapping[str, str]:
+        """Of each branch the first parent of its tip; a branch of one commit has none."""
+        ...
+
     def since(self, sight: Sight, tip: str, known: Sequence[str]) -> Sequence[str]:
         """The commits that led to a tip and to none of the known ones, oldest first, along first parents."""
         ...
@@ -107,14 +111,14 @@ def new_commits(
     """The commits of a branch that were not decided yet, oldest first; `seen` has the last one of each branch.
 
     A branch that was seen before goes on where it was left off. A new one has what no other branch had, or at
-    least its tip. Where no branch was ever seen, the repository is new, and only tips count.
+    least its tip.
     """
     tip = sight.branches[branch]
     if seen.get(branch) == tip:
         return ()
     if branch in seen:
         return since(tip, [seen[branch]])
-    return (since(tip, list(seen.values())) if seen else ()) or (tip,)
+    return since(tip, list(seen.values())) or (tip,)
 
 
 def missed_last(cron: str, seen: float, now: float, zone: tzinfo) -> float | None:
@@ -188,7 +192,7 @@ class Watch:
             label = f"{name}: {cron}"
             if label not in seen:
                 first = Occasion(sight.project, Trigger.SCHEDULE, label, str(int(now)))
-                self._decide(first, "the schedule was seen for the first time", quietly=True)
+                self._store.triggers.begin_at(first)
                 continue
             moment = missed_last(cron, float(seen[label]), now, self._zone)
             if moment is not None:
@@ -200,7 +204,7 @@ class Watch:
     async def _push(self, sight: Sight) -> None:
         """Decide on the new commits of every branch, the default branch first, each branch in its own order."""
         self._held_back = False
-        seen = self._store.triggers.newest(sight.project, Trigger.PUSH)
+        seen = self._store.triggers.newest(sight.project, Trigger.PUSH) or await self._begin(sight)
         for branch in sorted(sight.branches, key=lambda name: (name != sight.default, name)):
             for sha in await _aside(partial(new_commits, sight, branch, seen, partial(self._reader.since, sight))):
                 occasion = Occasion(sight.project, Trigger.PUSH, branch, sha)
@@ -208,8 +212,17 @@ class Watch:
                     continue
                 if self._store.triggers.going_on(sight.project) >= WINDOW:
                     self._held_back = True
-                    break
+                    return
                 self._decide(occasion, await _aside(partial(self._pushed, sight, occasion)))
+            seen[branch] = sight.branches[branch]
+
+    async def _begin(self, sight: Sight) -> dict[str, str]:
+        """A repository that was never seen: all before the tips of its branches is history, in one transaction."""
+        before = dict(await _aside(partial(self._reader.before, sight)))
+        with self._store.transaction():
+            for branch, sha in before.items():
+                self._store.triggers.begin_at(Occasion(sight.project, Trigger.PUSH, branch, sha))
+        return before
 
     def _pushed(self, sight: Sight, occasion: Occasion) -> Values | str:
         """The request that a pushed commit makes, or the reason why it makes none."""
@@ -238,12 +251,12 @@ class Watch:
         on = asked.pipeline.on
         self._schedules = (tip, dict(on.schedule) if on is not None and on.schedule is not None else {})
 
-    def _decide(self, occasion: Occasion, wanted: Values | str, *, quietly: bool = False) -> None:
+    def _decide(self, occasion: Occasion, wanted: Values | str) -> None:
         """Make the request of an occasion, or remember why there is none; both at once with the occasion itself."""
-        triggers, number, fresh = self._store.triggers, None, True
+        triggers, number = self._store.triggers, None
         with self._store.transaction():
             if isinstance(wanted, str):
-                fresh = triggers.pass_over(occasion, wanted)
+                triggers.pass_over(occasion, wanted)
             else:
                 number = triggers.ask(occasion, wanted, myself(), self._actor)
             self._world.crash(f"trigger.{occasion.kind}:before_commit")
@@ -251,7 +264,7 @@ class Watch:
         if number is not None:
             poke(self._world.home.fifo)
             self._say(f"{self.label}: {_told(occasion)} is asked for")
-        elif fresh and not quietly:
+        elif isinstance(wanted, str):
             self._say(f"{self.label}: {_told(occasion)} is not run: {wanted}")
 
     # --- trouble

@@ -276,7 +276,9 @@ class _Reading:
     def _add_wrong(self, where: Where, details: ErrorDetails) -> None:
         context = details.get("ctx", {})
         if details["type"] == "too_short":
-            self._add(Flaw(where, "expected at least one entry, found none", at_key=True))
+            node = self._walk(where)[1]
+            if isinstance(node, Scalar) or node.size == 1:  # else its entries were wrong, and that is told
+                self._add(Flaw(where, "expected at least one entry, found none", at_key=True))
         elif details["type"] != "penstock":
             value = self._value(where)
             choices = tuple(_choices(context.get("expected", "")))
@@ -372,7 +374,8 @@ def _fill(data: Any, where: Where) -> None:
         if key not in data:
             return
         data = data[key]
-    data[where[-1]] = {"steps": {"placeholder": {"run": "true"}}, "port": 1}.get(str(where[-1]), "placeholder")
+    sound = {"steps": {"placeholder": {"run": "true"}}, "port": 1, "max": 1}
+    data[where[-1]] = sound.get(str(where[-1]), "placeholder")
 
 
 def _remove(data: Any, where: Where) -> Where:

@@ -282,6 +282,10 @@ class GitSource:
         """The location's default branch, or None where it does not say."""
         return self._default_branch(located)
 
+    def first_parents(self, located: Located, shas: Collection[str]) -> dict[str, str]:
+        """The first parent of each of these commits that has one."""
+        return git_branches.first_parents(self._git, located.mirror, shas)
+
     def since(self, located: Located, tip: str, known: Collection[str]) -> tuple[str, ...]:
         """The commits that led to a tip and to none of the known ones, oldest first (`git_branches.since`)."""
         return git_branches.since(self._git, located.mirror, tip, known)

@@ -29,6 +29,14 @@ def branches(git: Git, mirror: Path, place: str) -> dict[str, str]:
     return {name.removeprefix(f"{place}/"): sha for sha, _, name in rows}
 
 
+def first_parents(git: Git, mirror: Path, shas: Collection[str]) -> dict[str, str]:
+    """The first parent of each commit that has one."""
+    asked = ("rev-list", "--no-walk=unsorted", "--parents", "--stdin")
+    text = "".join(f"{sha}\n" for sha in shas).encode()
+    rows = (line.split(" ") for line in git.run("--git-dir=.", *asked, folder=mirror, text=text).lines())
+    return {row[0]: row[1] for row in rows if len(row) > 1}
+
+
 def since(git: Git, mirror: Path, tip: str, known: Collection[str]) -> tuple[str, ...]:
     """The commits that led to a tip and to none of the known ones, oldest first, along first parents.
 

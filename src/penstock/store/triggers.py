@@ -63,6 +63,10 @@ class Triggers:
         self._connection.execute(triggers.update().where(*own).values(request=number))
         return number
 
+    def begin_at(self, occasion: Occasion) -> bool:
+        """Remember an occasion as one that was there before anybody watched; False where it was decided before."""
+        return self._note(occasion, None)
+
     def pass_over(self, occasion: Occasion, reason: str) -> bool:
         """Remember that an occasion makes no run, and why; False where it was decided before."""
         return self._note(occasion, reason)
@@ -101,6 +105,6 @@ class Triggers:
 
     def passed_over(self, limit: int) -> list[Seen]:
         """The pushed commits that were not run, newest first."""
-        query = select(triggers).where(triggers.c.kind == Trigger.PUSH, triggers.c.request.is_(None))
+        query = select(triggers).where(triggers.c.kind == Trigger.PUSH, triggers.c.reason.is_not(None))
         rows = self._connection.execute(query.order_by(triggers.c.id.desc()).limit(limit))
         return [Seen(Occasion(r.project, Trigger(r.kind), r.name, r.value), str(r.reason), r.created) for r in rows]
