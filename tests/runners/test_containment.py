@@ -51,14 +51,14 @@ def namespace(request: pytest.FixtureRequest) -> Way:
     return lambda: found
 
 
-@pytest.fixture(params=[*NAMESPACES, "cgroup"])
+@pytest.fixture(params=[*NAMESPACES])
 def tight(request: pytest.FixtureRequest) -> Way:
     """What nothing escapes from."""
     found = by_name(request.param)
     return lambda: found
 
 
-@pytest.fixture(params=[*NAMESPACES, "cgroup", "session and sweeps"])
+@pytest.fixture(params=[*NAMESPACES, "session and sweeps"])
 def way(request: pytest.FixtureRequest) -> Way:
     found = by_name(request.param)
     return lambda: found
