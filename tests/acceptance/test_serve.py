@@ -195,31 +195,6 @@ def test_three_commits_pushed_at_once_run_in_order(place: Place) -> None:
     assert sorted(place.ledger("began")) == [f"{n} {t}" for n, t in enumerate(("one", "two", "three", "four"), 1)]
 
 
-def test_paths_and_branches_decide(place: Place) -> None:
-    """Only commits of the named branches that touch the named paths are run, by each commit's own file."""
-    place.serve()
-    place.until_runs("one")
-    place.file('on: {push: {branches: [main, "release/*"], paths: ["src/**"]}}')
-    place.commit("filtered", src__a="1")
-    place.repo.put("docs/a.md", "1")
-    place.commit("docs only")
-    place.repo.put("src/a.py", "")
-    place.commit("src")
-    place.repo.git("checkout", "--quiet", "-b", "idea")
-    place.repo.put("src/b.py", "")
-    place.commit("idea")
-    place.repo.git("checkout", "--quiet", "-b", "release/1")
-    place.repo.put("src/c.py", "")
-    place.commit("release")
-    place.until_runs("one", "src", "release")
-    assert {r["branch"] for r in place.runs()} == {"main", "release/1"}
-    assert "commit" in place.serves[0].said
-    assert "is not run: it touches none of on.push.paths: src/**" in place.serves[0].said
-
-
-# --- kills ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_kill_in_the_middle_loses_and_doubles_nothing(place: Place) -> None:
     """Killed while a step runs: the step lives on, what is committed meanwhile waits, and the next serve goes on."""
     place.close()

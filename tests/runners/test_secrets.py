@@ -101,7 +101,8 @@ def test_adopted(secretive: ProcessSpec, tmp_path: Path, bell: Bell, gate: Bell)
 def test_leftovers(secretive: ProcessSpec, bell: Bell) -> None:
     """What a process leaves behind does not keep its masker: it is ended, and the masker reads the end."""
     command = "setsid sh -c 'trap \"\" TERM; sleep 1000' & echo said; exit 2"
-    assert run(ProcessRunner(), replace(secretive, command=command)) == (2, "said\n")
+    code, text = run(ProcessRunner(), replace(secretive, command=command))
+    assert (code, text.splitlines()[0]) == (2, "said")  # what is left may have its own shell say "Killed"
 
 
 def test_end(secretive: ProcessSpec, bell: Bell) -> None:

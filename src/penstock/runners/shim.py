@@ -79,7 +79,8 @@ _SWEEP = """\
     [ "$4" != $$ ] || [ "$_penstock_entry" = "/proc/$$" ] || kill -KILL "${_penstock_entry#/proc/}"
   done 2>/dev/null
 """
-_SWEEP_NAMESPACE = "  kill -KILL -1 2>/dev/null\n"
+# Only as pid 1 of a namespace of its own: anywhere else -1 would mean everything that we may signal.
+_SWEEP_NAMESPACE = "  [ $$ -ne 1 ] || kill -KILL -1 2>/dev/null\n"
 
 # What a crashed start leaves in the session would keep its port or its GPU, so it is ended before the next start.
 # The clock is /proc/uptime because a POSIX shell has no other without a process. Delays are tenths of a second.
