@@ -39,12 +39,13 @@ lock: $(READY) ## resolve requirements-dev.lock anew (with hashes, without index
 clean: ## remove what set-up and tests made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
 
-# The environment: made once, made anew when the lock changes; --require-hashes refuses anything that is not pinned.
+# The environment: made once, made anew when the lock changes; --require-hashes refuses anything that is not pinned, and
+# --no-deps looks for nothing else: the lock is whole (pip 23 asks the index for newer `coverage[toml]` otherwise).
 $(READY): requirements-dev.lock pyproject.toml
 	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Penstock needs Python 3.11 or newer, and $(BASE) is older: install python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(BASE) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "python3 -m venv failed: apt-get install python3-venv, then again"; exit 2; }
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
