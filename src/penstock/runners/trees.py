@@ -90,7 +90,10 @@ class Tree:
     others: Collection[int] = ()
 
     def members(self) -> dict[int, Seen]:
-        """The living processes, by their numbers; without the shim where that is known to have ended."""
+        """The living processes, by their numbers, oldest first; without the shim where that is known to have ended.
+
+        A TERM in this order reaches a shell before the child that it waits for, so that its trap decides.
+        """
         numbers = self.counter.numbers(self.handle, ended=self.ended)
         pids = (pid for pid in (all_numbers() if numbers is None else numbers) if pid not in self.others)
         seen = {pid: process for pid in pids if (process := look(pid)) is not None}
@@ -106,7 +109,7 @@ class Tree:
             ours |= {pid for pid in living if space(pid) in spaces}
         while more := {pid for pid, it in living.items() if it.parent in ours and pid not in ours}:
             ours |= more
-        return {pid: living[pid] for pid in ours}
+        return {pid: living[pid] for pid in sorted(ours, key=lambda pid: (living[pid].start_time, pid))}
 
     def surely_empty(self) -> bool:
         """Whether nothing forked since the shim is left, but what is known to be another: cheap, and usual."""
