@@ -337,6 +337,7 @@ class Delivery:
         else:
             await self._world.router.stop()
 
+            self._world.crash("router.stop:after_effect")
     # --- replicas
 
     def _manifest(self, release: Release) -> Manifest:
@@ -382,6 +383,7 @@ class Delivery:
             with store.transaction():
                 self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
 
+            self._world.crash("replica.start:after_recorded")
     def _found(self, replica: Replica) -> bool:
         """Whether the replica lives; a start that was not recorded is recorded now."""
         handle = self._handle(replica)
@@ -474,4 +476,6 @@ class Delivery:
             if handle is not None:
                 await self._world.runner.end(handle, self._world.grace)
             with self._world.store.transaction():
+            self._world.crash("replica.end:after_effect")
                 self._releases.note_replica(replica.id, status="ended")
+            self._world.crash("replica.end:after_recorded")

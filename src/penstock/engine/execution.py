@@ -74,6 +74,7 @@ class Execution:
             reason, ending = await self._until_end(attempt, handle, timeout)
         finally:
             self._context.live.pop(step, None)
+        self._world.crash("process.end:after_effect")
         return Done(attempt, reason, ending.exit_code, ending.log_end, Path(attempt.detail["workspace"]))
 
     async def _begin(
@@ -91,7 +92,9 @@ class Execution:
             if slot not in self._context.empty:
                 await asyncio.to_thread(_empty, workspace)
             self._context.empty.discard(slot)
-            handle = self._world.runner.start(await prepare(attempt, workspace))
+            spec = await prepare(attempt, workspace)
+            self._world.crash("workspace.lay_out:after_effect")
+            handle = self._world.runner.start(spec)
             self._world.crash("process.start:after_effect")
         except BaseException:
             with self._world.store.transaction():
@@ -128,6 +131,7 @@ class Execution:
             del self._unrecorded[attempt]
             with self._world.store.transaction():
                 self._started[attempt] = self._world.store.runs.attempt_started(found[0], asdict(found[1]))
+            self._world.crash("process.start:after_recorded")
 
     def _adopt(self, step: str) -> tuple[Attempt, Handle] | None:
         """The process of an open attempt; an attempt whose process never started is ended as infrastructure."""

@@ -80,6 +80,7 @@ def lay_out_package(world: World, digest: Digest, folder: Path) -> None:
     world.cache.lay_out(served_files(world.cache.tree(digest)), unfinished)
     unfinished.mkdir(parents=True, exist_ok=True)
     unfinished.rename(folder)
+    world.crash("package.lay_out:after_effect")
 
 
 def serve_variables(
@@ -151,6 +152,7 @@ class PrivateReplica:
         )
         healthy.cancel()
         if process not in finished and healthy in finished:
+            self._world.crash("private.healthy:after_effect")
             self.url = f"http://127.0.0.1:{port}"
             starting.set_result(True)
             self._conclude(await process, None)
@@ -186,6 +188,7 @@ class PrivateReplica:
     async def _end(self, handle: Handle | None) -> None:
         if handle is not None:
             await self._world.runner.end(handle, self._world.grace)
+            self._world.crash("private.end:after_effect")
 
     async def close(self) -> None:
         """End the replica, or say that nobody needed it."""

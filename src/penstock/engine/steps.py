@@ -291,6 +291,7 @@ class UserSteps:
             return pause
         if event != "pass" and step.allow_failure:
             event = "warn"
+                    self._world.crash("outputs.collect:after_effect")
         self._record(step, done, event, reason, collected)
         return None
 
