@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from acceptance.tiny import Command, Tiny, end, make
 from penstock.cli.main import VERBS, execute
+from penstock.engine.followers import CoordinatorLock
+from penstock.engine.world import Home
 
 CODES = {0, 1, 2, 3, 4, 130}
 CLOSED = "CLOSED"
@@ -122,7 +124,10 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """One home for all calls; they are refused, or look. At its end nothing runs."""
+    """One home for all calls; they are refused, or look. At its end nothing runs.
+
+    Somebody serves it already: else a call of `serve` that makes sense (`serve --`) would stay for good.
+    """
     folder = tmp_path_factory.mktemp("command line")
     (folder / "empty").mkdir()
     tiny = make(folder)
@@ -134,7 +139,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 patch.delenv(name)
         for name, value in tiny.command.environment.items():
             patch.setenv(name, value)
+        serving = CoordinatorLock(Home(Path(os.environ["PENSTOCK_HOME"])).serve_lock)
+        assert serving.acquire()
         yield Place(folder / "empty", tiny, unused.getsockname()[1])
+        serving.release()
     end(tiny.command, folder)
 
 
