@@ -18,10 +18,13 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, key: Key, need: Need, priority: float = 0.0) -> AsyncIterator[tuple[int, ...]]:
-        """Wait until the need fits and it is our turn; gives the indices of our GPUs."""
+        """Wait until the need fits and it is our turn; gives the indices of our GPUs.
+
+        Raises EngineError where the need can never fit.
+        """
         future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        self._futures[key] = future
         self._schedule.ask(key, need, priority)
+        self._futures[key] = future
         self._grant()
         try:
             gpus = await future
@@ -37,12 +40,23 @@ class Turns:
     @asynccontextmanager
     async def taken(self, key: Key, need: Need, gpus: tuple[int, ...] = ()) -> AsyncIterator[tuple[int, ...]]:
         """Hold a share, and these GPUs, for what runs already."""
-        self._schedule.take(key, need, gpus)
+        self.hold(key, need, gpus)
         try:
             yield gpus
         finally:
             self._schedule.release(key)
             self._grant()
+
+    def hold(self, key: Key, need: Need, gpus: tuple[int, ...] = ()) -> None:
+        """What runs already holds its share from now on, before anything else starts; `taken` goes on with it."""
+        if not self._schedule.holds(key):
+            self._schedule.take(key, need, gpus)
+
+    def drop(self, run: int) -> None:
+        """Nothing drives this run any more: what it still holds is free."""
+        for key in [key for key in self._schedule.held if key[0] == run]:
+            self._schedule.release(key)
+        self._grant()
 
     def _leave(self, key: Key, future: asyncio.Future[tuple[int, ...]]) -> None:
         """We do not wait any more; if our turn had just come, the next one gets it."""
