@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.matrices import MAX_CELLS, Cell, cells, combinations, filled, fits, in_order, size
-from penstock.parts import Matrix
+from penstock.parts import LOOKED_AT, Matrix
 from penstock.patterns import has_wildcard, matches
 from penstock.pipelines import (
     BUILT,
@@ -103,6 +103,7 @@ def _flaws(whole: _Whole) -> Iterator[Flaw]:
     yield from _output_flaws(whole)
     yield from _truth_flaws(pipeline)
     yield from _secret_flaws(pipeline)
+    yield from _outside_flaws(pipeline)
     yield from _gate_flaws(whole)
     yield from _environment_flaws(pipeline)
     yield from _champion_flaws(pipeline)
@@ -464,6 +465,15 @@ def _secret_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         for n, secret in enumerate(environment.secrets):
             where = ("environments", name, "secrets", n)
             yield from _twice(where, secret, environment.variables, (), pipeline.variables)
+
+
+def _outside_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    for name, step in pipeline.steps.items():
+        for n, address in enumerate(step.external if step.fingerprint is None else ()):
+            scheme = address.partition("://")[0]
+            if scheme not in LOOKED_AT:
+                sentence = f"Penstock cannot look at {scheme}:// itself: add fingerprint: COMMAND that tells its state"
+                yield Flaw(("steps", name, "external", n), sentence, lacking=("steps", name, "fingerprint"))
 
 
 def _twice(

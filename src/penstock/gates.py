@@ -5,7 +5,7 @@ is not below `0.8 - 0.1`, although binary fractions say so.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -37,22 +37,57 @@ class Baseline:
 
 
 def judge_metric(
-    gate: Gate, metrics: Mapping[str, float], baseline: Baseline | None, package: str | None = None
+    gate: Gate,
+    metrics: Mapping[str, float],
+    baseline: Baseline | None,
+    package: str | None = None,
+    cells: Sequence[str] = (),
 ) -> Verdict:
     """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` the champion, None before the first release.
 
-    `package` is the digest of the run's own package. Against the champion, higher is better: a metric that should be
-    low needs `at_most`. There is nothing to be worse than before the first release, and that passes with a warning.
+    `package` is the digest of the run's own package, `cells` the steps whose values an aggregate is made of. Against
+    the champion, higher is better: a metric that should be low needs `at_most`. There is nothing to be worse than
+    before the first release, and that passes with a warning.
     """
     name = str(gate.metric)
-    value = metrics.get(name)
+    lacking = [cell for cell in cells if cell_metric(gate, cell) not in metrics]
+    if lacking:
+        return Verdict(gate.name, "errored", None, (_absent(cell_metric(gate, lacking[0]), metrics),))
+    value = aggregated(gate, metrics, cells)
     if value is None:
         return Verdict(gate.name, "errored", None, (_absent(name, metrics),))
     if not math.isfinite(value):
         return Verdict(gate.name, "errored", None, (f"{name} is {value}, and no rule can be held against that",))
     if gate.not_worse_than is None:
-        return _verdict(gate, value, "")
+        return _verdict(gate, value, f": the {gate.aggregate} of {_many(len(cells), 'cell')}" if cells else "")
     return _against_champion(gate, value, baseline, package)
+
+
+def cell_metric(gate: Gate, cell: str) -> str:
+    """The metric of one cell that a gate over all cells means: `train[seed=0].accuracy`."""
+    return cell + str(gate.metric).removeprefix(gate.step)
+
+
+def aggregated(gate: Gate, metrics: Mapping[str, float], cells: Sequence[str]) -> float | None:
+    """The metric of a gate: its own, or what the gate makes of those of the cells; None where there is none.
+
+    Without `cells` an aggregate is made of all cells that have the metric, as for a run whose cells were others.
+    """
+    if gate.aggregate is None:
+        return metrics.get(str(gate.metric))
+    ending = str(gate.metric).removeprefix(gate.step)
+    names = [cell_metric(gate, cell) for cell in cells]
+    names = names or [n for n in metrics if n.startswith(f"{gate.step}[") and n.endswith(f"]{ending}")]
+    values = [metrics[name] for name in names]
+    made: Mapping[str, Callable[[list[float]], float]] = {"mean": _mean_as_written, "min": min, "max": max}
+    return made[gate.aggregate](values) if values else None
+
+
+def _mean_as_written(values: Sequence[float]) -> float:
+    """The mean of the numbers as they are written: of 0.7, 0.8 and 0.9 exactly 0.8. NaN and infinities stay so."""
+    if not all(map(math.isfinite, values)):
+        return math.fsum(values)
+    return float(sum(Decimal(repr(value)) for value in values) / len(values))
 
 
 def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:

@@ -90,7 +90,7 @@ def lineage(
 ) -> dict[str, Any]:
     """Where a package comes from, as plain values: commit, inputs and outputs by digest, metrics, hardware.
 
-    `inputs` are the digests of every build step's input tree, by step.
+    `inputs` are the digests of every step's input tree, by step, and of the state of outside data, by its address.
     """
     return {
         "schema": 1,

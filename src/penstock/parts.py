@@ -105,6 +105,9 @@ class Resources(Part):
     )
 
 
+LOOKED_AT = ("file", "http", "https")
+"""The kinds of addresses of outside data that Penstock can look at; any other needs a fingerprint of the person's."""
+
 # --- when and how often --------------------------------------------------------------------------------------------
 
 RETRY_CAP = 300.0

@@ -319,7 +319,7 @@ SWITCHES: Mapping[type[Part], Mapping[str, str]] = {
 }
 """Keys that the models know while the engine may not yet, each with its word in `BUILT`."""
 
-BUILT: frozenset[str] = frozenset({"checkpoint", "on", "resources", "retry", "secrets"})
+BUILT: frozenset[str] = frozenset(word for words in SWITCHES.values() for word in words.values())
 """The words of `SWITCHES` whose keys the engine honours; the other keys are refused as those of `LATER` are."""
 
 HIDDEN: Mapping[type[Part], frozenset[str]] = {

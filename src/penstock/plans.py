@@ -11,8 +11,11 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from statistics import median
 
-from penstock.artifacts import Digest, File, Tree, digest_of, matches, overlaps
-from penstock.pipelines import Package, Pipeline, Step, interpolate, needs, order, stages
+from penstock.artifacts import Digest, File, Tree, digest_of, matches
+from penstock.commits import Commit
+from penstock.parts import When
+from penstock.patterns import branch_matches, has_wildcard
+from penstock.pipelines import Outputs, Package, Pipeline, Step, interpolate, needs, order, stages
 
 CONTRACT = 1
 """Raised when the step contract changes in a way that makes old results wrong."""
@@ -24,6 +27,7 @@ class StepKind(StrEnum):
     CHECK = "check"
     LOCK = "lock"
     RUNTIME = "runtime"
+    FINGERPRINT = "fingerprint"
     STEP = "step"
     PACKAGE = "package"
     SERVE = "serve"
@@ -73,7 +77,7 @@ def plan(pipeline: Pipeline) -> Plan:
 
     `check` comes first, then `lock` (which packages, with hashes) and `runtime` (the environment made of them),
     before every other step. `serve` is the package's private replica, started when a step that needs the package
-    has to run.
+    has to run. A step with outside data comes after a fingerprint of it, which its cells share.
     """
     wanted, stage_of = needs(pipeline), stages(pipeline)
     first = [PlannedStep("check", StepKind.CHECK, "build", ())]
@@ -81,7 +85,8 @@ def plan(pipeline: Pipeline) -> Plan:
         first.append(PlannedStep("lock", StepKind.LOCK, "build", ("check",)))
         first.append(PlannedStep("runtime", StepKind.RUNTIME, "build", ("lock",)))
     ground = (first[-1].name,)
-    rest = []
+    rest: list[PlannedStep] = []
+    fingerprints: set[str] = set()
     positions = {name: i for i, name in enumerate(order(pipeline))}
     for name in positions:
         own = tuple(sorted(wanted[name], key=positions.__getitem__))
@@ -90,8 +95,19 @@ def plan(pipeline: Pipeline) -> Plan:
             if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(wanted):
                 rest.append(PlannedStep("serve", StepKind.SERVE, "test", ("package",)))
         else:
-            rest.append(PlannedStep(name, StepKind.STEP, stage_of[name], ground + own))
+            step = pipeline.steps[name]
+            outside = (fingerprint_name(step),) if step.external or step.fingerprint else ()
+            rest += (
+                PlannedStep(n, StepKind.FINGERPRINT, stage_of[name], ground) for n in outside if n not in fingerprints
+            )
+            fingerprints.update(outside)
+            rest.append(PlannedStep(name, StepKind.STEP, stage_of[name], ground + outside + own))
     return Plan((*first, *rest))
+
+
+def fingerprint_name(step: Step) -> str:
+    """The planned step that tells what a step's outside data is; a dot is in no name of the file."""
+    return f"{step.family}.fingerprint"
 
 
 def _is_tested(wanted: Mapping[str, frozenset[str]]) -> bool:
@@ -102,6 +118,27 @@ def has_runtime(pipeline: Pipeline) -> bool:
     """Whether the pipeline asks for an environment of its own."""
     runtime = pipeline.runtime
     return runtime is not None and bool(runtime.requirements or runtime.lock or runtime.pyproject)
+
+
+def why_not_wanted(when: When, commit: Commit, change: Iterable[str]) -> str | None:
+    """Why a step's condition on branches and paths does not hold for a commit, in words, or None where it does.
+
+    `change` are the paths that the commit touches. A commit is on a branch if it is reachable from its tip.
+    """
+    if when.branches is not None and not any(branch_matches(p, b) for p in when.branches for b in commit.branches):
+        return f"its condition: commit {commit.short} is not on {' or '.join(when.branches)}"
+    if when.paths is not None and not any(matches(p, path) for p in when.paths for path in change):
+        return f"its condition: the change touches none of {', '.join(when.paths)}"
+    return None
+
+
+def refreshed(pipeline: Pipeline, planned: Plan, trigger: str) -> frozenset[str]:
+    """The steps that reuse no result under a trigger: those that are `fresh` under it, and all after them."""
+    found = {name for name, step in pipeline.steps.items() if trigger in step.fresh}
+    for step in planned.steps if found else ():
+        if step.kind in {StepKind.STEP, StepKind.PACKAGE} and not found.isdisjoint(step.needs):
+            found.add(step.name)
+    return frozenset(found)
 
 
 UNKNOWN = 1.0
@@ -138,18 +175,39 @@ def step_inputs(step: Step, commit: Tree, outputs: Tree) -> Tree:
 
 def missing_inputs(pipeline: Pipeline, commit: Tree) -> list[str]:
     """A sentence for each input that names no file of the commit and no step's output."""
-    problems = []
-    for step in pipeline.steps.values():
-        for pattern in step.inputs or ():
-            made = any(overlaps(pattern, out) for other in pipeline.steps.values() for out in other.outputs or ())
-            if not made and not any(matches(pattern, path) for path in commit):
-                problems.append(f'step {step.name}: the input "{pattern}" names no file of this commit and no output')
-    package = pipeline.package
-    for pattern in (*(package.model or ()), *package.code) if package else ():
-        made = any(overlaps(pattern, out) for step in pipeline.steps.values() for out in step.outputs or ())
-        if not made and not any(matches(pattern, path) for path in commit):
-            problems.append(f'package: "{pattern}" names no file of this commit and no output')
-    return problems
+    outputs, known = Outputs(pipeline), _Names(commit)
+    wanted = {(s.family, p): f"step {s.family}: the input" for s in pipeline.steps.values() for p in s.inputs or ()}
+    if pipeline.package is not None:
+        wanted.update({("package", pattern): "package:" for pattern in pipeline.package.contents})
+    return [
+        f'{what} "{pattern}" names no file of this commit and no output'
+        for (_, pattern), what in wanted.items()
+        if not outputs.owners(pattern) and not known.has(pattern)
+    ]
+
+
+class _Names:
+    """What a commit's paths are called: most patterns are a file or folder, which need not be looked for."""
+
+    def __init__(self, commit: Tree) -> None:
+        self._commit = commit
+        self._found: dict[str, bool] = {}
+        self._folders: set[str] = set()
+        for path in commit:
+            folder = path.rpartition("/")[0]
+            while folder and folder not in self._folders:
+                self._folders.add(folder)
+                folder = folder.rpartition("/")[0]
+
+    def has(self, pattern: str) -> bool:
+        if pattern not in self._found:
+            self._found[pattern] = self._look(pattern)
+        return self._found[pattern]
+
+    def _look(self, pattern: str) -> bool:
+        if has_wildcard(pattern) or pattern == ".":
+            return any(matches(pattern, path) for path in self._commit)
+        return pattern.rstrip("/") in self._folders or pattern in self._commit
 
 
 def checked_files(pipeline: Pipeline, commit: Tree) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -193,10 +251,12 @@ def step_ingredients(
     commit: str,
     environment: Digest | None,
     package: Digest | None,
+    outside: Digest | None = None,
 ) -> dict[str, str | None]:
     """Everything that a step's result depends on, each part by its digest or plain text.
 
-    `environment` names the runtime's lock, `package` the package for a step that needs it.
+    `environment` names the runtime's lock, `package` the package for a step that needs it, `outside` the state of
+    outside data for a step that reads some.
     """
     runtime = pipeline.runtime
     declared = {**pipeline.variables, **step.variables}
@@ -217,6 +277,7 @@ def step_ingredients(
         "variables": digest_of("variables", values),
         "files": digest_of("files", files),
         "package": package if "package" in step.needs else None,
+        "outside": outside,
         "platform": this_platform(),
         "contract": str(CONTRACT),
     }
@@ -256,6 +317,7 @@ _WORDS = {
     "variables": "its variables changed",
     "files": "what it declares to write changed",
     "package": "the package changed",
+    "outside": "its outside data changed",
     "platform": "the platform changed",
     "contract": "Penstock's step contract changed",
     "strict": "which files must compile changed",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from penstock.errors import TransitionError
 
@@ -65,6 +65,7 @@ class RequestStatus(StrEnum):
 RUN_TRANSITIONS: Mapping[tuple[RunStatus, str], RunStatus] = {
     (RunStatus.QUEUED, "start"): RunStatus.RUNNING,
     (RunStatus.QUEUED, "cancel"): RunStatus.CANCELED,
+    (RunStatus.QUEUED, "supersede"): RunStatus.SUPERSEDED,
     (RunStatus.RUNNING, "pass"): RunStatus.PASSED,
     (RunStatus.RUNNING, "fail"): RunStatus.FAILED,
     (RunStatus.RUNNING, "error"): RunStatus.ERRORED,
@@ -105,6 +106,7 @@ ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptStatus, str], AttemptStatus] = {
 ENDED_RUN = frozenset({RunStatus.PASSED, RunStatus.FAILED, RunStatus.ERRORED, RunStatus.CANCELED, RunStatus.SUPERSEDED})
 ENDED_STEP = frozenset(StepStatus) - {StepStatus.QUEUED, StepStatus.RUNNING}
 GREEN_STEP = frozenset({StepStatus.PASSED, StepStatus.WARNED})
+RED_STEP = frozenset({StepStatus.FAILED, StepStatus.ERRORED, StepStatus.CANCELED})
 
 
 S = TypeVar("S", bound=StrEnum)
@@ -132,64 +134,111 @@ def _after(kind: str, table: Mapping[tuple[S, str], S], status: S, event: str) -
 # --- what is ready -------------------------------------------------------------------------------------------------
 
 
+Outcome = Literal["passed", "failed", "always"]
+"""How what a step needs must have ended: all green, something red, or either."""
+
+NOTHING_RED = "nothing that it needs failed"
+
+
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """What readiness depends on: a step's needs and where it stands."""
+    """What readiness depends on: a step's needs, how they must end (`outcome`), and where it stands."""
 
     name: str
     needs: tuple[str, ...]
     status: StepStatus
     cached: bool = False
+    outcome: Outcome = "passed"
 
     @property
     def green(self) -> bool:
-        """Whether what needs this step may run."""
+        """Whether what needs this step to pass may run."""
         return self.status in GREEN_STEP or (self.status is StepStatus.SKIPPED and self.cached)
+
+    @property
+    def red(self) -> bool:
+        """Whether it went wrong itself; what was skipped for it is red too, which only the others tell."""
+        return self.status in RED_STEP
 
 
 def ready(steps: Sequence[StepState]) -> tuple[str, ...]:
-    """Queued steps whose every need is green, in the plan's order."""
-    green = {s.name for s in steps if s.green}
-    return tuple(s.name for s in steps if s.status is StepStatus.QUEUED and green.issuperset(s.needs))
+    """Queued steps whose needs have ended as they must, in the plan's order."""
+    green, red = {s.name for s in steps if s.green}, reds(steps)
+    ended = {s.name for s in steps if s.status in ENDED_STEP}
+
+    def may(step: StepState) -> bool:
+        if step.outcome == "passed":
+            return green.issuperset(step.needs)
+        return ended.issuperset(step.needs) and (step.outcome == "always" or not red.isdisjoint(step.needs))
+
+    return tuple(s.name for s in steps if s.status is StepStatus.QUEUED and may(s))
+
+
+def reds(steps: Sequence[StepState]) -> set[str]:
+    """Steps that went wrong, and those that were skipped because what they need did; steps come after their needs."""
+    red: set[str] = set()
+    for step in steps:
+        skipped = step.status is StepStatus.SKIPPED and not step.cached and step.outcome == "passed"
+        if step.red or (skipped and not red.isdisjoint(step.needs)):
+            red.add(step.name)
+    return red
 
 
 def unreachable(steps: Sequence[StepState]) -> dict[str, str]:
-    """Queued steps that can never be ready, each with the sentence that says why."""
-    by_name = {s.name: s for s in steps}
+    """Queued steps that can never be ready as things stand, each with the sentence that says why."""
+    by_name, red = {s.name: s for s in steps}, reds(steps)
     found: dict[str, str] = {}
     for step in steps:
         if step.status is not StepStatus.QUEUED:
             continue
-        for name in step.needs:
-            need = by_name[name]
-            if name in found:
-                found[step.name] = f"needs {name}, which was skipped"
-            elif need.status in ENDED_STEP and not need.green:
-                found[step.name] = f"needs {name}, which {_PAST[need.status]}"
+        if step.outcome == "passed":
+            cause = _cause(step, by_name, found)
+            if cause is not None:
+                found[step.name] = cause
+                red |= {step.name} if not red.isdisjoint(step.needs) else set()
+        elif step.outcome == "failed" and red.isdisjoint(step.needs):
+            is_over = all(n in found or by_name[n].status in ENDED_STEP for n in step.needs)
+            found |= {step.name: NOTHING_RED} if is_over else {}
     return found
 
 
+def _cause(step: StepState, steps: Mapping[str, StepState], skipped: Mapping[str, str]) -> str | None:
+    """The first need that can never be green, in words, or None."""
+    for name in step.needs:
+        need = steps[name]
+        if name in skipped:
+            return f"needs {name}, which was skipped"
+        if need.status in ENDED_STEP and not need.green:
+            return f"needs {name}, which {_PAST[need.status]}"
+    return None
+
+
 class Frontier:
-    """The same two rules kept up step by step, so that a run of n steps costs its edges and not n looks at n steps.
+    """The same rules kept up step by step, so that a run of n steps costs its edges and not n looks at n steps.
 
     `settle` is told of every step that ended; `take_ready` and `take_unreachable` give what that changed, once.
     """
 
     def __init__(self, steps: Sequence[StepState]) -> None:
-        self._needs = {s.name: s.needs for s in steps}
+        self._steps = {s.name: s for s in steps}
         self._users: dict[str, list[str]] = {s.name: [] for s in steps}
         self._unmet = {s.name: len(s.needs) for s in steps}
+        self._unended = {s.name: len(s.needs) for s in steps}
         self._waiting = {s.name for s in steps if s.status is StepStatus.QUEUED}
-        self._red: dict[str, str] = {}
+        self._not_green: dict[str, str] = {}
+        self._red: set[str] = set()
         self._unreachable: dict[str, str] = {}
         self._open = {s.name for s in steps if s.status not in ENDED_STEP}
         for step in steps:
             for need in step.needs:
                 self._users[need].append(step.name)
-        self._ready = [s.name for s in steps if s.name in self._waiting and not s.needs]
+        self._ready: list[str] = []
         for step in steps:
             if step.status in ENDED_STEP:
                 self.settle(step)
+        for step in steps:
+            if step.name in self._waiting and not step.needs:
+                self._place(step.name)
 
     @property
     def open(self) -> AbstractSet[str]:
@@ -201,20 +250,38 @@ class Frontier:
         self._open.discard(step.name)
         self._waiting.discard(step.name)
         if not step.green:
-            self._red[step.name] = f"needs {step.name}, which {_PAST[step.status]}"
+            self._not_green[step.name] = f"needs {step.name}, which {_PAST[step.status]}"
+            skipped = step.status is StepStatus.SKIPPED and step.outcome == "passed"
+            if step.red or (skipped and not self._red.isdisjoint(step.needs)):
+                self._red.add(step.name)
         for user in self._users[step.name]:
             self._unmet[user] -= step.green
+            self._unended[user] -= 1
             if user in self._waiting:
                 self._place(user)
 
     def _place(self, name: str) -> None:
         """A waiting step is ready, or can never be, or goes on waiting."""
-        red = next((self._red[need] for need in self._needs[name] if need in self._red), None)
-        if red is not None:
+        step = self._steps[name]
+        cause = self._never(step)
+        if cause is not None:
             self._waiting.discard(name)
-            self._unreachable[name] = red
-        elif not self._unmet[name]:
+            self._unreachable[name] = cause
+        elif self._may_start(name):
             self._ready.append(name)
+
+    def _never(self, step: StepState) -> str | None:
+        """Why a step can never be ready as things stand, in words."""
+        if step.outcome == "passed":
+            return next((self._not_green[need] for need in step.needs if need in self._not_green), None)
+        is_over = step.outcome == "failed" and not self._unended[step.name]
+        return NOTHING_RED if is_over and self._red.isdisjoint(step.needs) else None
+
+    def _may_start(self, name: str) -> bool:
+        step = self._steps[name]
+        if step.outcome == "passed":
+            return not self._unmet[name]
+        return not self._unended[name] and (step.outcome == "always" or not self._red.isdisjoint(step.needs))
 
     def requeue(self, name: str) -> None:
         """A step was interrupted, or its start was put off, and may start again."""
@@ -224,14 +291,18 @@ class Frontier:
     def reopen(self, before: StepState) -> None:
         """A step that had ended so is to run again; what needs it and has not begun waits for it anew."""
         self._open.add(before.name)
-        self._red.pop(before.name, None)
+        self._not_green.pop(before.name, None)
+        self._red.discard(before.name)
         for user in self._users[before.name]:
             self._unmet[user] += before.green
+            self._unended[user] += 1
+            if self._unreachable.pop(user, None) is not None:
+                self._waiting.add(user)
         self.requeue(before.name)
 
     def take_ready(self) -> list[str]:
-        """Queued steps that became ready since the last call, each once: what was taken does not wait any more."""
-        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and not self._unmet[n]]
+        """Steps that became ready since the last call, each once: what was taken does not wait any more."""
+        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and self._may_start(n)]
         self._waiting.difference_update(taken)
         self._ready = []
         return taken
@@ -248,6 +319,56 @@ _PAST: Mapping[StepStatus, str] = {
     StepStatus.CANCELED: "was canceled",
     StepStatus.SKIPPED: "was skipped",
 }
+
+
+# --- which runs go on at once --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An open run of a concurrency group. `older` says what becomes of older runs where the limit is reached."""
+
+    run: int
+    group: tuple[str, ...]
+    limit: int
+    older: Literal["wait", "cancel"]
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What follows from the groups: runs that start, runs that make place, and for whom each of the others waits."""
+
+    start: tuple[int, ...]
+    superseded: tuple[int, ...]
+    waiting: Mapping[int, int]
+
+
+def admit(members: Iterable[Member]) -> Admission:
+    """Decide on open runs, oldest first. The newest run's file speaks for its whole group.
+
+    Where older ones wait, a run starts as soon as fewer than `limit` are active; else the newest `limit` stay and all
+    older ones are superseded, active or not.
+    """
+    groups: dict[tuple[str, ...], list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.group, []).append(member)
+    start: list[int] = []
+    superseded: list[int] = []
+    waiting: dict[int, int] = {}
+    for group in groups.values():
+        newest = group[-1]
+        if newest.older == "cancel":
+            superseded += (m.run for m in group[: -newest.limit])
+            group = group[-newest.limit :]  # noqa: PLW2901 - what is left of it
+        active = [m.run for m in group if m.active]
+        for member in group:
+            if not member.active and len(active) < newest.limit:
+                start.append(member.run)
+                active.append(member.run)
+            elif not member.active:
+                waiting[member.run] = active[0]
+    return Admission(tuple(start), tuple(superseded), waiting)
 
 
 # --- what a person and `--json` see --------------------------------------------------------------------------------
@@ -335,15 +456,14 @@ class RunView:
 
 
 def outcome(steps: Iterable[StepStatus], verdicts: Sequence[str], rollouts: Sequence[str]) -> str:
-    """The event that ends a run whose steps, gates and rollouts all ended: failed beats errored.
+    """The event that ends a run whose steps, gates and rollouts all ended: failed beats errored beats canceled.
 
-    `rollouts` are release statuses reached by this run; `rejected` and `rolled_back` are failures.
+    `rollouts` are release statuses reached by this run; `rejected` and `rolled_back` are failures. Steps of a run that
+    goes on are canceled only after another one is red.
     """
     seen = set(steps)
-    if StepStatus.CANCELED in seen:
-        return "cancel"
     if StepStatus.FAILED in seen or "fail" in verdicts or {"rejected", "rolled_back"} & set(rollouts):
         return "fail"
     if StepStatus.ERRORED in seen or "inconclusive" in verdicts or "errored" in verdicts or "errored" in rollouts:
         return "error"
-    return "pass"
+    return "cancel" if StepStatus.CANCELED in seen else "pass"

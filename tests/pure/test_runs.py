@@ -25,10 +25,12 @@ from penstock.runs import (
     ENDED_RUN,
     ENDED_STEP,
     GREEN_STEP,
+    NOTHING_RED,
     RUN_TRANSITIONS,
     STEP_TRANSITIONS,
     AttemptStatus,
     Frontier,
+    Outcome,
     RunStatus,
     RunView,
     StepState,
@@ -39,6 +41,7 @@ from penstock.runs import (
     after_step,
     outcome,
     ready,
+    reds,
     unreachable,
 )
 
@@ -119,6 +122,9 @@ def test_ended_and_green() -> None:
 # --- what is ready -------------------------------------------------------------------------------------------------
 
 
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "always")
+
+
 @st.composite
 def graphs(draw: st.DrawFn, statuses: st.SearchStrategy[StepStatus]) -> list[StepState]:
     """Steps in the plan's order: each needs only earlier ones."""
@@ -126,7 +132,8 @@ def graphs(draw: st.DrawFn, statuses: st.SearchStrategy[StepStatus]) -> list[Ste
     for number in range(draw(st.integers(0, 9))):
         known = [s.name for s in steps]
         needs = draw(st.lists(st.sampled_from(known), unique=True, max_size=4)) if known else []
-        steps.append(StepState(f"s{number}", tuple(needs), draw(statuses), draw(st.booleans())))
+        outcome = draw(st.sampled_from(OUTCOMES))
+        steps.append(StepState(f"s{number}", tuple(needs), draw(statuses), draw(st.booleans()), outcome))
     return steps
 
 
@@ -137,20 +144,25 @@ ENDS = st.sampled_from(sorted(ENDED_STEP))
 
 @given(graphs(ANY))
 def test_no_step_is_ready_and_unreachable(steps: list[StepState]) -> None:
-    """Only queued steps are ready or unreachable, never both; a ready one has green needs only."""
-    by_name = {s.name: s for s in steps}
+    """Only queued steps are ready or unreachable, never both; the needs of a ready one have ended as it asks."""
+    by_name, red = {s.name: s for s in steps}, reds(steps)
     can, never = ready(steps), unreachable(steps)
     assert not set(can) & never.keys()
     assert all(by_name[n].status is StepStatus.QUEUED for n in (*can, *never))
-    assert all(by_name[need].green for n in can for need in by_name[n].needs)
-    assert not any(by_name[sentence.split()[1].rstrip(",")].green for sentence in never.values())
+    for step in map(by_name.__getitem__, can):
+        needed = [by_name[n] for n in step.needs]
+        assert all(n.status in ENDED_STEP for n in needed)
+        assert step.outcome != "passed" or all(n.green for n in needed)
+        assert step.outcome != "failed" or any(n.name in red for n in needed)
+    causes = [sentence for sentence in never.values() if sentence != NOTHING_RED]
+    assert not any(by_name[sentence.split()[1].rstrip(",")].green for sentence in causes)
 
 
 @given(graphs(NOT_RUNNING))
 def test_no_step_waits_for_ever(steps: list[StepState]) -> None:
-    """Where nothing runs, some queued step is ready, or all that are queued are unreachable."""
-    queued = {s.name for s in steps if s.status is StepStatus.QUEUED}
-    assert ready(steps) or queued == unreachable(steps).keys()
+    """Where nothing runs, some queued step is ready once the unreachable are skipped, or none is left."""
+    after = _skipped(steps)
+    assert ready(after) or not any(s.status is StepStatus.QUEUED for s in after)
 
 
 @given(graphs(st.just(StepStatus.QUEUED)), st.data())
@@ -167,7 +179,14 @@ def test_a_run_always_comes_to_its_end(steps: list[StepState], data: st.DataObje
 
 
 def _ended(step: StepState, status: StepStatus, *, cached: bool = False) -> StepState:
-    return StepState(step.name, step.needs, status, cached)
+    return StepState(step.name, step.needs, status, cached, step.outcome)
+
+
+def _skipped(steps: list[StepState]) -> list[StepState]:
+    """The same, with what can never be ready skipped, until nothing more is."""
+    while never := unreachable(steps):
+        steps = [_ended(s, StepStatus.SKIPPED) if s.name in never else s for s in steps]
+    return steps
 
 
 @pytest.mark.parametrize(
@@ -187,6 +206,37 @@ def test_why_a_step_is_unreachable(status: StepStatus, cached: bool, words: str)
         StepState("c", ("b",), StepStatus.QUEUED),
     ]
     assert unreachable(steps) == {"b": f"needs a, which {words}", "c": "needs b, which was skipped"}
+
+
+ENDINGS = [
+    (StepStatus.PASSED, "always", True),
+    (StepStatus.PASSED, "failed", False),
+    (StepStatus.FAILED, "always", True),
+    (StepStatus.FAILED, "failed", True),
+    (StepStatus.FAILED, "passed", False),
+    (StepStatus.WARNED, "failed", False),
+    (StepStatus.SKIPPED, "failed", False),
+    (StepStatus.SKIPPED, "always", True),
+]
+
+
+@pytest.mark.parametrize(("status", "outcome", "runs"), ENDINGS)
+def test_how_what_it_needs_must_have_ended(status: StepStatus, outcome: Outcome, runs: bool) -> None:
+    """`always` waits for the end alone, `failed` for something red, and what a condition skipped is not red."""
+    steps = [StepState("a", (), status), StepState("b", ("a",), StepStatus.QUEUED, outcome=outcome)]
+    assert ready(steps) == (("b",) if runs else ())
+    assert ("b" in unreachable(steps)) is not runs
+
+
+def test_what_was_skipped_for_a_red_step_is_red_too() -> None:
+    """A step for failures runs also where what it needs was never begun, because something before it failed."""
+    steps = [
+        StepState("a", (), StepStatus.FAILED),
+        StepState("b", ("a",), StepStatus.SKIPPED),
+        StepState("tell", ("b",), StepStatus.QUEUED, outcome="failed"),
+    ]
+    assert ready(steps) == ("tell",)
+    assert Frontier(steps).take_ready() == ["tell"]
 
 
 @pytest.mark.parametrize(
@@ -213,13 +263,14 @@ def test_the_frontier_begins_where_the_rules_say(steps: list[StepState]) -> None
     frontier = Frontier(steps)
     assert set(frontier.take_ready()) == set(ready(steps))
     assert frontier.open == {s.name for s in steps if s.status not in ENDED_STEP}
-    by_name, never = {s.name: s for s in steps}, set[str]()
+    by_name = {s.name: s for s in steps}
     while found := frontier.take_unreachable():
-        never |= found.keys()
         for name in found:
-            frontier.settle(_ended(by_name[name], StepStatus.SKIPPED))
-    assert never == unreachable(steps).keys()
-    assert not frontier.take_ready()
+            by_name[name] = _ended(by_name[name], StepStatus.SKIPPED)
+            frontier.settle(by_name[name])
+    after = _skipped(steps)
+    assert list(by_name.values()) == after
+    assert set(frontier.take_ready()) == set(ready(after)) - set(ready(steps))
 
 
 class Story:
@@ -228,6 +279,7 @@ class Story:
     def __init__(self, steps: list[StepState]) -> None:
         self.frontier = Frontier(steps)
         self.state = {s.name: s for s in steps}
+        self.skip()
 
     def set(self, name: str, status: StepStatus, *, cached: bool = False) -> StepState:
         self.state[name] = _ended(self.state[name], status, cached=cached)
@@ -268,6 +320,7 @@ class Story:
                 opened.add(step.name)
                 self.frontier.reopen(step)
                 self.set(step.name, StepStatus.QUEUED)
+        self.skip()
 
 
 @given(graphs(st.just(StepStatus.QUEUED)), st.data())
@@ -283,6 +336,8 @@ def test_the_frontier_follows_a_run(steps: list[StepState], data: st.DataObject)
         if surprises.get(turn) and ended:
             story.reopen(data.draw(st.sampled_from(ended)))
             continue
+        if not story.running:
+            break
         name = data.draw(st.sampled_from(story.running))
         if turn in surprises:
             story.put_off(name)
@@ -314,10 +369,11 @@ ROLLOUTS = st.lists(st.sampled_from(["released", "skipped", "rejected", "rolled_
 
 @given(st.lists(ENDS), VERDICTS, ROLLOUTS)
 def test_failed_beats_errored(steps: list[StepStatus], verdicts: list[str], rollouts: list[str]) -> None:
-    """Canceled beats failed, failed beats errored; a run passes only where nothing of it is red."""
+    """Failed beats errored, errored beats canceled; a run passes only where nothing of it is red."""
     red = StepStatus.FAILED in steps or "fail" in verdicts or {"rejected", "rolled_back"} & {*rollouts}
     broken = StepStatus.ERRORED in steps or {"inconclusive", "errored"} & {*verdicts} or "errored" in rollouts
-    wanted = "cancel" if StepStatus.CANCELED in steps else "fail" if red else "error" if broken else "pass"
+    ended = "fail" if red else "error" if broken else None
+    wanted = ended or ("cancel" if StepStatus.CANCELED in steps else "pass")
     event = outcome(steps, verdicts, rollouts)
     assert event == wanted
     assert after_run(RunStatus.RUNNING, event) in ENDED_RUN

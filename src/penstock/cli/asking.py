@@ -12,6 +12,7 @@ from penstock.engine.contracts import Located, Source
 from penstock.engine.scheduling import Capacity, why_never
 from penstock.engine.variables import PASSED_ON
 from penstock.errors import NotFoundError, SourceError, UsageError
+from penstock.matrices import expand
 from penstock.pipelines import Pipeline
 from penstock.store.contract import Project
 
@@ -67,7 +68,7 @@ def read(source: Source, located: Located, commit: Commit, file: str) -> tuple[P
     data = source.read(located.mirror, commit.sha, file)
     if data is None:
         raise NotFoundError(_missing(located, commit, file))
-    pipeline = load(data, file)
+    pipeline = expand(load(data, file))
     return project_of(located, file, pipeline.name), located, commit, pipeline
 
 

@@ -66,6 +66,7 @@ class Foresight:
             StepKind.CHECK: self._check,
             StepKind.LOCK: self._lock,
             StepKind.RUNTIME: self._runtime,
+            StepKind.FINGERPRINT: self._fingerprint,
             StepKind.PACKAGE: self._package,
             StepKind.SERVE: self._serve,
             StepKind.STEP: self._step,
@@ -105,6 +106,9 @@ class Foresight:
         if command is None:
             return PlanRow(step.name, step.stage, "cached", "made by an earlier run")
         return PlanRow(step.name, step.stage, "run", "no environment of this lock stands here")
+
+    def _fingerprint(self, step: PlannedStep) -> PlanRow:
+        return PlanRow(step.name, step.stage, "run", "always runs: it tells what the outside data is now")
 
     def _step(self, step: PlannedStep) -> PlanRow:
         wanted = self._pipeline.steps[step.name]

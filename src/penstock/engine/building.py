@@ -14,7 +14,14 @@ from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.turns import Turns
 from penstock.packages import Manifest, assemble, lineage, manifest_of
-from penstock.plans import check_ingredients, checked_files, lock_ingredients, own_key, package_needs
+from penstock.plans import (
+    check_ingredients,
+    checked_files,
+    fingerprint_name,
+    lock_ingredients,
+    own_key,
+    package_needs,
+)
 from penstock.runs import StepStatus
 from penstock.store.contract import Action, Attempt, PackageRecord
 
@@ -182,6 +189,7 @@ class OwnSteps:
         context, run = self._context, self._context.run
         runs = self._world.store.runs
         inputs = {s.name: str(s.ingredients["inputs"]) for s in context.records.values() if s.ingredients}
+        inputs.update(self._outside())
         return PackageRecord(
             project=run.project,
             version=run.version,
@@ -201,6 +209,16 @@ class OwnSteps:
             ),
             created=self._world.clock.now(),
         )
+
+    def _outside(self) -> dict[str, str]:
+        """The state of the outside data of this run, by address, else by what told it."""
+        found: dict[str, str] = {}
+        for step in self._context.pipeline.steps.values():
+            told = fingerprint_name(step)
+            state = self._context.result(told).get("outside") if told in self._context.records else None
+            if state is not None:
+                found.update(dict.fromkeys(step.external or (told,), state))
+        return found
 
     def steps(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Our steps by name."""

@@ -16,14 +16,17 @@ from penstock.engine.turns import Turns
 from penstock.engine.variables import SEED, passed_on
 from penstock.engine.world import World
 from penstock.pipelines import Pipeline, Step, interpolate
-from penstock.plans import Plan, StepKind, remaining
-from penstock.runs import ENDED_STEP, AttemptStatus, Frontier, StepState, StepStatus
+from penstock.plans import Plan, StepKind, refreshed, remaining, why_not_wanted
+from penstock.runs import ENDED_STEP, RED_STEP, AttemptStatus, Frontier, Outcome, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
 
 
 @dataclass(slots=True)
 class RunContext:
-    """The state of one driven run. `live` are the processes that run now, by step; `stopping` is why they must end."""
+    """The state of one driven run. `live` are the processes that run now, by step; `stopping` is why they must end.
+
+    `ending` are sentences for single steps that must end while the run goes on.
+    """
 
     world: World
     run: Run
@@ -33,6 +36,7 @@ class RunContext:
     files: CommitFiles
     live: dict[str, Handle] = field(default_factory=dict)
     stopping: str | None = None
+    ending: dict[str, str] = field(default_factory=dict)
     may_start: Callable[[], bool] = lambda: True
     remade: set[str] = field(default_factory=set)
     reading: threading.Lock = field(default_factory=threading.Lock)
@@ -41,6 +45,8 @@ class RunContext:
     empty: set[int] = field(default_factory=set)
     attempts: Counter[str] = field(init=False)
     priorities: Mapping[str, float] = field(init=False)
+    refreshed: frozenset[str] = field(init=False)
+    has_red: bool = field(init=False)
     records: dict[str, StepRecord] = field(init=False)
     frontier: Frontier = field(init=False)
 
@@ -64,30 +70,60 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
-        self.frontier = Frontier([_state(r) for r in self.records.values()])
+        self.has_red = any(r.status in RED_STEP for r in self.records.values())
+        self.frontier = Frontier(self.states())
         attempts = self.world.store.runs.attempts(self.run.id)
         live = [a for a in attempts if a.status is not AttemptStatus.ENDED]
         self.slots = {int(a.detail["slot"]) for a in live}
         self.held = {a.step: tuple(a.detail.get("gpus", ())) for a in live}
         self.attempts = Counter(a.step for a in attempts)
         self.priorities = remaining(self.plan, self.world.store.runs.durations(self.run.project))
+        self.refreshed = refreshed(self.pipeline, self.plan, self.run.trigger)
 
     def step(self, name: str) -> StepRecord:
         return self.records[name]
 
     def states(self) -> list[StepState]:
         """Every step with its needs and status, for the pure rules of `runs.py`."""
-        return [_state(r) for r in self.records.values()]
+        return [self._state(r) for r in self.records.values()]
+
+    def _state(self, record: StepRecord) -> StepState:
+        step = self.pipeline.steps.get(record.name)
+        outcome: Outcome = "passed" if step is None else step.when.outcome
+        return StepState(record.name, record.needs, record.status, record.cached, outcome)
+
+    def why_end(self, name: str) -> str | None:
+        """Why a step must not go on (as an end reason), or None where it may."""
+        return self.stopping or ("canceled" if name in self.ending else None)
+
+    def is_too_late(self, step: Step) -> bool:
+        """Whether a step must not begin any more, because another one is red and the file says fail_fast."""
+        return self.has_red and self.pipeline.fail_fast and step.when.outcome == "passed"
+
+    def why_not_wanted(self, name: str) -> str | None:
+        """Why the condition of a step does not hold for this commit, in words, or None."""
+        step = self.pipeline.steps.get(name)
+        return None if step is None else why_not_wanted(step.when, self.commit, self.run.change)
+
+    @property
+    def red(self) -> StepState | None:
+        """The first step that went wrong, in the plan's order; a failed one before others."""
+        for statuses in ({StepStatus.FAILED}, RED_STEP) if self.has_red else ():
+            for record in self.records.values():
+                if record.status in statuses:
+                    return self._state(record)
+        return None
 
     def move(self, name: str, event: str, **values: Any) -> None:
         """One transition of a step, in the caller's transaction; what it makes ready is kept for the driver."""
         before = self.records[name]
         after = self.world.store.runs.apply(before, event, **values)
         self.records[name] = after
+        self.has_red = self.has_red or after.status in RED_STEP
         if event == "reopen":
-            self.frontier.reopen(_state(before))
+            self.frontier.reopen(self._state(before))
         elif after.status in ENDED_STEP:
-            self.frontier.settle(_state(after))
+            self.frontier.settle(self._state(after))
         elif after.status is StepStatus.QUEUED:
             self.frontier.requeue(name)
 
@@ -106,8 +142,11 @@ class RunContext:
 
     @property
     def environment(self) -> Digest | None:
-        """The digest of the run's runtime, once its lock is known."""
-        if StepKind.LOCK not in self.records:
+        """The digest of the run's runtime, once its lock is known; None too where it could not be made.
+
+        Only steps that run whatever has failed come to see that.
+        """
+        if StepKind.LOCK not in self.records or self.step(StepKind.RUNTIME).status in RED_STEP:
             return None
         found = self.result(StepKind.LOCK).get("environment")
         return None if found is None else Digest(found)
@@ -179,10 +218,6 @@ def need_of(step: Step) -> Need:
     """What a step holds of its home while it runs."""
     wanted = step.resources
     return Need(wanted.cpu, wanted.memory or 0, wanted.gpu.count, wanted.gpu.type)
-
-
-def _state(record: StepRecord) -> StepState:
-    return StepState(record.name, record.needs, record.status, record.cached)
 
 
 def runtime_request(pipeline: Pipeline) -> RuntimeRequest:

@@ -332,3 +332,10 @@ class Runtimes(Protocol):
         and prints warnings only for `lenient` paths (other Python, TOML, JSON, YAML, notebooks).
         """
         ...
+
+    def fingerprint(self, addresses: Sequence[str]) -> Command:
+        """The command that prints what stands at addresses of outside data now: a line each, the same while it is.
+
+        It fails with one sentence for an address that cannot be looked at.
+        """
+        ...

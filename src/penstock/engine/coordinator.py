@@ -7,7 +7,7 @@ store, and processes go on without it. The next one takes up every open run and 
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -21,11 +21,12 @@ from penstock.engine.sweeping import sweep
 from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
+from penstock.parts import Concurrency
 from penstock.pipelines import Pipeline
 from penstock.plans import plan
 from penstock.releases import ReleaseStatus
-from penstock.runs import ENDED_RUN, GateView, RunStatus
-from penstock.store.contract import Project, Request, Run, Target
+from penstock.runs import ENDED_RUN, GateView, Member, RunStatus, StepStatus, admit
+from penstock.store.contract import NOBODY, Project, Request, Run, Target
 
 TICK = 0.5
 """Seconds between two looks at what no poke tells: followers that died."""
@@ -56,6 +57,9 @@ class Coordinator:
         self._handling: dict[int, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
         self._owned: dict[int, bool] = {}
+        self._groups: dict[int, tuple[tuple[str, ...], Concurrency] | None] = {}
+        self._waiting: Mapping[int, int] = {}
+        self._superseding: dict[int, asyncio.Task[None]] = {}
 
     async def coordinate(self, done: Callable[[], bool]) -> None:
         """Work on all open requests of the home until `done`; then leave everything as it lives."""
@@ -92,7 +96,7 @@ class Coordinator:
             return
 
     async def _leave(self, *others: asyncio.Task[None]) -> None:
-        tasks = [*others, *self._handling.values(), *self._driving.values()]
+        tasks = [*others, *self._superseding.values(), *self._handling.values(), *self._driving.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,14 +108,57 @@ class Coordinator:
                 self._take_up(self._store.requests.get(number))
         for driver in self._drivers.values():
             driver.cap_logs()
+        self._admit()
+
+    def _admit(self) -> None:
+        """Drive the open runs that may go on, those of concurrency groups as their limits allow."""
+        members: list[Member] = []
         for run, status, owner in self._store.runs.owners():
             owned = is_alive(owner)
-            if run not in self._driving and (owned or status is RunStatus.RUNNING):
-                self._drive(self._store.runs.get(run))
+            if owned or status is RunStatus.RUNNING:
+                members += self._member(run, active=run in self._driving or status is RunStatus.RUNNING)
             if self._owned.get(run) != owned:
                 self._owned[run] = owned
                 if run in self._drivers:
                     self._drivers[run].nudge()
+        admission = admit(members)
+        active = [m.run for m in members if m.active and m.run not in admission.superseded]
+        for run in (*active, *admission.start):
+            if run not in self._driving:
+                self._drive(self._store.runs.get(run))
+        for run in admission.superseded:
+            if run not in self._superseding:
+                self._superseding[run] = asyncio.create_task(self._supersede(run))
+        self._note_waiting(admission.waiting)
+
+    def _member(self, run: int, *, active: bool) -> Iterator[Member]:
+        """The run as a member of its group; a run without one is alone in its own."""
+        if run not in self._groups:
+            found = self._store.runs.get(run)
+            self._groups[run] = _group_of(found.project, found.commit, Pipeline.model_validate(found.pipeline))
+        group = self._groups[run]
+        if group is None:
+            yield Member(run, ("", str(run)), 1, "wait", active)
+        else:
+            yield Member(run, group[0], group[1].limit, group[1].older, active)
+
+    def _note_waiting(self, waiting: Mapping[int, int]) -> None:
+        """Say of each run that waits for whom, once."""
+        news = {run: other for run, other in waiting.items() if self._waiting.get(run) != other}
+        if news:
+            with self._store.transaction():
+                for run, other in news.items():
+                    self._store.runs.note(run, f"waits for run {other} of its concurrency group")
+        self._waiting = waiting
+
+    async def _supersede(self, run: int) -> None:
+        try:
+            await self._stop_one(run, "superseded", 0.0)
+        except StateError:
+            log.info("run %s ended before it could be superseded", run)
+        finally:
+            del self._superseding[run]
+            self._moved.set()
 
     def _take_up(self, request: Request) -> None:
         """Begin with a request; only a run may be asked for by somebody who is gone."""
@@ -207,10 +254,7 @@ class Coordinator:
     async def _run(self, request: Request) -> None:
         run = self._store.runs.of_request(request.id)
         number = run.id if run else self._add_run(request)
-        found = self._store.runs.get(number)
-        live = found.status is RunStatus.RUNNING or (found.status is RunStatus.QUEUED and is_alive(found.owner))
-        if number not in self._driving and live:
-            self._drive(found)
+        self._admit()
         status = await self._until_ended(number)
         if status in ENDED_RUN:
             self._store.requests.end(request.id, EXIT_CODES[status], {"run": number})
@@ -244,6 +288,7 @@ class Coordinator:
                 [GateView(g.name, g.rule) for g in pipeline.gates.values()],
             )
             self._narrow(number, pipeline, options)
+        self._groups[number] = _group_of(project, wanted["commit"], pipeline)
         return number
 
     def _narrow(self, run: int, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
@@ -281,8 +326,7 @@ class Coordinator:
             self._owned[run.id] = True
             if run.id in self._drivers:
                 self._drivers[run.id].nudge()
-            elif run.id not in self._driving:
-                self._drive(self._store.runs.get(run.id))
+        self._admit()
         statuses = [await self._until_ended(run.id) for run in runs]
         codes = {EXIT_CODES[status] for status in statuses}
         for run in runs:
@@ -302,7 +346,9 @@ class Coordinator:
             return  # by this very request, whose end an earlier coordinator did not come to record
         if run.status in ENDED_RUN:
             raise StateError(f"run {number} has already {_HAS[run.status]}")
-        if number not in self._driving:
+        if number not in self._driving and run.status is RunStatus.QUEUED:
+            self._close(run, why)
+        elif number not in self._driving:
             self._drive(run)
         while number not in self._drivers and number in self._driving:
             await self._tick()
@@ -314,6 +360,18 @@ class Coordinator:
         after = self._store.runs.get(number)
         if after.status in ENDED_RUN:
             self._store.requests.end(after.request, EXIT_CODES[after.status], {"run": number})
+
+    def _close(self, run: Run, why: str) -> None:
+        """End a run that waits and of which nothing lives; an interrupted one only loses who waited for it."""
+        runs = self._store.runs
+        with self._store.transaction():
+            if why == "interrupted":
+                runs.own(run.id, NOBODY)
+                return
+            for step in runs.steps(run.id):
+                if step.status is StepStatus.QUEUED:
+                    runs.apply(step, "cancel", reason=f"the run was {why}")
+            runs.move(run.id, "supersede" if why == "superseded" else "cancel", reason=why)
 
     def _wanted_runs(self, payload: Mapping[str, Any]) -> list[int]:
         if "runs" in payload:
@@ -372,6 +430,17 @@ _HAS = {
     RunStatus.CANCELED: "been canceled",
     RunStatus.SUPERSEDED: "been superseded",
 }
+
+
+def _group_of(
+    project: str, commit: Mapping[str, Any], pipeline: Pipeline
+) -> tuple[tuple[str, ...], Concurrency] | None:
+    """The name of a run's concurrency group beyond doubt, and what the run's file says of it; None without one."""
+    concurrency = pipeline.concurrency
+    if concurrency is None:
+        return None
+    branch = str(commit["branch"] or commit["sha"]) if concurrency.per == "branch" else ""
+    return (project, concurrency.group, branch), concurrency
 
 
 def environment_order(pipeline: Pipeline, last: str | None = None) -> list[str]:

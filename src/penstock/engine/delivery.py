@@ -216,8 +216,9 @@ class Delivery:
             return self._releases.get(release.id)
         except StoppedRollout:
             await self._end_replicas(release.id)
-            if stopping() == "canceled":
-                await self._reject(release.id, "canceled")
+            why = stopping()
+            if why in {"canceled", "superseded"}:
+                await self._reject(release.id, why)
             return self._releases.get(release.id)
         except (PenstockError, OSError) as error:
             await self._end_replicas(release.id)
@@ -336,8 +337,8 @@ class Delivery:
             self._world.crash("router.apply:after_effect")
         else:
             await self._world.router.stop()
-
             self._world.crash("router.stop:after_effect")
+
     # --- replicas
 
     def _manifest(self, release: Release) -> Manifest:
@@ -382,8 +383,8 @@ class Delivery:
             self._world.crash("replica.start:after_effect")
             with store.transaction():
                 self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
-
             self._world.crash("replica.start:after_recorded")
+
     def _found(self, replica: Replica) -> bool:
         """Whether the replica lives; a start that was not recorded is recorded now."""
         handle = self._handle(replica)
@@ -475,7 +476,7 @@ class Delivery:
             handle = self._handle(replica)
             if handle is not None:
                 await self._world.runner.end(handle, self._world.grace)
-            with self._world.store.transaction():
             self._world.crash("replica.end:after_effect")
+            with self._world.store.transaction():
                 self._releases.note_replica(replica.id, status="ended")
             self._world.crash("replica.end:after_recorded")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from penstock.engine.building import OwnSteps
 from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.execution import Execution
+from penstock.engine.fingerprints import Fingerprints
 from penstock.engine.judging import Judge
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
@@ -18,9 +20,9 @@ from penstock.engine.turns import Shared
 from penstock.engine.variables import passed_on
 from penstock.errors import PenstockError
 from penstock.pipelines import Environment, Pipeline, interpolate
-from penstock.plans import missing_inputs
+from penstock.plans import StepKind, missing_inputs
 from penstock.releases import ReleaseStatus, why_not
-from penstock.runs import ENDED_RUN, RunStatus, StepStatus, outcome
+from penstock.runs import ENDED_RUN, RunStatus, StepState, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
 
 MayStart = Callable[[], bool]
@@ -39,10 +41,15 @@ class Driver:
         context.may_start = may_start
         self._replica = PrivateReplica(context, execution)
         self._user = UserSteps(context, execution, self._replica, shared)
-        self._own = OwnSteps(context, execution, shared.turns).steps()
+        self._own = dict(OwnSteps(context, execution, shared.turns).steps())
+        told = Fingerprints(context, execution, shared.turns, self._user.spec)
+        self._own.update(
+            {s.name: partial(told.tell, s.name) for s in context.plan.steps if s.kind is StepKind.FINGERPRINT}
+        )
         self._judge = Judge(context)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finished: list[asyncio.Task[None]] = []
+        self._endings: list[asyncio.Task[None]] = []
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -50,7 +57,10 @@ class Driver:
         self._nudged.set()
 
     async def stop(self, why: str) -> None:
-        """End the live processes of the run; `why` is canceled or interrupted. Returns when nothing of it is left."""
+        """End the live processes of the run, which is canceled, interrupted or superseded.
+
+        Returns when nothing of it is left.
+        """
         self._context.stopping = why
         for name, task in self._tasks.items():
             if self._context.step(name).status is StepStatus.QUEUED:
@@ -80,7 +90,7 @@ class Driver:
                 record = self._context.step(planned.name)
                 red = record.status in {StepStatus.FAILED, StepStatus.ERRORED}
                 missed = record.status is StepStatus.SKIPPED and not record.cached and set(planned.needs) & set(opened)
-                if red or missed:
+                if red or (missed and self._context.why_not_wanted(planned.name) is None):
                     self._context.move(planned.name, "reopen", reason="asked to run again")
                     opened.append(planned.name)
         self._judge.reconsider()
@@ -106,9 +116,10 @@ class Driver:
 
     async def _abandon(self) -> None:
         """Leave what still lives to the next coordinator; after a normal end nothing lives."""
-        for task in self._tasks.values():
+        left = [*self._tasks.values(), *self._endings]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         await self._replica.abandon()
 
     # --- steps
@@ -117,9 +128,11 @@ class Driver:
         """Run the steps; True where all have ended, False where the run was stopped before."""
         if not self._refuse_missing_inputs():
             return True
+        self._skip_unwanted()
         self._go_on()
         while True:
             self._skip_unreachable()
+            self._fail_fast()
             self._judge.judge()
             if self._context.stopping is None and self._may_start():
                 self._start_ready()
@@ -128,6 +141,39 @@ class Driver:
             if not self._tasks and self._all_ended() and self._may_start():
                 return True
             await self._next_event()
+
+    def _skip_unwanted(self) -> None:
+        """Steps whose condition does not hold for this commit."""
+        with self._world.store.transaction():
+            for state in self._context.states():
+                reason = self._context.why_not_wanted(state.name) if state.status is StepStatus.QUEUED else None
+                if reason is not None:
+                    self._context.move(state.name, "skip", reason=reason)
+
+    def _fail_fast(self) -> None:
+        """After a red step nothing else is begun and what runs is ended, where the file asks for that.
+
+        Steps that run whatever has failed still do.
+        """
+        red = self._context.red if self._context.pipeline.fail_fast else None
+        if red is None or self._context.stopping is not None:
+            return
+        reason = f"fail_fast: {red.name} {red.status}"
+        for state in self._context.states():
+            if state.outcome == "passed" and state.name not in self._context.ending:
+                self._end_early(state, reason)
+
+    def _end_early(self, state: StepState, reason: str) -> None:
+        if state.status is StepStatus.QUEUED:
+            with self._world.store.transaction():
+                self._context.move(state.name, "skip", reason=reason)
+            if state.name in self._tasks:
+                self._tasks[state.name].cancel()
+        elif state.status is StepStatus.RUNNING and state.name != "serve":
+            self._context.ending[state.name] = reason
+            handle = self._context.live.get(state.name)
+            if handle is not None:
+                self._endings.append(asyncio.create_task(self._world.runner.end(handle, self._world.grace)))
 
     def _go_on(self) -> None:
         """Take up the steps that an earlier coordinator began."""
@@ -224,14 +270,18 @@ class Driver:
         return why_not(environment, self._context.commit)
 
     def _red(self) -> str | None:
-        """The first step or gate that is not green, in words."""
-        for state in self._context.states():
-            if not state.green:
-                return f"step {state.name} {state.status}"
+        """The first step or gate that went wrong, in words; or that there is no package, though its step is planned."""
+        red = self._context.red
+        if red is not None:
+            return f"step {red.name} {red.status}"
+        package = self._context.records.get("package")
+        if package is not None and package.status is not StepStatus.PASSED:
+            return f"step package {package.status}"
         for gate in self._runs.gates(self._context.run.id):
             if gate.verdict != "pass":
                 return f"gate {gate.name} {_VERDICTS.get(gate.verdict, 'was not judged')}"
-        return None
+        only = self._context.options.get("step")
+        return None if only is None else f"only step {only} was asked for"
 
     def _pass_package(self) -> None:
         """A package whose run is green may be deployed by hand too."""
@@ -287,9 +337,9 @@ class Driver:
                 self._runs.own(run, NOBODY)
                 self._runs.move(run, "interrupt", reason="interrupted: penstock resume goes on")
             return
-        if stopping == "canceled":
+        if stopping is not None:
             await self._delivery.give_up(self._context.run.request)
-            self._cancel_rest()
+            self._cancel_rest(stopping)
             return
         states = self._context.states()
         gates = [g.verdict for g in self._runs.gates(run) if g.verdict is not None]
@@ -308,13 +358,16 @@ class Driver:
             for t in self._runs.targets(self._context.run.id)
         )
 
-    def _cancel_rest(self) -> None:
+    def _cancel_rest(self, why: str) -> None:
         run = self._context.run.id
         with self._world.store.transaction():
             for state in self._context.states():
                 if state.status is StepStatus.QUEUED:
-                    self._context.move(state.name, "cancel", reason="the run was canceled")
-            self._runs.move(run, "cancel", reason="canceled")
+                    self._context.move(state.name, "cancel", reason=f"the run was {why}")
+            if why == "superseded":
+                self._runs.move(run, "supersede", reason="a newer run of its group took its place")
+            else:
+                self._runs.move(run, "cancel", reason="canceled")
 
 
 _VERDICTS: Mapping[str | None, str] = {

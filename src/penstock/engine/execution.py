@@ -152,7 +152,7 @@ class Execution:
 
     async def _until_end(self, attempt: Attempt, handle: Handle, timeout: float | None) -> tuple[EndReason, Ending]:
         runner = self._world.runner
-        if self._context.stopping is not None:
+        if self._context.why_end(attempt.step) is not None:
             await runner.end(handle, self._world.grace)
         left = None
         if timeout is not None and runner.alive(handle):  # what ended while nobody watched did not time out
@@ -162,8 +162,9 @@ class Execution:
         except TimeoutError:
             await runner.end(handle, self._world.grace)
             return EndReason.TIMEOUT, await runner.wait(handle)
-        if self._context.stopping is not None:
-            return EndReason(self._context.stopping), ending
+        why = self._context.why_end(attempt.step)
+        if why is not None:
+            return EndReason(why), ending
         if ending.oom:
             return EndReason.OOM, ending
         return (EndReason.LOST if ending.lost else EndReason.EXIT), ending
@@ -213,8 +214,9 @@ class Execution:
         event = events.get(done.reason)
         if event is None:
             return False
+        reason = self._context.ending.get(done.attempt.step, f"{done.reason} while it ran")
         with self._world.store.transaction():
-            self.finish(done, event, reason=f"{done.reason} while it ran")
+            self.finish(done, event, reason=reason)
         return True
 
 

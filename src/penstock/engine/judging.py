@@ -1,18 +1,16 @@
 """Gates: the run's metrics and evidence against the file's rules, with the champion where a rule names it."""
 
+from collections.abc import Sequence
+
 from penstock.artifacts import Digest, File
 from penstock.engine.context import RunContext
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_evidence
-from penstock.gates import Baseline, Verdict, judge_evidence, judge_metric
+from penstock.gates import Baseline, Verdict, aggregated, judge_evidence, judge_metric
+from penstock.matrices import judged_steps
 from penstock.pipelines import Gate, Pipeline
 from penstock.runs import ENDED_STEP, GREEN_STEP
 from penstock.store.contract import StepRecord
-
-
-def gate_step(gate: Gate) -> str:
-    """The step whose result a gate judges."""
-    return gate.evidence or (gate.metric or "").split(".", 1)[0]
 
 
 def champion_environment(pipeline: Pipeline) -> str | None:
@@ -41,25 +39,27 @@ class Judge:
     def judge(self) -> None:
         """Give a verdict on every gate that has none and whose step has ended."""
         for gate in list(self._waiting):
-            step = self._context.step(gate_step(gate))
-            if step.status in ENDED_STEP:
+            steps = [self._context.step(name) for name in judged_steps(self._context.pipeline, gate)]
+            if all(step.status in ENDED_STEP for step in steps):
                 self._waiting.remove(gate)
-                self._judge(gate, step)
+                self._judge(gate, steps)
 
-    def _judge(self, gate: Gate, step: StepRecord) -> None:
+    def _judge(self, gate: Gate, steps: Sequence[StepRecord]) -> None:
         verdict, value = None, None
-        reasons: tuple[str, ...] = (f"not judged: step {step.name} {step.status}",)
-        if step.status in GREEN_STEP or step.cached:
-            found = self._verdict(gate)
+        red = next((s for s in steps if s.status not in GREEN_STEP and not s.cached), None)
+        reasons: tuple[str, ...] = (f"not judged: step {red.name} {red.status}",) if red else ()
+        if red is None:
+            found = self._verdict(gate, tuple(s.name for s in steps))
             verdict, value, reasons = found.verdict, found.value, found.reasons
         with self._context.world.store.transaction():
             self._runs.judge(self._context.run.id, gate.name, verdict, value, reasons)
 
-    def _verdict(self, gate: Gate) -> Verdict:
+    def _verdict(self, gate: Gate, steps: Sequence[str]) -> Verdict:
         try:
             if gate.metric is not None:
                 metrics = self._runs.metrics(self._context.run.id)
-                return judge_metric(gate, metrics, self._champion(gate.metric), self._package())
+                cells = steps if gate.aggregate is not None else ()
+                return judge_metric(gate, metrics, self._champion(gate), self._package(), cells)
             return judge_evidence(gate, self._evidence(str(gate.evidence)))
         except ReportError as error:
             return Verdict(gate.name, "errored", None, (str(error),))
@@ -68,7 +68,7 @@ class Judge:
         found = self._context.result("package").get("package") if self._context.pipeline.package else None
         return None if found is None else Digest(found)
 
-    def _champion(self, metric: str) -> Baseline | None:
+    def _champion(self, gate: Gate) -> Baseline | None:
         """The champion's value of a metric, from the run that built what now serves."""
         environment = champion_environment(self._context.pipeline)
         if environment is None:
@@ -76,7 +76,7 @@ class Judge:
         release = self._context.world.store.releases.serving(self._context.run.project, environment)
         if release is None:
             return None
-        return Baseline(release.version, release.package, self._runs.metrics(release.run).get(metric))
+        return Baseline(release.version, release.package, aggregated(gate, self._runs.metrics(release.run), ()))
 
     def _evidence(self, step: str) -> Evidence | None:
         files = self._context.pipeline.steps[step].evidence

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from penstock.artifacts import Digest, File, Tree
+from penstock.artifacts import Digest, File, Tree, digest_of
 from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import ProcessSpec
@@ -17,7 +18,7 @@ from penstock.engine.turns import Shared
 from penstock.engine.variables import with_runtime
 from penstock.errors import PenstockError, SourceError
 from penstock.pipelines import Step
-from penstock.plans import changed_paths, key_of, step_ingredients, step_inputs, why_run
+from penstock.plans import changed_paths, fingerprint_name, key_of, step_ingredients, step_inputs, why_run
 from penstock.runs import GREEN_STEP, StepStatus
 from penstock.store.contract import Action, Attempt
 
@@ -77,7 +78,7 @@ class UserSteps:
         """
         pause: float | None = 0.0
         while pause is not None:
-            await self._pause(pause)
+            await self._pause(step, pause)
             async with self._context.turn(step.name, self._turns) as gpus:
                 if self._may_not_start(step):
                     return
@@ -85,23 +86,25 @@ class UserSteps:
 
     def _may_not_start(self, step: Step) -> bool:
         """Whether nothing new may start: the run is being stopped, or nobody waits for it."""
-        if self._context.stopping is None and self._context.may_start():
-            return False
+        may_go_on = self._context.why_end(step.name) is None and self._context.may_start()
         if self._context.step(step.name).status is StepStatus.QUEUED:
-            return True
+            return not may_go_on or self._context.is_too_late(step)
+        if may_go_on:
+            return False
         return self._execution.open_attempt(step.name) is None and self._put_off(step)
 
     def _put_off(self, step: Step) -> bool:
         """A step between two attempts goes back to the queue."""
-        event = "cancel" if self._context.stopping == "canceled" else "interrupt"
+        why = self._context.why_end(step.name)
+        event = "cancel" if why in {"canceled", "superseded"} else "interrupt"
         with self._world.store.transaction():
             self._context.move(step.name, event, reason="stopped between two attempts")
         return True
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, step: Step, seconds: float) -> None:
         """Wait before the next attempt; not longer than until the run is stopped."""
         until = self._world.clock.monotonic() + seconds
-        while self._context.stopping is None and (left := until - self._world.clock.monotonic()) > 0:
+        while self._context.why_end(step.name) is None and (left := until - self._world.clock.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.2))
 
     def _make_again(self, step: Step, digest: Digest) -> bool:
@@ -140,7 +143,15 @@ class UserSteps:
             commit=self._context.commit.sha,
             environment=self._context.environment,
             package=None if package is None else Digest(package),
+            outside=self._outside(step),
         )
+
+    def _outside(self, step: Step) -> Digest | None:
+        """The state of the step's outside data, as its fingerprint told it."""
+        if not step.external and step.fingerprint is None:
+            return None
+        told = self._context.result(fingerprint_name(step)).get("outside")
+        return digest_of("outside", [list(step.external), step.fingerprint, told])
 
     def _outputs(self, step: Step) -> Tree:
         own = tuple(n for n in self._context.plan[step.name].needs if n in self._context.pipeline.steps)
@@ -148,7 +159,7 @@ class UserSteps:
 
     def _reuse(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
         """Take the stored result of the key, if the cache still holds all of it."""
-        if not step.cacheable or self._context.options.get("no_cache"):
+        if not step.cacheable or self._context.options.get("no_cache") or step.name in self._context.refreshed:
             return False
         store = self._world.store
         action = store.actions.find(key)
@@ -197,6 +208,8 @@ class UserSteps:
             return f"always runs: {declared}"
         if self._context.options.get("no_cache"):
             return "asked to run without the cache"
+        if step.name in self._context.refreshed:
+            return f"fresh: nothing is reused under the trigger {self._context.run.trigger}"
         before = self._world.store.actions.newest(self._context.run.project, step.name)
         if before is None:
             return why_run(ingredients, None)
@@ -223,7 +236,7 @@ class UserSteps:
             if tree:
                 await asyncio.to_thread(self._refuse_pointers, tree)
                 await asyncio.to_thread(self._cache.lay_out, tree, workspace, self._context.read)
-            return self._spec(step, attempt, workspace, gpus)
+            return self.spec(step, attempt, workspace, gpus)
 
         if "package" in step.needs and self._replica.exists:
             await self._replica.ready()
@@ -238,7 +251,8 @@ class UserSteps:
             if ours and self._context.read(entry.digest).startswith(LFS_POINTER):  # type: ignore[union-attr]
                 raise SourceError(f"{path} is a Git LFS pointer, not the data: fetching LFS files is not available yet")
 
-    def _spec(self, step: Step, attempt: Attempt, workspace: Path, gpus: tuple[int, ...]) -> ProcessSpec:
+    def spec(self, step: Step, attempt: Attempt, workspace: Path, gpus: tuple[int, ...]) -> ProcessSpec:
+        """The process of a step's attempt: its command and variables, its limits, its runtime."""
         context = self._context
         variables = context.variables(step.name, attempt.number, step.env)
         variables.update(context.filled({**context.pipeline.variables, **step.variables}))
@@ -263,7 +277,7 @@ class UserSteps:
 
     def _checkpoint(self, step: Step, workspace: Path) -> Path:
         """The folder that every attempt of the step finds as the one before left it, linked into the workspace."""
-        folder = self._context.folder / "checkpoints" / step.name
+        folder = self._context.folder / "checkpoints" / quote(step.name, safe="[]=,")
         folder.mkdir(parents=True, exist_ok=True)
         place = workspace / (step.checkpoint or "").rstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -278,6 +292,7 @@ class UserSteps:
             if done.succeeded:
                 if step.outputs or declared_files(step):
                     collected = await asyncio.to_thread(collect, step, done.workspace, self._cache)
+                    self._world.crash("outputs.collect:after_effect")
                 event = "fail" if collected.failure else "pass"
                 reason = collected.failure
             else:
@@ -291,7 +306,6 @@ class UserSteps:
             return pause
         if event != "pass" and step.allow_failure:
             event = "warn"
-                    self._world.crash("outputs.collect:after_effect")
         self._record(step, done, event, reason, collected)
         return None
 

@@ -17,6 +17,7 @@ from uv import find_uv_bin
 from penstock.artifacts import Digest, digest_of, digest_of_bytes
 from penstock.engine.contracts import Command, RuntimeRequest
 from penstock.errors import EngineError, SourceError
+from penstock.parts import LOOKED_AT
 from penstock.runtimes import building, projects, requirements
 from penstock.runtimes.settings import UvSettings, uv_settings
 
@@ -144,6 +145,18 @@ class UvRuntimes:
         script = str(Path(building.__file__).with_name("checking.py"))
         argv = [interpreter or sys.executable, "-I", "-X", "utf8", script]
         return Command(shlex.join(argv), _packed("PENSTOCK_CHECK", json.dumps(wanted).encode()))
+
+    def fingerprint(self, addresses: Sequence[str]) -> Command:
+        """The command that prints what stands at addresses of outside data now; other schemes are told by name alone.
+
+        Whoever names such an address has a command of their own beside it.
+        """
+        looked = [a for a in addresses if a.partition("://")[0] in LOOKED_AT]
+        named = [a for a in addresses if a not in looked]
+        script = str(Path(building.__file__).with_name("addresses.py"))
+        lines = [shlex.join([sys.executable, "-I", script, *looked])] if looked else []
+        lines += [shlex.join(["echo", *named])] if named else []
+        return Command("{ " + "; ".join(lines) + "; }")
 
     def _installed(self, version: str) -> str | None:
         """An interpreter of that version, found without executing anything: ours, on PATH, or one that uv keeps."""

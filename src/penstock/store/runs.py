@@ -139,6 +139,10 @@ class Runs:
         self._journal.record("run", str(number), event, (before.status, after), reason)
         return after
 
+    def note(self, number: int, reason: str | None) -> None:
+        """Say something of a run without a transition: for whom it waits."""
+        self._connection.execute(update(tables.runs).where(tables.runs.c.id == number).values(reason=reason))
+
     def own(self, number: int, owner: Follower) -> None:
         """From now on new steps of the run start for this follower."""
         self._connection.execute(update(tables.runs).where(tables.runs.c.id == number).values(owner=asdict(owner)))
