@@ -7,7 +7,6 @@ from penstock.matrices import MAX_CELLS, Cell, cells, combinations, filled, fits
 from penstock.parts import LOOKED_AT, Matrix
 from penstock.patterns import has_wildcard, matches
 from penstock.pipelines import (
-    BUILT,
     MAX_NEEDS,
     METRIC,
     PLACE,
@@ -50,16 +49,15 @@ class Flaw:
     at_key: bool = False
 
 
-def flaws(pipeline: Pipeline, built: frozenset[str] = BUILT) -> list[Flaw]:
+def flaws(pipeline: Pipeline) -> list[Flaw]:
     """What only the whole pipeline can show: names that do not exist, loops, collisions; empty where it is sound.
 
     The pipeline is as the file has it: its matrices are not expanded.
-    `built` are the words of `pipelines.SWITCHES` that are available: sentences about cells depend on it.
     """
     if too_large := [*_size_flaws(pipeline)]:
         return too_large
     try:
-        return [*_flaws(_Whole(pipeline, built))]
+        return [*_flaws(_Whole(pipeline))]
     except TooLargeError as error:
         return [Flaw(("steps",), str(error))]
 
@@ -67,9 +65,8 @@ def flaws(pipeline: Pipeline, built: frozenset[str] = BUILT) -> list[Flaw]:
 class _Whole:
     """A pipeline with what is worked out of it once."""
 
-    def __init__(self, pipeline: Pipeline, built: frozenset[str]) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.built = built
         self.outputs = Outputs(pipeline)
         self.needs = needs(pipeline, self.outputs)
         self.variants = {name: cells(s.matrix) for name, s in pipeline.steps.items() if s.matrix is not None}
@@ -87,8 +84,6 @@ class _Whole:
         if name in known:
             return None
         lacking = ("steps", family, "matrix")
-        if "matrix" not in self.built:
-            return f'"{shortened(name)}" names a cell of a matrix, which is not available yet', (), lacking
         if not known:
             return f'"{shortened(name)}" names a cell, but step "{family}" has no matrix', (), lacking
         return f'step "{family}" has no cell "{shortened(name)}"', tuple(known), lacking
@@ -248,8 +243,6 @@ def _common_axes(step: Step, found: Iterable[Cell]) -> tuple[str, ...]:
 
 def _axis_flaw(whole: _Whole, where: Where, word: str, axes: tuple[str, ...]) -> Flaw:
     lacking = (*where[:2], "matrix")
-    if "matrix" not in whole.built:
-        return Flaw(where, '"matrix" is not available yet', lacking=lacking)
     if not axes and where[0] != "steps":
         return Flaw(where, f'"{shortened(word)}" is known in steps with a matrix only', lacking=lacking)
     step = whole.pipeline.steps[str(where[1])]

@@ -307,21 +307,6 @@ LATER: Mapping[type[Part], frozenset[str]] = {
 }
 """Keys that the design has and that are refused until they are built."""
 
-SWITCHES: Mapping[type[Part], Mapping[str, str]] = {
-    Pipeline: {"on": "on", "fail_fast": "fail_fast", "concurrency": "concurrency"},
-    Step: {
-        **{key: key for key in ("secrets", "resources", "retry", "checkpoint", "when", "matrix")},
-        **{key: key for key in ("external", "fingerprint", "fresh")},
-    },
-    Package: {"needs": "matrix"},
-    Gate: {"aggregate": "aggregate"},
-    Environment: {"secrets": "secrets"},
-}
-"""Keys that the models know while the engine may not yet, each with its word in `BUILT`."""
-
-BUILT: frozenset[str] = frozenset(word for words in SWITCHES.values() for word in words.values())
-"""The words of `SWITCHES` whose keys the engine honours; the other keys are refused as those of `LATER` are."""
-
 HIDDEN: Mapping[type[Part], frozenset[str]] = {
     Step: frozenset({"name", "cell"}),
     Gate: frozenset({"name"}),
@@ -331,25 +316,14 @@ HIDDEN: Mapping[type[Part], frozenset[str]] = {
 """Fields that the file writes in another way."""
 
 
-def keys_of(part: type[Part], built: frozenset[str] = BUILT) -> tuple[str, ...]:
+def keys_of(part: type[Part]) -> tuple[str, ...]:
     """The keys that the file may have in a mapping, in their order."""
-    refused = refused_keys(part, built)
-    return tuple(key for key in part.model_fields if key not in refused and key not in HIDDEN.get(part, ()))
+    return tuple(key for key in part.model_fields if key not in HIDDEN.get(part, ()))
 
 
-def refused_keys(part: type[Part], built: frozenset[str] = BUILT) -> frozenset[str]:
-    """The keys of a mapping that are not available yet."""
-    switched = {key for key, word in SWITCHES.get(part, {}).items() if word not in built}
-    return LATER.get(part, frozenset()) | switched
-
-
-def json_schema(built: frozenset[str] = BUILT) -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the file, short forms included; an absent value is an absent key."""
     schema = Pipeline.model_json_schema(mode="validation")
-    for part in SWITCHES:
-        properties = (schema if part is Pipeline else schema["$defs"][part.__name__])["properties"]
-        for key in refused_keys(part, built):
-            properties.pop(key, None)
     schema["$defs"] = {name: schema["$defs"][name] for name in _named_in(schema, schema["$defs"])}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_nulls(schema)}
 

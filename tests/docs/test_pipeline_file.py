@@ -20,11 +20,10 @@ from penstock.parts import (
     Triggers,
     When,
 )
-from penstock.pipelines import BUILT, LATER, SWITCHES, Environment, Gate, Package, Pipeline, Step, keys_of
+from penstock.pipelines import LATER, Environment, Gate, Package, Pipeline, Step, keys_of
 from penstock.sources.definitions import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
-ALL = frozenset(word for keys in SWITCHES.values() for word in keys.values())
 SECTIONS: dict[str, type[Part]] = {
     "The file": Pipeline,
     "`on`": Triggers,
@@ -57,14 +56,7 @@ def test_every_key_is_documented(title: str) -> None:
     part = SECTIONS[title]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]*\| ([^|]+)\|$", section(title), re.MULTILINE)
     axes = ["NAME"] if part is Matrix else []
-    assert [key for key, _, _ in rows] == [*axes, *keys_of(part, ALL)]
-
-
-def test_what_is_not_available_is_told() -> None:
-    """The keys of the page that are refused yet stand in one sentence, and only these."""
-    later = sorted(ALL - BUILT)
-    line = re.search(r"^Of this page, not available yet: (.*)\.$", PAGE, re.MULTILINE)
-    assert (line[1] if line else "") == ", ".join(f"`{word}`" for word in later)
+    assert [key for key, _, _ in rows] == [*axes, *keys_of(part)]
 
 
 def test_every_model_has_a_section() -> None:
@@ -81,7 +73,7 @@ def test_examples_use_existing_keys(title: str) -> None:
     elif SECTIONS[title] is Gpu:
         example = "steps: {a: {run: x, resources: {" + example.strip() + "}}}\n"
     try:
-        load(b"name: x\n" + example.encode(), "example", ALL)
+        load(b"name: x\n" + example.encode(), "example")
     except PipelineError as error:
         sentences = [problem.sentence for problem in error.problems]
     else:

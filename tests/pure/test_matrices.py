@@ -14,8 +14,6 @@ from penstock.pipelines import Pipeline, needs, order, stages
 from penstock.plans import plan
 from penstock.values import cell_name, family_of
 
-ALL = frozenset({"matrix", "aggregate"})
-
 
 def pipeline(steps: dict[str, Any], **rest: Any) -> Pipeline:
     return Pipeline.model_validate({"name": "digits", "steps": steps, **rest})
@@ -108,7 +106,7 @@ def test_expanded_pipeline_can_be_kept() -> None:
     assert Pipeline.model_validate(found.model_dump(mode="json")) == found
     assert Pipeline.model_validate_json(found.model_dump_json(exclude_defaults=True)) == found
     assert expand(found) is found
-    assert flaws(DIGITS, ALL) == []
+    assert flaws(DIGITS) == []
 
 
 def test_needs_of_cells() -> None:
@@ -152,7 +150,7 @@ def test_cell_needs_a_cell() -> None:
         "test": {"run": "x", "inputs": "o/", "needs": "train[s=${{ matrix.s }}]", "matrix": {"s": [0, 1]}},
     }
     whole = pipeline(steps)
-    assert flaws(whole, ALL) == []
+    assert flaws(whole) == []
     assert needs(expand(whole))["test[s=1]"] == {"train[s=1]"}
 
 
@@ -205,5 +203,5 @@ def test_family() -> None:
 )
 def test_sizes(steps: Mapping[str, Any], sentence: str) -> None:
     """What would be too large when expanded is refused before it is."""
-    (flaw,) = flaws(pipeline(dict(steps)), ALL)
+    (flaw,) = flaws(pipeline(dict(steps)))
     assert sentence in flaw.sentence

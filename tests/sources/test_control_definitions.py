@@ -3,9 +3,9 @@
 import pytest
 
 from penstock.parts import Gpu, Push, Retry, When
-from penstock.pipelines import SWITCHES, Pipeline, keys_of
+from penstock.pipelines import Pipeline
 from penstock.sources.definitions import schema
-from sources.files import ALL, NONE, ONE, PACK, STEP, read, refused
+from sources.files import ONE, PACK, STEP, read, refused
 
 CONTROLLED = """\
 name: digits
@@ -41,7 +41,7 @@ environments:
 
 def test_control_is_read() -> None:
     """Every key is read as it is meant, short forms and sizes included."""
-    pipeline = read(CONTROLLED, ALL)
+    pipeline = read(CONTROLLED)
     assert pipeline.on is not None
     assert pipeline.on.push == Push(branches=("main", "release/*"), paths=("src/**",))
     assert pipeline.on.schedule == {"retrain": "0 3 * * 1", "daily": "0 2 * * *"}
@@ -70,7 +70,7 @@ def test_control_is_read() -> None:
 
 def test_defaults() -> None:
     """A step that says nothing takes one processor, is not tried again, and runs where all it needs is green."""
-    step = read(ONE, ALL).steps["a"]
+    step = read(ONE).steps["a"]
     assert (step.resources.cpu, step.resources.memory, step.resources.gpu) == (1, None, Gpu(count=0, type=None))
     assert (step.retry, step.when, step.matrix, step.cell) == (None, When(), None, {})
 
@@ -91,69 +91,13 @@ def test_retries() -> None:
 )
 def test_memory(written: str, size: int) -> None:
     """A size is an amount with a unit of 1000 or 1024."""
-    assert read(STEP + f"resources: {{memory: {written}}}\n", ALL).steps["a"].resources.memory == size
+    assert read(STEP + f"resources: {{memory: {written}}}\n").steps["a"].resources.memory == size
 
 
-# --- what is not available yet
-
-LATER: dict[str, tuple[str, int, int]] = {
-    "on": (ONE + "on: {push: {}}\n", 4, 1),
-    "fail_fast": (ONE + "fail_fast: true\n", 4, 1),
-    "concurrency": (ONE + "concurrency: {group: a}\n", 4, 1),
-    "secrets": (STEP + "secrets: [A]\n", 5, 5),
-    "resources": (STEP + "resources: {cpu: 2}\n", 5, 5),
-    "retry": (STEP + "retry: {max: 2}\n", 5, 5),
-    "checkpoint": (STEP + "checkpoint: c/\n", 5, 5),
-    "when": (STEP + "when: always\n", 5, 5),
-    "matrix": (STEP + "matrix: {s: [1]}\n", 5, 5),
-    "external": (STEP + "external: s3://a/b\n", 5, 5),
-    "fingerprint": (STEP + "fingerprint: x\n", 5, 5),
-    "fresh": (STEP + "fresh: push\n", 5, 5),
-    "aggregate": (
-        "name: x\nsteps:\n  a: {run: x, metrics: m}\ngates:\n  g: {metric: a.x, at_least: 1, aggregate: min}\n",
-        *(5, 33),
-    ),
-}
-
-
-def test_every_switch_is_tried() -> None:
-    """No key that can be switched is left out here."""
-    assert set(LATER) == ALL
-
-
-@pytest.mark.parametrize("word", LATER)
-def test_not_available_yet(word: str) -> None:
-    """A key that is not built is refused at its place, with all others built; built, it is none of the unknown."""
-    text, line, column = LATER[word]
-    assert refused(text, ALL - {word}) == [(line, column, f'"{word}" is not available yet')]
-    assert not (ALL and [part for part, keys in SWITCHES.items() if not set(keys) <= set(keys_of(part, ALL))])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (PACK.replace("serve: x", "needs: 'a[s=1]'"), [(4, 23, '"needs" is not available yet')]),
-        (PACK + "environments: {s: {port: 80, secrets: [A]}}\n", [(5, 30, '"secrets" is not available yet')]),
-        (ONE + "  b: {run: 'x ${{ matrix.seed }}'}\n", [(4, 12, '"matrix" is not available yet')]),
-        (ONE + "  b: {run: x, needs: 'a[s=1]'}\n", [(4, 22, "names a cell of a matrix, which is not available yet")]),
-        (ONE + "  b: {run: x, matrix: {s: [1]}, needs: 'c[s=1]'}\n  c: {run: x}\n", [(4, 15, "yet"), (4, 40, "yet")]),
-        (ONE + "retry:\n", [(4, 1, "unknown key")]),
-        (STEP + "retry:\n", [(5, 5, '"retry" is not available yet')]),
-    ],
-)
-def test_not_available_elsewhere(text: str, expected: list[tuple[int, int, str]]) -> None:
-    """What belongs to a key that is not built is refused with it."""
-    found = refused(text, NONE)
-    assert [row[:2] for row in found] == [row[:2] for row in expected], found
-    assert all(part in sentence for (_, _, sentence), (_, _, part) in zip(found, expected, strict=True)), found
-
-
-def test_the_schema_has_what_is_built() -> None:
-    """The schema for editors has the keys that are built, with their short forms, and no other definitions."""
-    none, every = schema(NONE), schema(ALL)
-    assert {"Retry", "Matrix", "Triggers"} & set(none["$defs"]) == set()
+def test_the_schema_has_short_forms() -> None:
+    """The schema for editors has the keys of control with their short forms, and none that the file does not have."""
+    every = schema()
     assert {"Retry", "Matrix", "Triggers", "Push", "Gpu"} <= set(every["$defs"])
-    assert "retry" not in none["$defs"]["Step"]["properties"]
     properties = every["$defs"]["Step"]["properties"]
     assert {"type": "integer"} in properties["retry"]["anyOf"]
     assert not {"name", "cell"} & set(properties)
@@ -403,7 +347,7 @@ MALFORMED: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
 def test_malformed(case: str) -> None:
     """Each problem is told at its line and column, with what to do, and no other problem is invented."""
     text, expected = MALFORMED[case]
-    found = refused(text, ALL)
+    found = refused(text)
     assert [row[:2] for row in found] == [row[:2] for row in expected], found
     assert all(part in sentence for (_, _, sentence), (_, _, part) in zip(found, expected, strict=True)), found
 
@@ -424,4 +368,4 @@ def test_malformed(case: str) -> None:
 )
 def test_sound(text: str) -> None:
     """What is close to a mistake, and none, loads."""
-    assert read(text, ALL).steps
+    assert read(text).steps

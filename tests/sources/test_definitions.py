@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from penstock.errors import PipelineError
 from penstock.pipelines import Pipeline
 from penstock.sources.definitions import MAX_PROBLEMS, load, schema
-from sources.files import ALL, ONE, PACK, STEP, read, refused
+from sources.files import ONE, PACK, STEP, read, refused
 
 EXAMPLE = """\
 name: digits
@@ -133,7 +133,7 @@ def test_block_text_of_run() -> None:
 
 def test_schema_is_that_of_the_models() -> None:
     """The schema for editors names the file's keys."""
-    assert set(schema(ALL)["properties"]) == set(Pipeline.model_fields)
+    assert set(schema()["properties"]) == set(Pipeline.model_fields)
 
 
 # --- what is refused: text, then (line, column, part of the sentence) of every problem
@@ -188,8 +188,8 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "wrong key at the top": (ONE + "environment: {}\n", [(4, 1, 'did you mean "environments"?')]),
     "wrong key without value": (ONE + "gate:\n", [(4, 1, 'did you mean "gates"?')]),
     "name within a step": (STEP + "name: b\n", [(5, 5, 'unknown key "name" in steps.a')]),
-    "later at the top": (ONE + "on: push\n", [(4, 1, '"on" is not available yet')]),
-    "later in a step": (STEP + "retry: {max: 2}\n", [(5, 5, '"retry" is not available yet')]),
+    "later in triggers": (ONE + "on: {push: {}, pull_request: true}\n", [(4, 16, '"pull_request" is not available yet')]),
+    "later in a step": (STEP + "coverage: c.xml\n", [(5, 5, '"coverage" is not available yet')]),
     "later in the runtime": (ONE + "runtime: {image: x}\n", [(4, 11, '"image" is not available yet')]),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
     "later in a gate": (GATE + "{metric: a.x, at_least: 1, confidence: 1}", [(6, 33, '"confidence" is not available')]),
@@ -246,7 +246,10 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "unknown need": (STEP + "needs: [aa, trian]\n  train: {run: x}\n", [(5, 13, '"aa"'), (5, 17, 'mean "train"?')]),
     "needs a package": (STEP + "needs: package\n", [(5, 12, "the file has no package")]),
     "needs itself": (STEP + "needs: a\n", [(5, 12, 'step "a" needs itself')]),
-    "needs a cell": (STEP + "needs: 'b[seed=0]'\n  b: {run: x}\n", [(5, 12, "a cell of a matrix")]),
+    "needs a cell": (
+        STEP + "needs: 'b[seed=0]'\n  b: {run: x}\n",
+        [(5, 12, 'names a cell, but step "b" has no matrix')],
+    ),
     "loop": (
         "name: x\nsteps:\n  a: {run: x, needs: b}\n  b: {run: x, needs: c}\n  c: {run: x, needs: a}\n",
         [(3, 22, "in a loop: a needs b needs c needs a")],
@@ -324,7 +327,8 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         ONE + "  b: {run: 'x ${{ variables.EPOCH }}'}\nvariables: {EPOCHS: 3}\n",
         [(4, 12, 'did you mean "variables.EPOCHS"?')],
     ),
-    "matrix": (ONE + "  b: {run: 'x ${{ matrix.seed }}'}\n", [(4, 12, '"matrix" is not available yet')]),
+    "matrix": (ONE + "  b: {run: 'x ${{ matrix.seed }}'}\n", [(4, 12, 'names nothing: step "b" has no matrix')]),
+    "outside": (STEP + "external: s3://a/b\n", [(5, 15, "Penstock cannot look at s3:// itself: add fingerprint")]),
     "unclosed interpolation": (ONE + "  b: {run: 'x ${{ version'}\n", [(4, 12, "is not closed")]),
     "variable of a variable": (
         ONE + "variables: {A: '${{ variables.B }}', B: '${{ version }}'}\n",
@@ -382,7 +386,7 @@ def test_many_problems_are_counted() -> None:
 
 def loads_or_refuses(data: bytes) -> None:
     try:
-        pipeline = load(data, "f", ALL)
+        pipeline = load(data, "f")
     except PipelineError as error:
         problems = error.problems
     else:

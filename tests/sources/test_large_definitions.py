@@ -10,7 +10,7 @@ from penstock.matrices import expand
 from penstock.pipelines import needs, order, stages
 from penstock.sources.definitions import MAX_BYTES
 from penstock.sources.documents import MAX_DEPTH
-from sources.files import ALL, ONE, read, refused
+from sources.files import ONE, read, refused
 
 STEPS = b"name: x\nsteps:\n"
 DEEP = b"/".join([b"a"] * 29)
@@ -195,8 +195,8 @@ def seconds(work: Callable[[], object]) -> float:
 def test_hostile_files_are_refused_quickly(case: str) -> None:
     """A file that is made to hurt is refused within a second, each problem in one sentence."""
     data = HOSTILE[case]()
-    assert seconds(lambda: refused(data, ALL)) < 1
-    assert all(len(sentence) < 1000 and "\n" not in sentence for _, _, sentence in refused(data, ALL))
+    assert seconds(lambda: refused(data)) < 1
+    assert all(len(sentence) < 1000 and "\n" not in sentence for _, _, sentence in refused(data))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_hostile_files_need_little_memory(case: str) -> None:
     data = HOSTILE[case]()
     tracemalloc.start()
     try:
-        refused(data, ALL)
+        refused(data)
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
         tracemalloc.stop()
@@ -231,7 +231,7 @@ def test_ten_thousand_cells_load() -> None:
     """So many cells are a plan too."""
     matrix = "matrix: {a: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], b: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}"
     text = "".join(f"  s{n}: {{run: 'x ${{{{ matrix.a }}}}', {matrix}}}\n" for n in range(100))
-    assert len(order(expand(read(f"name: x\nsteps:\n{text}", ALL)))) == 10_000
+    assert len(order(expand(read(f"name: x\nsteps:\n{text}")))) == 10_000
 
 
 def test_many_problems_in_a_large_file_are_told_in_part() -> None:

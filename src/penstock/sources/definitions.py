@@ -32,8 +32,8 @@ from penstock.parts import (
     When,
 )
 from penstock.pipelines import (
-    BUILT,
     HIDDEN,
+    LATER,
     Environment,
     Gate,
     Package,
@@ -41,7 +41,6 @@ from penstock.pipelines import (
     Step,
     json_schema,
     keys_of,
-    refused_keys,
 )
 from penstock.sources.documents import MAX_BYTES as MAX_BYTES  # noqa: PLC0414 - for those who read the file
 from penstock.sources.documents import Listing, Node, Scalar, Table, nodes_of, refuse
@@ -53,14 +52,14 @@ MAX_PROBLEMS = 100
 """So many are told at once; then their number only."""
 
 
-def load(data: bytes, file: str, built: frozenset[str] = BUILT) -> Pipeline:
-    """The pipeline of a file's bytes; `file` is its name for sentences, `built` the words of `pipelines.SWITCHES`.
+def load(data: bytes, file: str) -> Pipeline:
+    """The pipeline of a file's bytes; `file` is its name for sentences.
 
     Its matrices are not expanded: that is `matrices.expand`. Raises PipelineError with all problems, and nothing else
     whatever the bytes.
     """
     with _undisturbed():
-        reading = _Reading(file, *nodes_of(data, file), built)
+        reading = _Reading(file, *nodes_of(data, file))
         pipeline = reading.pipeline()
         problems = reading.problems()
     if pipeline is None or problems:
@@ -80,9 +79,9 @@ def _undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def schema(built: frozenset[str] = BUILT) -> dict[str, Any]:
+def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the file, for editors; built of dict, list, str, numbers and bool."""
-    return json_schema(built)
+    return json_schema()
 
 
 # --- nodes to a pipeline -------------------------------------------------------------------------------------------
@@ -125,13 +124,12 @@ _ROUNDS = 20
 class _Reading:
     """One file being read: what stands where, what was found wrong, and what was therefore set aside."""
 
-    def __init__(self, file: str, root: Node, problems: Iterable[Problem], built: frozenset[str]) -> None:
+    def __init__(self, file: str, root: Node, problems: Iterable[Problem]) -> None:
         self._file = file
         self._root = root
         self._problems = list(problems)
-        self._built = built
         self._refused = {
-            part: refused_keys(part, built) | (HIDDEN.get(part, frozenset()) - {"axes"}) for part in _PARTS.values()
+            part: LATER.get(part, frozenset()) | (HIDDEN.get(part, frozenset()) - {"axes"}) for part in _PARTS.values()
         }
         self._flaws: list[Flaw] = []
         self._aside: set[Where] = set()
@@ -154,7 +152,7 @@ class _Reading:
                 for details in error.errors(include_url=False):
                     self._set_aside(data, details)
             else:
-                self._flaws += [flaw for flaw in flaws(pipeline, self._built) if not self._follows(flaw)]
+                self._flaws += [flaw for flaw in flaws(pipeline) if not self._follows(flaw)]
                 return pipeline
         self._partly = True
         return None
@@ -304,9 +302,9 @@ class _Reading:
 
     def _unknown(self, where: Where) -> Flaw:
         part, key = _part_at(where[:-1]), str(where[-1])
-        if part is not None and key in refused_keys(part, self._built):
+        if part is not None and key in LATER.get(part, ()):
             return Flaw(where, f'"{key}" is not available yet', at_key=True)
-        known = keys_of(part, self._built) if part is not None else ()
+        known = keys_of(part) if part is not None else ()
         if len(self._flaws) < MAX_PROBLEMS and (meant := _nearest(key, known)):
             self._aside.add((*where[:-1], meant))
         inside = ".".join(map(str, where[:-1])) or "the file"
