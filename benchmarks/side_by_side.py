@@ -26,6 +26,15 @@ PATIENCE = 30.0
 PEERS: Mapping[str, str] = {"ninja": "ninja", "doit": "doit", "snakemake": "snakemake", "dvc": "dvc"}
 """The program of each peer that PyPI has, and its package."""
 
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "ninja": ("-j2",),
+    "make": ("-j2",),
+    "doit": ("-n2",),
+    "snakemake": ("-c2", "--quiet"),
+    "dvc": ("repro", "--quiet"),
+}
+"""How each peer is asked to make everything, two at a time where it can."""
+
 Measured = Callable[[], float]
 """One turn: prepares what it needs, and returns the figure (seconds, mostly) of what counts."""
 
@@ -77,6 +86,12 @@ def _run_quietly(command: Sequence[str], what: str) -> None:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise MissingError(f"{what} could not be installed: {last}")
+
+
+def begin(name: str, folder: Path) -> None:
+    """What a peer wants once in a new folder."""
+    if name == "dvc":
+        run((program(name), "init", "--no-scm", "--quiet"), folder, environment(folder))
 
 
 def version(name: str) -> str:
@@ -138,12 +153,18 @@ def taken(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
     return Taken(seconds, usage.ru_maxrss * 1024)
 
 
-def repository(folder: Path, files: Mapping[str, str]) -> Path:
-    """A Git repository of one commit with these files; returns its folder."""
+def lay_out(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into a folder, which need not exist yet."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def repository(folder: Path, files: Mapping[str, str]) -> Path:
+    """A Git repository of one commit with these files; returns its folder."""
+    lay_out(folder, files)
     variables = environment(folder)
     for command in ("git init -q -b main", "git add -A", "git commit -q -m one"):
         run(command.split(), folder, variables)

@@ -19,16 +19,18 @@ from functools import partial
 from pathlib import Path
 
 from side_by_side import (
+    COMMANDS,
     PENSTOCK,
     Taken,
+    begin,
     by_turns,
     chosen,
     environment,
+    lay_out,
     new_home,
     prepared_home,
     program,
     repository,
-    run,
     scratch,
     table,
     taken,
@@ -104,14 +106,6 @@ FILES: Mapping[str, Callable[[int, bool], dict[str, str]]] = {
     "snakemake": snakemake_files,
     "dvc": dvc_files,
 }
-COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "ninja": ("-j2",),
-    "make": ("-j2",),
-    "doit": ("-n2",),
-    "snakemake": ("-c2", "--quiet"),
-    "dvc": ("repro", "--quiet"),
-}
-
 
 # --- turns ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +114,6 @@ def penstock_turn(place: Path, count: int, chain: bool, variables: Mapping[str, 
     """A run of all steps in a new home."""
     folder = place / f"penstock-{count}"
     if not folder.exists():
-        folder.mkdir()
         repository(folder, penstock_files(count, chain))
     home = place / "home"
 
@@ -137,11 +130,8 @@ def peer_turn(name: str, place: Path, count: int, chain: bool) -> Callable[[], T
 
     def turn() -> Taken:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for file, text in FILES[name](count, chain).items():
-            (folder / file).write_text(text)
-        if name == "dvc":
-            run((path, "init", "--no-scm", "--quiet"), folder, environment(folder))
+        lay_out(folder, FILES[name](count, chain))
+        begin(name, folder)
         return taken((path, *COMMANDS[name]), folder, environment(folder))
 
     return turn
