@@ -20,6 +20,7 @@ from penstock.errors import EngineError
 
 TEXT = b"the same line again and again\n" * 2000
 NOISE = random.Random(7).randbytes(200_000)  # noqa: S311 (no secret, and the same every time)
+LARGE = random.Random(8).randbytes(8_000_000)  # noqa: S311 (as above)
 
 
 @pytest.fixture
@@ -122,6 +123,38 @@ def test_damage_is_found_set_aside_and_then_a_miss(
     assert cache.read(digest) == data
 
 
+@pytest.mark.parametrize("data", [LARGE, b"".join(b"%d," % n for n in range(1_500_000))], ids=["plain", "packed"])
+def test_damage_at_the_end_of_large_content_is_found(
+    cache: DiskCache, folder: Path, tmp_path: Path, data: bytes
+) -> None:
+    """Content that is written by one thread while another verifies it leaves no file where its last byte is wrong."""
+    (tmp_path / "in").write_bytes(data)
+    file = cache.add_file(tmp_path / "in")
+    cache.place(file, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    stored = blob(folder, file.digest).read_bytes()
+    spoil(blob(folder, file.digest), stored[:-1] + bytes([stored[-1] ^ 1]))
+    with pytest.raises(BlobCorrupt):
+        cache.place(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_many_files_the_first_damaged_one_is_named(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+    """Many files are laid out by several threads; what is wrong is told as if it were one, and no part of it lies."""
+    contents = [b"%d" % n * 3000 for n in range(500)]
+    digests = list(map(cache.add_bytes, contents))
+    tree = Tree({f"d/{n:03}": File(digest, len(contents[n])) for n, digest in enumerate(digests)})
+    cache.lay_out(tree, tmp_path / "whole")
+    assert [(tmp_path / "whole" / path).read_bytes() for path in tree] == contents
+    for wrong in (200, 300):
+        spoil(blob(folder, digests[wrong]), b"?")
+    with pytest.raises(BlobCorrupt, match=f"{digests[200]} of 'd/200'"):
+        cache.lay_out(tree, tmp_path / "out")
+    assert not (tmp_path / "out/d/200").exists()
+    for path in (tmp_path / "out/d").iterdir():
+        assert path.read_bytes() == contents[int(path.name)]
+
+
 def test_damage_is_found_where_files_are_cloned_too(folder: Path, tmp_path: Path) -> None:
     """A clone is verified after it was made, and removed where it is wrong."""
     cache = DiskCache(folder, reflinks=True)
@@ -189,6 +222,20 @@ def test_a_write_that_is_cut_short_leaves_nothing(cache: DiskCache, folder: Path
     assert cache.usage() == before
     assert not list((folder / "temp").iterdir())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_large_write_that_is_cut_short_leaves_nothing(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+    """Where a thread of its own writes, its failure is the same sentence, and no file or leftover remains."""
+    (tmp_path / "large").write_bytes(LARGE)
+    file = cache.add_file(tmp_path / "large")
+    with no_file_over(5_000_000):
+        with pytest.raises(EngineError, match="cannot be written"):
+            cache.place(file, tmp_path / "out")
+        with pytest.raises(EngineError, match="cannot be used"):
+            DiskCache(tmp_path / "other", reflinks=False).add_file(tmp_path / "large")
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "other/temp").iterdir())
+    assert not list((folder / "temp").iterdir())
 
 
 _FULL = """

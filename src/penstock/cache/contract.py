@@ -117,9 +117,9 @@ class Cache(Protocol):
     def lay_out(self, tree: Tree, root: Path, elsewhere: Callable[[Digest], bytes] | None = None) -> None:
         """Write the tree's files and links below `root` (made if need be), each as `place` does.
 
-        Content comes from the cache, or from `elsewhere`, which raises KeyError for what it does not know; both are
-        verified. May be repeated after a failure. Raises BlobMissing or BlobCorrupt naming digest and path, and
-        EngineError where a link or file of `root` stands in a folder's place.
+        Content comes from the cache, or from `elsewhere`, which raises KeyError for what it does not know and may be
+        called by several threads at once; both are verified. May be repeated after a failure. Raises BlobMissing or
+        BlobCorrupt naming digest and path, and EngineError where a link or file of `root` stands in a folder's place.
         """
         ...
 

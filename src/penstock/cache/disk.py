@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from penstock.artifacts import Digest, Entry, File, Link, Tree, digest_of_bytes
 from penstock.cache.contract import BlobCorrupt, BlobError, BlobMissing, Captured, Swept, Usage
+from penstock.cache.copying import at_once, pieces, pour, unpacked, write_all
 from penstock.cache.folders import (
     disk_error,
     laying_out,
@@ -35,7 +36,7 @@ from penstock.cache.folders import (
 )
 from penstock.errors import UntrustworthyError
 
-_CHUNK = 1 << 20
+_SMALL = 1 << 20  # content up to this size is held in memory
 _BLOCK = 4096  # a file takes at least a block on most disks: compressing less saves nothing
 _LARGE = 64 << 20  # beyond this, time counts more than space
 _SAMPLE = 256 << 10
@@ -66,7 +67,7 @@ class DiskCache:
         if not self.has(digest):
             packed = self._shrinks(data[:_SAMPLE], len(data))
             with self._working(), self._temporary() as (descriptor, temporary):
-                _write(descriptor, zstandard.ZstdCompressor().compress(data) if packed else data)
+                write_all(descriptor, zstandard.ZstdCompressor().compress(data) if packed else data)
                 self._settle(temporary, digest, packed=packed)
         return digest
 
@@ -76,8 +77,8 @@ class DiskCache:
     def _add_file(self, path: str, name: str) -> File:
         with regular(path, name) as (descriptor, status):
             executable = bool(status.st_mode & stat.S_IXUSR)
-            if status.st_size <= _CHUNK:
-                data = b"".join(_pieces(descriptor, status.st_size + 1))
+            if status.st_size <= _SMALL:
+                data = b"".join(map(bytes, pieces(descriptor, status.st_size)))
                 return File(self.add_bytes(data), len(data), executable)
             digest, size = _digest(descriptor)
             if not self.has(digest):
@@ -92,13 +93,13 @@ class DiskCache:
             if not packed and self.reflinks and _clone(descriptor, copy):
                 digest, size = _digest(copy)
             else:
-                digest, size = _pour(descriptor, copy, packed=packed)
+                digest, size = _copy(descriptor, copy, size, packed=packed)
             self._settle(temporary, digest, packed=packed)
         return digest, size
 
     def read(self, digest: Digest) -> bytes:
         with self._opened(digest) as (descriptor, form):
-            return b"".join(self._verified(digest, descriptor, form))
+            return b"".join(map(bytes, self._verified(digest, descriptor, form)))
 
     def has(self, digest: Digest) -> bool:
         with self._working():
@@ -115,10 +116,9 @@ class DiskCache:
         with self._opened(file.digest) as (blob, form), new_file(target, executable=file.executable) as written:
             if not form and self.reflinks and _clone(blob, written):
                 # The clone is what gets verified: nobody else can change it any more.
-                deque(self._verified(file.digest, written, form), maxlen=0)
+                deque(self._verified(file.digest, written, form, file.size), maxlen=0)
                 return
-            for piece in self._verified(file.digest, blob, form):
-                _write(written, piece)
+            pour(self._verified(file.digest, blob, form, file.size), written, file.size)
 
     @contextmanager
     def _opened(self, digest: Digest) -> Generator[tuple[int, str]]:
@@ -136,11 +136,14 @@ class DiskCache:
                     return os.open(self._path(digest) + form, os.O_RDONLY), form
         raise BlobMissing(digest)
 
-    def _verified(self, digest: Digest, descriptor: int, form: str) -> Iterator[bytes]:
-        """The content in pieces; only when all were given is it sure that they are the right ones."""
+    def _verified(self, digest: Digest, descriptor: int, form: str, size: int = -1) -> Iterator[memoryview]:
+        """The content in pieces; only when all were given is it sure that they are the right ones.
+
+        `size` is what the content should have, where that is known: one look fewer at its end.
+        """
         hasher = blake3()
         try:
-            for piece in _unpacked(descriptor) if form else _pieces(descriptor):
+            for piece in unpacked(descriptor) if form else pieces(descriptor, size):
                 hasher.update(piece)
                 yield piece
         except (OSError, zstandard.ZstdError):
@@ -165,7 +168,7 @@ class DiskCache:
         if self._wanted is not None:
             return self._wanted
         with self._working(), self._temporary() as (one, _), self._temporary() as (other, _):
-            _write(one, bytes(_BLOCK))
+            write_all(one, bytes(_BLOCK))
             return _clone(one, other)
 
     def _shrinks(self, sample: bytes, size: int) -> bool:
@@ -212,13 +215,19 @@ class DiskCache:
         return Tree.decode(self.read(digest))
 
     def capture(self, root: Path, patterns: Iterable[str]) -> Captured:
-        entries: dict[str, Entry] = {}
+        found: dict[str, int] = {}
         missing = []
         for pattern in patterns:
             named = dict(named_by(str(root), pattern))
-            entries.update({p: self._keep(str(root), p, mode) for p, mode in named.items() if p not in entries})
+            found.update(named)
             if not named:
                 missing.append(pattern)
+        entries: dict[str, Entry] = {}
+
+        def keep(path: str) -> None:
+            entries[path] = self._keep(str(root), path, found[path])
+
+        at_once(sorted(found), lambda path: _size(f"{root}/{path}"), keep)
         return Captured(Tree(entries), tuple(missing))
 
     def _keep(self, root: str, path: str, mode: int) -> Entry:
@@ -228,15 +237,18 @@ class DiskCache:
 
     def lay_out(self, tree: Tree, root: Path, elsewhere: Callable[[Digest], bytes] | None = None) -> None:
         folders: set[str] = set()
+        files = []
         with laying_out(root):
             os.makedirs(root, exist_ok=True)
         for path, entry in tree.entries.items():
             make_folders(str(root), path.rpartition("/")[0], folders)
-            target = f"{root}/{path}"
             if isinstance(entry, Link):
-                make_link(target, entry.target)
+                make_link(f"{root}/{path}", entry.target)
             else:
-                self._fill(entry, target, path, elsewhere)
+                files.append((path, entry))
+        at_once(
+            files, lambda item: item[1].size, lambda item: self._fill(item[1], f"{root}/{item[0]}", item[0], elsewhere)
+        )
 
     def _fill(self, file: File, target: str, path: str, elsewhere: Callable[[Digest], bytes] | None) -> None:
         try:
@@ -248,7 +260,7 @@ class DiskCache:
             if digest_of_bytes(data) != file.digest:
                 raise BlobCorrupt(file.digest, path) from miss
             with new_file(target, executable=file.executable) as descriptor:
-                _write(descriptor, data)
+                write_all(descriptor, data)
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
@@ -272,7 +284,7 @@ class DiskCache:
     def _is_tree(self, digest: Digest) -> bool:
         """Whether the content begins as a tree does; the rest of a large file stays unread."""
         with self._opened(digest) as (descriptor, form):
-            return next(self._verified(digest, descriptor, form), b"").startswith(b"tree\0")
+            return bytes(next(self._verified(digest, descriptor, form), b"")[:5]) == b"tree\0"
 
     def sweep(self, keep: Collection[Digest], older_than: float, now: float) -> Swept:
         kept = frozenset(keep)
@@ -306,50 +318,41 @@ class DiskCache:
 # --- descriptors ---------------------------------------------------------------------------------------------------
 
 
-def _pieces(descriptor: int, size: int = _CHUNK) -> Iterator[bytes]:
-    while piece := os.read(descriptor, size):
-        yield piece
-
-
-def _unpacked(descriptor: int) -> Iterator[bytes]:
-    with (
-        open(descriptor, "rb", buffering=0, closefd=False) as file,
-        zstandard.ZstdDecompressor().stream_reader(file) as reader,
-    ):
-        while piece := reader.read(_CHUNK):
-            yield piece
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    """Write all of it: a disk that is nearly full takes a part without an error."""
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
-
-
 def _digest(descriptor: int) -> tuple[Digest, int]:
     """Digest and size of an open file's content, from its beginning."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     hasher = blake3()
     size = 0
-    for piece in _pieces(descriptor):
+    for piece in pieces(descriptor):
         hasher.update(piece)
         size += len(piece)
     return Digest(hasher.hexdigest()), size
 
 
-def _pour(source: int, target: int, *, packed: bool) -> tuple[Digest, int]:
+def _copy(source: int, target: int, size: int, *, packed: bool) -> tuple[Digest, int]:
     """Copy from one descriptor to another, compressing if asked; digest and size are those of the plain content."""
     hasher = blake3()
-    size = 0
+    copied = 0
     packer = zstandard.ZstdCompressor().compressobj() if packed else None
-    for piece in _pieces(source):
-        hasher.update(piece)
-        size += len(piece)
-        _write(target, packer.compress(piece) if packer else piece)
-    if packer:
-        _write(target, packer.flush())
-    return Digest(hasher.hexdigest()), size
+
+    def content() -> Iterator[bytes | memoryview]:
+        nonlocal copied
+        for piece in pieces(source, size):
+            hasher.update(piece)
+            copied += len(piece)
+            yield packer.compress(piece) if packer else piece
+        if packer:
+            yield packer.flush()
+
+    pour(content(), target, size)
+    return Digest(hasher.hexdigest()), copied
+
+
+def _size(path: str) -> int:
+    """What a file holds, by a look; nothing where there is none (the error is whoever opens it)."""
+    with suppress(OSError):
+        return os.lstat(path).st_size
+    return 0
 
 
 def _clone(source: int, target: int) -> bool:
