@@ -80,7 +80,7 @@ class Books:
         for counter, name in ((self._needs, found[0]), (self._runs, key[0])):
             counter[name] -= 1  # type: ignore[index]
             if not counter[name]:  # type: ignore[index]
-                del counter[name]  # type: ignore[arg-type]
+                del counter[name]
         return found
 
     def _hold(self, key: Key, need: Need, gpus: tuple[int, ...]) -> None:

@@ -9,8 +9,9 @@ come late, twice or never), clocks (which jump) and the coordinator's memory (`M
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
+from typing import Any
 
 from engine.books import BrokenError, expect
 from engine.facts import Facts, Machine, Request, Step, random_run
@@ -26,10 +27,10 @@ class KilledError(BaseException):
     """The coordinator is dead at this very point."""
 
 
-ILLEGAL: tuple[tuple[str, Mapping[tuple[object, str], object]], ...] = (
-    ("run", RUN_TRANSITIONS),  # type: ignore[arg-type]
-    ("step", STEP_TRANSITIONS),  # type: ignore[arg-type]
-    ("attempt", ATTEMPT_TRANSITIONS),  # type: ignore[arg-type]
+ILLEGAL: tuple[tuple[str, Mapping[Any, Any]], ...] = (
+    ("run", RUN_TRANSITIONS),
+    ("step", STEP_TRANSITIONS),
+    ("attempt", ATTEMPT_TRANSITIONS),
 )
 
 
@@ -288,10 +289,10 @@ class Simulation:
         schedule = self.mind.books.schedule
         before = (len(schedule.held), len(list(schedule.waiting)))
         known = next(iter(self.mind.books.held), None) or next(iter(self.mind.books.waiting), None)
-        for misuse in (
-            lambda: schedule.release((run, "nobody")),
-            lambda: schedule.ask(known, Need()) if known else schedule.release((run, "nobody")),
-        ):
+        misuses: list[Callable[[], None]] = [lambda: schedule.release((run, "nobody"))]
+        if known is not None:
+            misuses.append(lambda: schedule.ask(known, Need()))
+        for misuse in misuses:
             try:
                 misuse()
             except (KeyError, ValueError):

@@ -32,7 +32,7 @@ def test_a_seed_replays() -> None:
     """The same seed deals the same events with the same ends, in any process; another seed deals others."""
     digests = []
     for seed, hashes in ((3, "1"), (3, "2"), (4, "1")):
-        command = [sys.executable, BENCHMARK, "--events", "1500", "--seed", str(seed)]
+        command = [sys.executable, str(BENCHMARK), "--events", "1500", "--seed", str(seed)]
         shown = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, check=True)
         digests.append(shown.stdout.split(b"digest")[1])
     assert digests[0] == digests[1]
