@@ -289,6 +289,35 @@ def test_scripted_files(spec: ProcessSpec) -> None:
     assert (spec.workspace / "model" / "weights").read_text() == "w"
 
 
+def test_scripted_seconds(spec: ProcessSpec) -> None:
+    """A scripted process that lives a while is alive until then, and leaves its files and its log at its end."""
+    runner = ScriptedRunner({"true": Act(3, seconds=0.01, output="late\n", files={"late": ""})})
+
+    async def lived() -> Ending:
+        handle = runner.start(spec)
+        assert runner.alive(handle)
+        assert not (spec.workspace / "late").exists()
+        return await runner.wait(handle)
+
+    assert asyncio.run(lived()) == Ending(3, 5)
+    assert (spec.workspace / "late").exists()
+
+
+def test_scripted_deaf(spec: ProcessSpec) -> None:
+    """A scripted process that is deaf to TERM lives until its grace is over; its own end comes too late then."""
+    runner = ScriptedRunner({"true": Act(seconds=0.05, deaf=True, output="never")})
+
+    async def killed() -> Ending:
+        handle = runner.start(spec)
+        await runner.end(handle, 0.01)
+        ending = await runner.wait(handle)
+        await asyncio.sleep(0.1)
+        assert await runner.wait(handle) == ending
+        return ending
+
+    assert asyncio.run(killed()) == Ending(-9, 0)
+
+
 def test_scripted_crash(spec: ProcessSpec, tmp_path: Path) -> None:
     """A crash of a scripted kept process counts as a start more, and tells the code."""
     runner = ScriptedRunner()

@@ -19,6 +19,8 @@ class Act:
     """What a process does: writes `output` to its log and `files` into its workspace, then ends, or never does.
 
     `exit_code` None means that it is lost. `files` are texts by path. `oom` says that its memory limit ended it.
+    One that lives some `seconds` (of the event loop in which it was started) writes and ends after these. One that is
+    `deaf` to TERM ends only by KILL, after the grace.
     """
 
     exit_code: int | None = 0
@@ -26,6 +28,8 @@ class Act:
     output: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     oom: bool = False
+    seconds: float = 0.0
+    deaf: bool = False
 
 
 NEVER = Act(ends=False)
@@ -36,6 +40,7 @@ LOST = Act(exit_code=None)
 class _Process:
     spec: ProcessSpec
     handle: Handle
+    act: Act
     starts: int = 1
     last_exit: int | None = None
     ending: Ending | None = None
@@ -75,9 +80,13 @@ class ScriptedRunner:
             kept=placed.kept,
             folder=placed.folder,
         )
-        process = self._processes[spec.id] = _Process(spec, handle)
+        act = self._act(spec)
+        process = self._processes[spec.id] = _Process(spec, handle, act)
         _wake(self._arrivals)
-        self._play(process, self._act(spec))
+        if act.seconds:
+            asyncio.get_running_loop().call_later(act.seconds, self._play, process)
+        else:
+            self._play(process)
         return handle
 
     def find(self, spec_id: str, record: Path) -> Handle | None:
@@ -107,12 +116,15 @@ class ScriptedRunner:
             await _turn(process.waiters)
         return process.ending
 
-    async def end(self, handle: Handle, grace: float) -> None:  # noqa: ARG002 - nothing here takes time to end
-        """End it as a TERM would: exit code -15."""
+    async def end(self, handle: Handle, grace: float) -> None:
+        """End it as a TERM would, with exit code -15; one that is deaf is killed after the grace, with -9."""
         shim.ask_to_stop(handle.folder)
         process = self._processes.get(handle.id)
-        if process is not None and process.handle == handle:
-            self._close(process, -15)
+        if process is None or process.handle != handle:
+            return
+        if process.act.deaf and process.ending is None:
+            await asyncio.sleep(grace)
+        self._close(process, -9 if process.act.deaf else -15)
 
     # --- the strings of the puppets -------------------------------------------------------------------------------
 
@@ -146,7 +158,10 @@ class ScriptedRunner:
         act = self.script.get(spec.id, self.script[part] if part is not None else Act(ends=not spec.kept))
         return Act(exit_code=act) if isinstance(act, int) else act
 
-    def _play(self, process: _Process, act: Act) -> None:
+    def _play(self, process: _Process) -> None:
+        act = process.act
+        if process.ending is not None:
+            return
         _write(process, act)
         if act.ends:
             self._close(process, act.exit_code, oom=act.oom)
