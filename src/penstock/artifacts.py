@@ -121,6 +121,8 @@ class Tree:
 
     def merge(self, other: "Tree") -> "Tree":
         """Both trees in one; where both have a path, `other` wins."""
+        if not other.entries or not self.entries:
+            return self if not other.entries else other
         return Tree({**self.entries, **other.entries})
 
     def digests(self) -> set[Digest]:

@@ -252,7 +252,7 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
 
     def latest(request: "Request") -> "RunView | None":
         number = _run_of(world, request)
-        return None if number is None else view(world.store, world.store.runs.get(number))
+        return None if number is None else view(world.store, world.store.runs.glance(number))
 
     with LiveProgress(sys.stderr, time.time) as live:
 
@@ -274,9 +274,9 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
 
 def _run_of(world: "World", request: "Request") -> int | None:
     """The run that a request is about; of several that `resume` took up, the one that moved last."""
-    run = world.store.runs.of_request(request.id)
-    if run is not None:
-        return run.id
+    number = world.store.runs.number_of(request.id)
+    if number is not None:
+        return number
     if request.payload.get("run") is not None:
         return int(request.payload["run"])
     if request.kind != "resume":

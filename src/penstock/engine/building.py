@@ -111,7 +111,7 @@ class OwnSteps:
 
     async def _place(self, name: str, command: Command, files: Tree, start: Mapping[str, Any]) -> Done:
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
-            await asyncio.to_thread(self._world.cache.lay_out, files, workspace, self._context.read)
+            await self._context.workspaces.lay_out(workspace, files)
             variables = {**self._context.variables(name, attempt.number), **command.variables}
             return self._execution.spec(attempt, workspace, command.text, variables)
 

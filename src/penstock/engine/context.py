@@ -14,6 +14,7 @@ from penstock.engine.contracts import CommitFiles, Handle, RuntimeRequest
 from penstock.engine.scheduling import Need
 from penstock.engine.turns import Turns
 from penstock.engine.variables import SEED, passed_on
+from penstock.engine.workspaces import Workspaces
 from penstock.engine.world import World
 from penstock.pipelines import Pipeline, Step, interpolate
 from penstock.plans import Plan, StepKind, refreshed, remaining, why_not_wanted
@@ -42,11 +43,12 @@ class RunContext:
     reading: threading.Lock = field(default_factory=threading.Lock)
     slots: set[int] = field(init=False)
     held: dict[str, tuple[int, ...]] = field(init=False)
-    empty: set[int] = field(default_factory=set)
     attempts: Counter[str] = field(init=False)
     priorities: Mapping[str, float] = field(init=False)
     refreshed: frozenset[str] = field(init=False)
     has_red: bool = field(init=False)
+    workspaces: Workspaces = field(init=False)
+    bases: dict[tuple[str, ...], Mapping[str, str]] = field(default_factory=dict)
     records: dict[str, StepRecord] = field(init=False)
     frontier: Frontier = field(init=False)
 
@@ -72,6 +74,7 @@ class RunContext:
         self.records = {r.name: r for r in self.world.store.runs.steps(self.run.id)}
         self.has_red = any(r.status in RED_STEP for r in self.records.values())
         self.frontier = Frontier(self.states())
+        self.workspaces = Workspaces(self.world.cache, self.read)
         attempts = self.world.store.runs.attempts(self.run.id)
         live = [a for a in attempts if a.status is not AttemptStatus.ENDED]
         self.slots = {int(a.detail["slot"]) for a in live}
@@ -192,17 +195,14 @@ class RunContext:
 
     def variables(self, step: str, attempt: int, more: tuple[str, ...] = ()) -> dict[str, str]:
         """What is set for every process of the run (DESIGN: the step contract), before its own variables."""
+        if more not in self.bases:
+            self.bases[more] = self._base(more)
+        return {**self.bases[more], "PENSTOCK_STEP": step, "PENSTOCK_ATTEMPT": str(attempt)}
+
+    def _base(self, more: tuple[str, ...]) -> dict[str, str]:
+        """The same for every process of the run that is passed on these variables of the person."""
         return {
             **passed_on(self.person, more),
-            **self._usual,
-            "PENSTOCK_STEP": step,
-            "PENSTOCK_ATTEMPT": str(attempt),
-        }
-
-    @property
-    def _usual(self) -> dict[str, str]:
-        """The same for every process of the run."""
-        return {
             "HOME": str(self.world.home.person(self.run.project)),
             "CI": "true",
             "PENSTOCK_RUN": str(self.run.id),

@@ -252,8 +252,7 @@ class Coordinator:
             self._moved.set()
 
     async def _run(self, request: Request) -> None:
-        run = self._store.runs.of_request(request.id)
-        number = run.id if run else self._add_run(request)
+        number = self._store.runs.number_of(request.id) or self._add_run(request)
         self._admit()
         status = await self._until_ended(number)
         if status in ENDED_RUN:

@@ -5,10 +5,7 @@ intent recorded, workspace laid out, process started, start recorded, ending rea
 """
 
 import asyncio
-import os
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +85,7 @@ class Execution:
         slot = self._context.claim_slot()
         attempt = self._intend(step, slot, start, gpus)
         try:
-            workspace = Path(attempt.detail["workspace"])
-            if slot not in self._context.empty:
-                await asyncio.to_thread(_empty, workspace)
-            self._context.empty.discard(slot)
-            spec = await prepare(attempt, workspace)
+            spec = await prepare(attempt, Path(attempt.detail["workspace"]))
             self._world.crash("workspace.lay_out:after_effect")
             handle = self._world.runner.start(spec)
             self._world.crash("process.start:after_effect")
@@ -199,14 +192,7 @@ class Execution:
         attempt = self._started.pop(number, done.attempt)
         started = None if handle is None else asdict(handle)
         self._world.store.runs.end_attempt(attempt, done.reason, done.exit_code, done.log_end, started)
-        self._leave_slot(int(done.attempt.detail["slot"]), done.workspace)
-
-    def _leave_slot(self, slot: int, workspace: Path) -> None:
-        """The slot's log and workspace are free for the next process; an empty workspace need not be made again."""
-        with suppress(OSError), os.scandir(workspace) as entries:
-            if not any(entries):
-                self._context.empty.add(slot)
-        self._context.slots.discard(slot)
+        self._context.slots.discard(int(done.attempt.detail["slot"]))
 
     def stopped(self, done: Done) -> bool:
         """Record the end of a process that was ended on request; False where it ended by itself."""
@@ -231,10 +217,3 @@ def end_sentence(done: Done, timeout: float | None) -> str:
     if done.exit_code is not None and done.exit_code < 0:
         return f"was killed by signal {-done.exit_code}"
     return f"exit code {done.exit_code}"
-
-
-def _empty(workspace: Path) -> None:
-    """A fresh, empty folder where an earlier attempt may have left one."""
-    if workspace.exists():
-        shutil.rmtree(workspace)
-    workspace.mkdir(parents=True)

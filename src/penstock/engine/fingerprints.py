@@ -1,13 +1,12 @@
 """Outside data: what it is now, told by a process before the steps that read it, so that their keys can hold it."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 from penstock.artifacts import Tree, digest_of_bytes
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import ProcessSpec
-from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.execution import Done, Execution, Prepare, end_sentence
 from penstock.engine.turns import Turns
 from penstock.parts import Resources
 from penstock.pipelines import Step
@@ -48,15 +47,15 @@ class Fingerprints:
         if not self._execution.stopped(done):
             self._conclude(step, done, limit)
 
-    def _prepare(self, name: str, step: Step) -> "Callable[[Attempt, Path], asyncio.Future[ProcessSpec]]":
+    def _prepare(self, name: str, step: Step) -> Prepare:
         told = step.model_copy(update={**_PLAIN, "name": name, "run": self._text(step)})
 
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             files = step_inputs(step, self._context.files.tree, Tree())
-            await asyncio.to_thread(self._context.world.cache.lay_out, files, workspace, self._context.read)
+            await self._context.workspaces.lay_out(workspace, files)
             return self._spec(told, attempt, workspace, ())
 
-        return prepare  # type: ignore[return-value]
+        return prepare
 
     def _text(self, step: Step) -> str:
         """What is executed: the addresses are looked at, then the command prints; both end up in one file."""

@@ -38,6 +38,8 @@ class UserSteps:
         self._flights = shared.flights
         self._world = context.world
         self._cache = context.world.cache
+        self._no_pointers: set[Digest] = set()
+        self._kept: set[Digest] = set()
 
     async def execute(self, name: str) -> None:
         """Bring one queued or running step to its end; errors that are not the step's fault are raised.
@@ -67,8 +69,9 @@ class UserSteps:
             if waited and self._reuse(step, key, ingredients):
                 return
             reason = self._why(step, ingredients, inputs)
-            if inputs:
+            if inputs and inputs.digest not in self._kept:
                 await asyncio.to_thread(self._cache.add_tree, inputs)
+                self._kept.add(inputs.digest)
             await self._attempts(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
 
     async def _attempts(self, step: Step, inputs: Tree | None, start: Mapping[str, Any]) -> None:
@@ -233,9 +236,8 @@ class UserSteps:
             tree = inputs
             if tree is None:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
-            if tree:
-                await asyncio.to_thread(self._refuse_pointers, tree)
-                await asyncio.to_thread(self._cache.lay_out, tree, workspace, self._context.read)
+            await self._refuse_pointers(tree)
+            await self._context.workspaces.lay_out(workspace, tree)
             return self.spec(step, attempt, workspace, gpus)
 
         if "package" in step.needs and self._replica.exists:
@@ -243,12 +245,19 @@ class UserSteps:
         done = await self._execution.place(step.name, prepare, step.timeout, start, gpus)
         return None if self._execution.stopped(done) else await self._conclude(step, done)
 
-    def _refuse_pointers(self, inputs: Tree) -> None:
+    async def _refuse_pointers(self, inputs: Tree) -> None:
         """A Git LFS pointer is not the data that the step would read. Raises SourceError."""
+        unread = {p: e for p, e in inputs.entries.items() if isinstance(e, File) and e.size < LFS_LIMIT}
+        if self._no_pointers.issuperset(e.digest for e in unread.values()):
+            return
         commit = self._context.files.tree.entries
-        for path, entry in inputs.entries.items():
-            ours = isinstance(entry, File) and entry.size < LFS_LIMIT and commit.get(path) == entry
-            if ours and self._context.read(entry.digest).startswith(LFS_POINTER):  # type: ignore[union-attr]
+        ours = {path: entry for path, entry in unread.items() if commit.get(path) == entry}
+        await asyncio.to_thread(self._look_for_pointers, ours)
+        self._no_pointers.update(e.digest for e in unread.values())
+
+    def _look_for_pointers(self, files: Mapping[str, File]) -> None:
+        for path, entry in files.items():
+            if self._context.read(entry.digest).startswith(LFS_POINTER):
                 raise SourceError(f"{path} is a Git LFS pointer, not the data: fetching LFS files is not available yet")
 
     def spec(self, step: Step, attempt: Attempt, workspace: Path, gpus: tuple[int, ...]) -> ProcessSpec:

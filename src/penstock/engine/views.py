@@ -1,6 +1,5 @@
 """Runs as people see them, read from the store in one go."""
 
-from collections import Counter
 from typing import Any
 
 from penstock.releases import ReleaseStatus
@@ -38,9 +37,8 @@ def view(store: Store, run: Run) -> RunView:
 
 
 def _steps(store: Store, run: Run) -> tuple[StepView, ...]:
-    attempts = store.runs.attempts(run.id)
-    counts = Counter(a.step for a in attempts)
-    last = {a.step: a for a in attempts}
+    last = store.runs.ends(run.id)
+    never = (0, None, None)
     return tuple(
         StepView(
             name=s.name,
@@ -48,11 +46,11 @@ def _steps(store: Store, run: Run) -> tuple[StepView, ...]:
             status=s.status,
             reason=s.reason,
             cached=s.cached,
-            attempts=counts[s.name],
+            attempts=last.get(s.name, never)[0],
             started=s.started,
             ended=s.ended,
-            exit_code=last[s.name].exit_code if s.name in last else None,
-            log=str(last[s.name].detail["log"]) if s.name in last else None,
+            exit_code=last.get(s.name, never)[1],
+            log=last.get(s.name, never)[2],
             needs=s.needs,
         )
         for s in store.runs.outline(run.id)

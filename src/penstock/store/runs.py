@@ -1,8 +1,10 @@
 """Runs, steps and attempts in the database; every status changes by the tables of `runs.py`, by compare-and-set."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
@@ -97,6 +99,12 @@ class Runs:
             raise NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
         return _run(row)
 
+    def glance(self, number: int) -> Run:
+        """A run without its pipeline and options, which are long: what a picture needs, ten times a second."""
+        columns = [c for c in tables.runs.c if c.name not in {"pipeline", "options"}]
+        row = self._connection.execute(select(*columns).where(tables.runs.c.id == number)).mappings().one()
+        return _run(row, pipeline={}, options={})
+
     def latest(self, project: str | None = None, limit: int = 20) -> list[Run]:
         """Runs, newest first."""
         query = select(tables.runs).order_by(tables.runs.c.id.desc()).limit(limit)
@@ -124,6 +132,11 @@ class Runs:
     def of_request(self, request: int) -> Run | None:
         row = self._connection.execute(select(tables.runs).where(tables.runs.c.request == request)).mappings().first()
         return None if row is None else _run(row)
+
+    def number_of(self, request: int) -> int | None:
+        """The number of a request's run, where there is one."""
+        query = select(tables.runs.c.id).where(tables.runs.c.request == request)
+        return self._connection.execute(query).scalar_one_or_none()
 
     def move(self, number: int, event: str, reason: str | None = None) -> RunStatus:
         """One transition of a run. Raises TransitionError where the table forbids it; then nothing changed."""
@@ -161,9 +174,19 @@ class Runs:
 
     def outline(self, run: int) -> list[StepRecord]:
         """The steps of a run without their ingredients and results: what a picture needs, ten times a second."""
-        columns = [c for c in tables.steps.c if c.name not in {"ingredients", "result"}]
-        query = select(*columns).where(tables.steps.c.run == run).order_by(tables.steps.c.position)
-        return [_step(row, ingredients=None, result=None) for row in self._connection.execute(query).mappings()]
+        return [
+            StepRecord(
+                run, name, position, StepKind(kind), stage, _needs(needs), StepStatus(status), reason, bool(cached),
+                key, None, None, started, ended,
+            )
+            for name, position, kind, stage, needs, status, reason, cached, key, started, ended
+            in self._journal.rows(_OUTLINE, run)
+        ]  # fmt: skip
+
+    def ends(self, run: int) -> dict[str, tuple[int, int | None, str]]:
+        """For each step of a run that was begun: the number of its last attempt, its exit code, and its log."""
+        rows = self._journal.rows(_ENDS, run)
+        return {step: (number, exit_code, log) for step, number, exit_code, log in rows}
 
     def step(self, run: int, name: str) -> StepRecord:
         query = select(tables.steps).where(tables.steps.c.run == run, tables.steps.c.name == name)
@@ -350,10 +373,25 @@ class Runs:
         return [Target(**row) for row in self._connection.execute(query).mappings()]
 
 
-def _run(row: RowMapping) -> Run:
+_OUTLINE = (
+    "SELECT name, position, kind, stage, needs, status, reason, cached, key, started, ended FROM steps "
+    "WHERE run = ? ORDER BY position"
+)
+# Beside a maximum the other columns are those of its row.
+_ENDS = "SELECT step, max(number), exit_code, json_extract(detail, '$.log') FROM attempts WHERE run = ? GROUP BY step"
+
+
+@lru_cache(maxsize=4096)
+def _needs(text: str) -> tuple[str, ...]:
+    """Needs as they are stored; many steps of a run have the same."""
+    return tuple(json.loads(text))
+
+
+def _run(row: RowMapping, **more: Any) -> Run:
     return Run(
         **{
             **row,
+            **more,
             "owner": Follower(**row["owner"]),
             "change": tuple(row["change"]),
             "notes": tuple(row["notes"]),
@@ -362,11 +400,10 @@ def _run(row: RowMapping) -> Run:
     )
 
 
-def _step(row: RowMapping, **more: None) -> StepRecord:
+def _step(row: RowMapping) -> StepRecord:
     return StepRecord(
         **{
             **row,
-            **more,
             "kind": StepKind(row["kind"]),
             "needs": tuple(row["needs"]),
             "status": StepStatus(row["status"]),

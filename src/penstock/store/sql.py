@@ -56,7 +56,7 @@ class Store:
         if durable is not self._durable:
             self._connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        self._journal.execute("BEGIN IMMEDIATE")
         self._depth += 1
         self._journal.collecting = True
         try:
@@ -64,11 +64,11 @@ class Store:
             names = self._journal.names() if self._crash else []
             self._journal.flush()
             self._pass_points(names, "before_commit")
-            self._connection.exec_driver_sql("COMMIT")
+            self._journal.execute("COMMIT")
             self._pass_points(names, "after_commit")
         except BaseException:
             self._journal.forget()
-            self._connection.exec_driver_sql("ROLLBACK")
+            self._journal.execute("ROLLBACK")
             raise
         finally:
             self._journal.collecting = False
