@@ -1,20 +1,33 @@
-"""The action cache and what is known of files: results by key, digests by git object."""
+"""The action cache and what is known of files: results by key and scope, digests by git object.
+
+A result belongs to a scope. The scope '' is trusted: everybody reads it, trusted runs alone write it. Any other is
+read and written by the runs of one untrusted source, which never replace or hide what is trusted.
+"""
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from penstock.artifacts import Digest, File
-from penstock.store.contract import Action
+from penstock.store.contract import Action, Eviction
 from penstock.store.journal import Journal
-from penstock.store.tables import actions, blobs
+from penstock.store.tables import actions, blobs, evictions
+
+TRUSTED = ""
 
 _CHUNK = 500
-_SELECT = "SELECT key, project, step, run, ingredients, result, seconds, created FROM actions"
+_COLUMNS = "key, project, step, run, ingredients, result, seconds, created, scope"
+_SELECT = f"SELECT {_COLUMNS}, used FROM actions"  # noqa: S608 (our own names)
+_PUT = (
+    f"INSERT INTO actions ({_COLUMNS}, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 (as above)
+    "ON CONFLICT (key, scope) DO UPDATE SET project = excluded.project, step = excluded.step, run = excluded.run, "
+    "ingredients = excluded.ingredients, result = excluded.result, seconds = excluded.seconds, "
+    "created = excluded.created, used = excluded.used"
+)
 
 
 class Actions:
@@ -22,38 +35,60 @@ class Actions:
         self._connection = connection
         self._journal = journal
 
-    def find(self, key: str) -> Action | None:
-        """The stored result of a key, or None."""
-        return self._one("WHERE key = ?", (key,))
+    def find(self, key: str, scope: str = TRUSTED) -> Action | None:
+        """The stored result of a key that a run of this scope may read, a trusted one first; or None."""
+        return self._one("WHERE key = ? AND scope IN ('', ?) ORDER BY scope LIMIT 1", (key, scope))
 
-    def newest(self, project: str, step: str) -> Action | None:
-        """The result that a step stored last, whatever its key: what a miss is explained by."""
-        return self._one("WHERE project = ? AND step = ? ORDER BY created DESC LIMIT 1", (project, step))
+    def newest(self, project: str, step: str, scope: str = TRUSTED) -> Action | None:
+        """The result that a step stored last, whatever its key, where this scope may read it: a miss's explanation."""
+        readable = "WHERE project = ? AND step = ? AND scope IN ('', ?) ORDER BY created DESC LIMIT 1"
+        return self._one(readable, (project, step, scope))
 
     def _one(self, condition: str, parameters: tuple[str, ...]) -> Action | None:
         row = self._connection.exec_driver_sql(f"{_SELECT} {condition}", parameters).first()
-        if row is None:
-            return None
-        key, project, step, run, ingredients, result, seconds, created = row
-        return Action(key, project, step, run, json.loads(ingredients), json.loads(result), seconds, created)
+        return None if row is None else _action(tuple(row))[0]
 
     def put(self, action: Action) -> None:
-        """Store a result; a later one for the same key replaces it."""
-        values = {name: getattr(action, name) for name in Action.__slots__}
-        self._journal.upsert("actions", {**values, "used": action.created}, "key")
+        """Store a result in its scope; a later one for the same key and scope replaces it."""
+        texts = json.dumps(action.ingredients), json.dumps(action.result)
+        names = (action.key, action.project, action.step, action.run)
+        values = (*names, *texts, action.seconds, action.created, action.scope, action.created)
+        self._connection.exec_driver_sql(_PUT, values)
 
-    def used(self, key: str) -> None:
+    def used(self, key: str, scope: str = TRUSTED) -> None:
         """Remember that a result was reused now; gc removes those used longest ago."""
-        self._connection.execute(update(actions).where(actions.c.key == key).values(used=time.time()))
+        self._connection.execute(update(actions).where(_named(actions, key, scope)).values(used=time.time()))
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: str, scope: str = TRUSTED) -> None:
         """A result whose bytes are gone or damaged is no result."""
-        self._connection.execute(delete(actions).where(actions.c.key == key))
+        for table in (actions, evictions):
+            self._connection.execute(delete(table).where(_named(table, key, scope)))
+
+    def evict(self, chosen: Iterable[Action], reason: str, at: float) -> None:
+        """Remove results on purpose and remember why (half a sentence) and when."""
+        for action in chosen:
+            self._connection.execute(delete(actions).where(_named(actions, action.key, action.scope)))
+            row = {"key": action.key, "scope": action.scope, "reason": reason, "at": at}
+            statement = insert(evictions).values(row)
+            self._connection.execute(
+                statement.on_conflict_do_update(["key", "scope"], set_={"reason": reason, "at": at})
+            )
+
+    def eviction(self, key: str, scope: str = TRUSTED) -> Eviction | None:
+        """Why the result of a key is not there any more, where it was removed on purpose; asked after `find`."""
+        readable = evictions.c.scope.in_([TRUSTED, scope])
+        query = select(evictions.c.reason, evictions.c.at).where(evictions.c.key == key, readable)
+        row = self._connection.execute(query.order_by(evictions.c.at.desc()).limit(1)).first()
+        return None if row is None else Eviction(str(row.reason), float(row.at))
+
+    def forget_evictions(self, before: float) -> None:
+        """Nobody asks any more for what was evicted before that time."""
+        self._connection.execute(delete(evictions).where(evictions.c.at < before))
 
     def all(self) -> list[tuple[Action, float]]:
-        """Every stored result with the time it was last used."""
-        rows = self._connection.execute(select(actions)).mappings()
-        return [(_action(row), float(row["used"])) for row in rows]
+        """Every stored result of every scope with the time it was last used, the longest unused first."""
+        rows = self._connection.exec_driver_sql(f"{_SELECT} ORDER BY used, key")
+        return [_action(tuple(row)) for row in rows]
 
 
 class Blobs:
@@ -79,6 +114,11 @@ class Blobs:
             self._connection.execute(insert(blobs).on_conflict_do_nothing(), rows)
 
 
-def _action(row: RowMapping) -> Action:
-    values: dict[str, Any] = {k: v for k, v in row.items() if k != "used"}
-    return Action(**values)
+def _action(row: tuple[Any, ...]) -> tuple[Action, float]:
+    key, project, step, run, ingredients, result, seconds, created, scope, used = row
+    found = Action(key, project, step, run, json.loads(ingredients), json.loads(result), seconds, created, scope)
+    return found, float(used)
+
+
+def _named(table: Table, key: str, scope: str) -> ColumnElement[bool]:
+    return and_(table.c.key == key, table.c.scope == scope)

@@ -6,6 +6,7 @@ A record is what was true at one moment; changing it is a transition through the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from penstock.plans import StepKind
@@ -108,7 +109,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The stored result of a step whose key is known."""
+    """The stored result of a step whose key is known.
+
+    `scope` says who may read it: '' is trusted and read by all, any other is one untrusted source's own.
+    """
 
     key: str
     project: str
@@ -118,6 +122,21 @@ class Action:
     result: Values
     seconds: float
     created: float
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A stored result that was removed on purpose: why (half a sentence), and when."""
+
+    reason: str
+    at: float
+
+    @property
+    def sentence(self) -> str:
+        """Why a step has to run that has run before; the day is the reader's own."""
+        day = datetime.fromtimestamp(self.at).astimezone().date().isoformat()
+        return f"its earlier result was evicted on {day}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 
 metadata = MetaData()
 
@@ -139,6 +139,7 @@ actions = Table(
     "actions",
     metadata,
     Column("key", String, primary_key=True),
+    Column("scope", String, primary_key=True),
     Column("project", String, nullable=False),
     Column("step", String, nullable=False),
     Column("run", Integer, nullable=False),
@@ -148,6 +149,16 @@ actions = Table(
     Column("created", Float, nullable=False),
     Column("used", Float, nullable=False),
     Index("actions_by_step", "project", "step", "created"),
+)
+
+evictions = Table(
+    "evictions",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("scope", String, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("evictions_by_time", "at"),
 )
 
 metrics = Table(
