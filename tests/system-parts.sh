@@ -1,0 +1,16 @@
+#!/bin/sh
+# Installs the system's parts that tests need, with apt where that may be done; what is missing elsewhere is said, and
+# its tests skip with the reason (with CI=true they fail instead).
+set -eu
+wanted=""
+command -v bwrap >/dev/null 2>&1 || wanted="$wanted bubblewrap"
+[ -n "$wanted" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  # shellcheck disable=SC2086 # a list of words
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null 2>&1 || {
+    apt-get update -qq >/dev/null 2>&1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+  }
+else
+  echo "not installed, so their tests are skipped:$wanted (apt-get install$wanted)"
+fi
