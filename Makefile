@@ -15,6 +15,7 @@ demo: $(READY) ## take a real model from a commit to production, see a gate stop
 	@$(BIN)/penstock demo
 
 test: $(READY) lint ## check style, types and floors, then run all tests
+	@tests/system-parts.sh
 	@$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 lint: $(READY) ## style, types, import floors

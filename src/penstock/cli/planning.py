@@ -8,6 +8,7 @@ from penstock.artifacts import Digest, File, Tree, digest_of_bytes
 from penstock.cache.contract import BlobError
 from penstock.cli.asking import Found
 from penstock.cli.tables import PlanRow
+from penstock.commits import Trigger
 from penstock.engine.context import runtime_request
 from penstock.engine.contracts import CommitFiles
 from penstock.engine.results import is_whole
@@ -25,8 +26,10 @@ from penstock.plans import (
     own_key,
     package_needs,
     plan,
+    refreshed,
     step_ingredients,
     step_inputs,
+    why_not_wanted,
     why_run,
 )
 from penstock.store.contract import Action
@@ -54,9 +57,14 @@ class Foresight:
         self._version = world.store.runs.version_of(found.project.id, found.commit.sha) or world.source.version(
             found.located, found.commit
         )
+        self._change = world.source.change(found.located, found.commit).paths
+        self._refreshed = refreshed(found.pipeline, plan(found.pipeline), Trigger.MANUAL)
         self._known: dict[str, Mapping[str, Any]] = {}
 
     def row(self, step: PlannedStep) -> PlanRow:
+        unwanted = self._why_not_wanted(step.name)
+        if unwanted is not None:
+            return PlanRow(step.name, step.stage, "skip", unwanted)
         open_needs = [n for n in step.needs if n not in self._known]
         if open_needs and step.kind is not StepKind.SERVE:
             if self._never_gave_a_result(step):
@@ -71,6 +79,15 @@ class Foresight:
             StepKind.SERVE: self._serve,
             StepKind.STEP: self._step,
         }[step.kind](step)
+
+    def _why_not_wanted(self, name: str) -> str | None:
+        """Why a step is left out of a run of this commit, or waits for a failure; None where it is not."""
+        step = self._pipeline.steps.get(name)
+        if step is None:
+            return None
+        if step.when.outcome == "failed":
+            return "its condition: only where something that it needs failed"
+        return why_not_wanted(step.when, self._found.commit, self._change)
 
     def _never_gave_a_result(self, step: PlannedStep) -> bool:
         """Whether it will run whatever the steps before it give; a package is no stored result but has a record."""
@@ -128,6 +145,8 @@ class Foresight:
         if not wanted.cacheable:
             declared = "cache: false" if wanted.cache is False else "it declares neither inputs nor outputs"
             return PlanRow(step.name, step.stage, "run", f"always runs: {declared}")
+        if step.name in self._refreshed:
+            return PlanRow(step.name, step.stage, "run", "fresh: nothing is reused under the trigger manual")
         return self._judged(step, self._world.store.actions.find(key_of(ingredients)), ingredients, inputs)
 
     def _outputs(self, names: tuple[str, ...]) -> Tree:

@@ -40,11 +40,11 @@ _UNTAKEN = frozenset({"queued", "skipped", "rejected", "rolled_back", "errored"}
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One step of a plan: whether it would run, comes from the cache, or waits to know (`wait`), and why."""
+    """One step of a plan: whether it would run, comes from the cache, is skipped, or waits to know, and why."""
 
     name: str
     stage: str
-    action: Literal["run", "cached", "wait"]
+    action: Literal["run", "cached", "skip", "wait"]
     reason: str
 
 

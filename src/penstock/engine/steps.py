@@ -39,7 +39,7 @@ class UserSteps:
         self._world = context.world
         self._cache = context.world.cache
         self._no_pointers: set[Digest] = set()
-        self._kept: set[Digest] = set()
+        self._kept: dict[Digest, asyncio.Task[Digest]] = {}
 
     async def execute(self, name: str) -> None:
         """Bring one queued or running step to its end; errors that are not the step's fault are raised.
@@ -69,10 +69,22 @@ class UserSteps:
             if waited and self._reuse(step, key, ingredients):
                 return
             reason = self._why(step, ingredients, inputs)
-            if inputs and inputs.digest not in self._kept:
-                await asyncio.to_thread(self._cache.add_tree, inputs)
-                self._kept.add(inputs.digest)
+            await self._keep(inputs)
             await self._attempts(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
+
+    async def _keep(self, inputs: Tree) -> None:
+        """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
+        if not inputs:
+            return
+        keeping = self._kept.get(inputs.digest)
+        if keeping is None:
+            adding = asyncio.to_thread(self._cache.add_tree, inputs)
+            keeping = self._kept[inputs.digest] = asyncio.create_task(adding)
+        try:
+            await asyncio.shield(keeping)
+        except PenstockError:
+            self._kept.pop(inputs.digest, None)
+            raise
 
     async def _attempts(self, step: Step, inputs: Tree | None, start: Mapping[str, Any]) -> None:
         """Attempts until one decides; between two the step holds nothing of the home.
