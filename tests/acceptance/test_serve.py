@@ -195,6 +195,37 @@ def test_three_commits_pushed_at_once_run_in_order(place: Place) -> None:
     assert sorted(place.ledger("began")) == [f"{n} {t}" for n, t in enumerate(("one", "two", "three", "four"), 1)]
 
 
+def test_paths_and_branches_decide(place: Place) -> None:
+    """Only commits of the named branches that touch the named paths are run, by each commit's own file.
+
+    All of it arrives in one push: a branch that is seen before its first commit would be run at its tip.
+    """
+    bare = place.folder / "bare.git"
+    place.repo.git("clone", "--quiet", "--bare", str(place.repo.folder), str(bare))
+    serve = Place(place.folder, place.command, Repo(bare, place.repo.environment), place.serves).serve()
+    place.until_runs("one")
+    place.file('on: {push: {branches: [main, "release/*"], paths: ["src/**"]}}')
+    place.commit("filtered")
+    for branch, path, title in (
+        ("main", "docs/a.md", "docs only"),
+        ("main", "src/a.py", "src"),
+        ("idea", "src/b.py", "idea"),
+        ("release/1", "src/c.py", "release"),
+    ):
+        place.repo.git("checkout", "--quiet", "-B", branch)
+        place.repo.put(path, "")
+        place.commit(title)
+    place.repo.git("push", "--quiet", "--atomic", str(bare), "main", "idea", "release/1")
+    serve.hears("commit " + place.repo.git("rev-parse", "--short=7", "release/1") + " on release/1 is asked for")
+    place.until_runs("one", "src", "release")
+    assert {r["branch"] for r in place.runs()} == {"main", "release/1"}
+    assert serve.said.count("is not run: it touches none of on.push.paths: src/**") == 2
+    assert serve.said.count("is not run: branch idea is none of on.push.branches: main, release/*") == 1
+
+
+# --- kills ---------------------------------------------------------------------------------------------------------
+
+
 def test_a_kill_in_the_middle_loses_and_doubles_nothing(place: Place) -> None:
     """Killed while a step runs: the step lives on, what is committed meanwhile waits, and the next serve goes on."""
     place.close()
