@@ -47,6 +47,10 @@ class EngineError(PenstockError):
     """A part that Penstock itself needs (disk, uv, Envoy, database) did not do its work."""
 
 
+class DiskError(EngineError):
+    """The home cannot be written any more: nothing is acknowledged from then on."""
+
+
 class TransitionError(PenstockError):
     """An event that the transition table does not allow; nothing was changed."""
 

@@ -69,6 +69,7 @@ class Coordinator:
         recovering = asyncio.create_task(self._recover())
         try:
             while not done():
+                self._store.insist()
                 self._look()
                 await self._event()
             await recovering

@@ -5,6 +5,7 @@ intent recorded, workspace laid out, process started, start recorded, ending rea
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
+from penstock.errors import EngineError
 from penstock.runs import AttemptStatus, EndReason, StepStatus
 from penstock.store.contract import Attempt
 
 SOON = 0.05
 """Seconds after which a process that still lives has its handle recorded; one that ended sooner never needs it."""
+
+LEAST_FREE = 256 << 20
+"""Bytes of a large disk that must be free before an attempt begins; of a small one a twentieth."""
 
 Prepare = Callable[[Attempt, Path], Awaitable[ProcessSpec]]
 
@@ -82,6 +87,7 @@ class Execution:
         if found is not None:
             self._context.slots.add(int(found[0].detail["slot"]))
             return found
+        _refuse_full_disk(self._context.folder)
         slot = self._context.claim_slot()
         attempt = self._intend(step, slot, start, gpus)
         try:
@@ -204,6 +210,14 @@ class Execution:
         with self._world.store.transaction():
             self.finish(done, event, reason=reason)
         return True
+
+
+def _refuse_full_disk(folder: Path) -> None:
+    """Nothing new begins on a disk that is as good as full. Raises EngineError."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < min(disk.f_blocks * disk.f_frsize // 20, LEAST_FREE):
+        left = disk.f_bavail * disk.f_frsize >> 20
+        raise EngineError(f"not started, for the disk is as good as full ({left} MiB left): penstock gc, or make room")
 
 
 def end_sentence(done: Done, timeout: float | None) -> str:

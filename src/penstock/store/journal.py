@@ -39,6 +39,11 @@ class Journal:
             rows, self._pending = self._pending, []
             self._driver.executemany(_INSERT, rows)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is open."""
+        return bool(self._driver.in_transaction)
+
     def execute(self, text: str) -> None:
         """One statement as it stands: the beginning and the end of a transaction."""
         self._driver.execute(text)

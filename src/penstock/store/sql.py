@@ -12,11 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import URL, Connection, create_engine, inspect, text
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from penstock.errors import EngineError
+from penstock.errors import DiskError, EngineError
+from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
 from penstock.store.journal import Journal
 from penstock.store.releases import Releases
@@ -35,6 +37,10 @@ class Store:
         self._crash = crash
         self._depth = 0
         self._durable: bool | None = None
+        self._path = Path(connection.engine.url.database or "")
+        self._roomy = False
+        self._trouble: DiskError | None = None
+        event.listen(connection.engine, "handle_error", self._note_trouble)
         self._journal = Journal(connection)
         self.requests = Requests(connection)
         self.runs = Runs(connection, self._journal)
@@ -48,17 +54,20 @@ class Store:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Everything inside happens or nothing does; nested uses join the outer one.
 
-        `durable` waits for the disk: used before any effect outside (deploy, migration, approval).
+        `durable` waits for the disk: used before any effect outside (deploy, migration, approval). Raises DiskError
+        where the disk does not take it, and from then on always: what was not written must not be built upon.
         """
         if self._depth:
             yield
             return
+        self.insist()
         if durable is not self._durable:
             self._connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        self._journal.execute("BEGIN IMMEDIATE")
-        self._depth += 1
-        self._journal.collecting = True
+        if not self._roomy:
+            disks.keep_room(self._path)
+            self._roomy = True
+        self._begin()
         try:
             yield
             names = self._journal.names() if self._crash else []
@@ -66,13 +75,43 @@ class Store:
             self._pass_points(names, "before_commit")
             self._journal.execute("COMMIT")
             self._pass_points(names, "after_commit")
-        except BaseException:
-            self._journal.forget()
-            self._journal.execute("ROLLBACK")
+        except BaseException as error:
+            self._undo()
+            self._refuse(error)
             raise
         finally:
             self._journal.collecting = False
             self._depth -= 1
+
+    def _begin(self) -> None:
+        try:
+            self._journal.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._refuse(error)
+            raise
+        self._depth += 1
+        self._journal.collecting = True
+
+    def _undo(self) -> None:
+        """Nothing of the transaction happened. A full disk has SQLite roll back by itself."""
+        self._journal.forget()
+        if self._journal.is_open:
+            self._journal.execute("ROLLBACK")
+
+    def _refuse(self, error: BaseException) -> None:
+        """Raise DiskError where that is what the error means."""
+        found = disks.trouble(error, self._path)
+        if found is not None:
+            self._trouble = found
+            raise found from error
+
+    def _note_trouble(self, context: ExceptionContext) -> None:
+        self._refuse(context.original_exception)
+
+    def insist(self) -> None:
+        """Raise the DiskError of the first write that failed, if any did."""
+        if self._trouble is not None:
+            raise self._trouble
 
     def _pass_points(self, names: list[str], when: str) -> None:
         """The named crash points of a transaction's transitions; only tests switch one on."""
@@ -97,6 +136,8 @@ class Store:
     def close(self) -> None:
         self._connection.close()
         self._connection.engine.dispose()
+        if self._roomy:
+            disks.reserve_room(self._path)
 
     def __enter__(self) -> Self:
         return self
