@@ -358,3 +358,64 @@ def test_cells_share_a_fingerprint(house: House) -> None:
     shown = house.run()
     assert [s.name for s in shown.steps] == ["check", "train.fingerprint", "train[seed=0]", "train[seed=1]"]
     assert step(shown, "train[seed=1]").needs == ("check", "train.fingerprint")
+
+
+# --- trust ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_untrusted_run_keeps_its_results_to_itself(house: House) -> None:
+    """It reads what trusted runs left, and what it leaves only runs of its own scope read."""
+    house.machine.script["make"] = Act(files={"data/rows": "1"})
+    pipeline = only(
+        load={"run": "make data", "inputs": ["src/"], "outputs": ["data/"]},
+        train={"run": "train", "inputs": ["data/", "b"]},
+    )
+    house.commit(pipeline, **SOURCE, b="1")
+    house.run()
+    house.commit(pipeline, **SOURCE, b="2")
+
+    def cached(**options: Any) -> list[str]:
+        return [s.name for s in house.run(**options).steps if s.cached and s.name != "check"]
+
+    assert cached(scope="stranger") == ["load"]
+    assert cached(scope="stranger") == ["load", "train"]
+    assert cached(scope="another") == ["load"]
+    assert cached() == ["load"]
+    assert cached() == ["load", "train"]
+
+
+def test_an_untrusted_run_is_given_no_secret(house: House) -> None:
+    """A step that names a secret is errored before anything of it runs, and HOME is not that of trusted runs."""
+    house.commit(only(train={"run": "train", "secrets": ["TOKEN"]}, other={"run": "other"}))
+    shown = house.run(scope="stranger")
+    assert step(shown, "train").status == "errored"
+    assert step(shown, "train").reason == "step train names secrets, and a change that is not trusted is given none"
+    assert started(house) == ["1.other.1"]
+    homes = {spec.variables["HOME"] for spec in house.machine.started}
+    assert homes != {str(house.world.home.person(house.store.runs.get(1).project))}
+
+
+def test_what_an_untrusted_run_packages_cannot_be_deployed(house: House) -> None:
+    """Its package never counts as passed, however green the run."""
+    house.machine.script["make"] = Act(files={"model/w": "w"})
+    house.commit(
+        {
+            "steps": {"make": {"run": "make it", "inputs": ["src/"], "outputs": ["model/"]}},
+            "package": {"model": ["model/"], "serve": "serve the model"},
+            "environments": {"production": {"port": 8802}},
+        },
+        **SOURCE,
+    )
+    shown = house.run(scope="stranger", no_deploy=True)
+    assert shown.status == "passed"
+    assert [p.passed for p in house.store.runs.packages(house.store.runs.get(1).project)] == [False]
+
+
+def test_a_step_that_can_never_fit_is_errored(house: House) -> None:
+    """Where a run was asked for by a trigger, or on a larger machine, such a step does not wait for ever."""
+    house.commit(only(train={"run": "train", "resources": {"gpu": 1}}))
+    shown = house.run()
+    assert (shown.status, step(shown, "train").reason) == (
+        "errored",
+        "step train asks for 1 GPUs, and this home has 0",
+    )

@@ -121,6 +121,9 @@ def run(
     to: Annotated[str | None, typer.Option("--to", metavar="ENV", help="Release up to this environment.")] = None,
     no_deploy: Annotated[bool, typer.Option("--no-deploy", help="Build, test and gate; release nothing.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing; results are still stored.")] = False,
+    untrusted: Annotated[
+        bool, typer.Option("--untrusted", help="A stranger's change: no secrets, no release, results kept apart.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Build, test, gate and release one commit.
@@ -135,7 +138,11 @@ def run(
         found = find(world.source, Wish(path, file, ref, worktree))
         _check_names(found.pipeline, step, to)
         check_resources(found.pipeline, world.capacity)
-        options = {"step": step, "to": to, "no_deploy": no_deploy, "no_cache": no_cache}
+        if untrusted and to is not None:
+            raise UsageError("--untrusted and --to exclude each other: a change that is not trusted is never released")
+        scope = (found.commit.branch or found.commit.sha) if untrusted else ""
+        options: dict[str, Any] = {"step": step, "to": to, "no_deploy": no_deploy or untrusted, "no_cache": no_cache}
+        options["scope"] = scope
         payload = run_payload(world.source, found, options, settings.environment)
         code = _follow(world, settings.actor, "run", payload, json_)
     raise typer.Exit(code)

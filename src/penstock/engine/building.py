@@ -12,6 +12,7 @@ from penstock.cache.contract import BlobMissing
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.reuse import Results
 from penstock.engine.turns import Turns
 from penstock.packages import Manifest, assemble, lineage, manifest_of
 from penstock.plans import (
@@ -23,7 +24,7 @@ from penstock.plans import (
     package_needs,
 )
 from penstock.runs import StepStatus
-from penstock.store.contract import Action, Attempt, PackageRecord
+from penstock.store.contract import Attempt, PackageRecord
 
 LOCK_FILE = "penstock.lock"
 
@@ -36,6 +37,7 @@ class OwnSteps:
         self._execution = execution
         self._world = context.world
         self._turns = turns
+        self._results = Results(context)
 
     async def check(self) -> None:
         """Python files that are used must compile; other files that do not parse are warned of."""
@@ -77,7 +79,8 @@ class OwnSteps:
             with self._world.store.transaction():
                 self._context.move("runtime", "skip", reason="made by an earlier run", cached=True)
             return
-        done = await self._place("runtime", command or Command("true"), Tree(), {})
+        start = {"reason": command.reason} if command and command.reason else {}
+        done = await self._place("runtime", command or Command("true"), Tree(), start)
         self._conclude("runtime", done, lambda _done: {})
 
     async def _action(
@@ -89,16 +92,11 @@ class OwnSteps:
         result: Callable[[Done], Mapping[str, Any]],
     ) -> None:
         """A step of ours whose result depends on its ingredients alone."""
-        store = self._world.store
         key = own_key(name, ingredients)
         if self._context.step(name).status is StepStatus.QUEUED:
-            action = None if self._context.options.get("no_cache") else store.actions.find(key)
+            action = self._results.find(key)
             if action is not None and self._is_there(action.result):
-                with store.transaction():
-                    store.actions.used(key)
-                    reason = f"nothing changed since run {action.run}"
-                    values = {"reason": reason, "cached": True, "key": key, "ingredients": dict(ingredients)}
-                    self._context.move(name, "skip", **values, result=dict(action.result))
+                self._results.take(name, action, ingredients)
                 return
         async with self._context.turn(name, self._turns):
             if self._context.stopping is not None and self._context.step(name).status is StepStatus.QUEUED:
@@ -130,19 +128,7 @@ class OwnSteps:
         with store.transaction():
             self._execution.finish(done, "pass", result=values)
             if record.key:
-                now = self._world.clock.now()
-                store.actions.put(
-                    Action(
-                        key=record.key,
-                        project=self._context.run.project,
-                        step=name,
-                        run=self._context.run.id,
-                        ingredients=record.ingredients or {},
-                        result=values,
-                        seconds=now - done.attempt.created,
-                        created=now,
-                    )
-                )
+                self._results.keep(record, values, self._world.clock.now() - done.attempt.created)
 
     async def package(self) -> None:
         """Model, code, lock, serve command and manifest as one tree, with its lineage beside it."""

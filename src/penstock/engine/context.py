@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.artifacts import Digest, Tree
+from penstock.artifacts import Digest, Tree, digest_of
 from penstock.commits import Commit
 from penstock.engine.contracts import CommitFiles, Handle, RuntimeRequest
-from penstock.engine.scheduling import Need
+from penstock.engine.scheduling import Need, why_never
 from penstock.engine.turns import Turns
 from penstock.engine.variables import SEED, passed_on
 from penstock.engine.workspaces import Workspaces
 from penstock.engine.world import World
+from penstock.errors import StateError
 from penstock.pipelines import Pipeline, Step, interpolate
 from penstock.plans import Plan, StepKind, refreshed, remaining, why_not_wanted
 from penstock.runs import ENDED_STEP, RED_STEP, AttemptStatus, Frontier, Outcome, StepState, StepStatus
@@ -59,6 +60,17 @@ class RunContext:
     @property
     def options(self) -> Mapping[str, Any]:
         return self.run.options
+
+    @property
+    def scope(self) -> str:
+        """The trust scope of the run's results: empty for a trusted run."""
+        return str(self.options.get("scope") or "")
+
+    @property
+    def home(self) -> Path:
+        """The private HOME of the run's steps: one for each project, and apart for each untrusted scope."""
+        person = self.world.home.person(self.run.project)
+        return person.with_name(f"{person.name}.{digest_of('scope', self.scope)[:12]}") if self.scope else person
 
     @property
     def person(self) -> Mapping[str, str]:
@@ -166,10 +178,13 @@ class RunContext:
     def turn(self, step: str, turns: Turns) -> AbstractAsyncContextManager[tuple[int, ...]]:
         """A share of the home for a step: at once where its process lives already, else when it is its turn.
 
-        Gives the indices of the step's GPUs.
+        Gives the indices of the step's GPUs. Raises StateError for a step that can never have its turn here.
         """
         key = (self.run.id, step)
         need = need_of(self.pipeline.steps[step]) if step in self.pipeline.steps else Need()
+        never = why_never(need, turns.capacity)
+        if never is not None:
+            raise StateError(f"step {step} {never}")
         if step in self.held:
             return turns.taken(key, need, self.held.pop(step))
         return turns.turn(key, need, self.priorities[step])
@@ -202,8 +217,8 @@ class RunContext:
     def _base(self, more: tuple[str, ...]) -> dict[str, str]:
         """The same for every process of the run that is passed on these variables of the person."""
         return {
-            **passed_on(self.person, more),
-            "HOME": str(self.world.home.person(self.run.project)),
+            **passed_on(self.person, () if self.scope else more),
+            "HOME": str(self.home),
             "CI": "true",
             "PENSTOCK_RUN": str(self.run.id),
             "PENSTOCK_VERSION": self.run.version,

@@ -77,11 +77,6 @@ class Driver:
                 if path.stat().st_size - handle.log_start > self._world.log_limit:
                     logfiles.cap(path, handle.log_start, self._world.log_limit)
 
-    async def _compress_logs(self) -> None:
-        """The logs of a run that has ended are written no more."""
-        for path in self._context.folder.glob("*.log"):
-            await asyncio.to_thread(logfiles.compress, path)
-
     def open_failed(self) -> list[str]:
         """Open the steps that failed again, and those that were skipped for them; returns their names."""
         opened: list[str] = []
@@ -110,7 +105,7 @@ class Driver:
                 await self._deliver()
             await self._finish()
             if self._runs.status(run) in ENDED_RUN:
-                await self._compress_logs()
+                await asyncio.to_thread(logfiles.put_to_rest, self._context.folder)
         finally:
             await self._abandon()
 
@@ -286,7 +281,7 @@ class Driver:
     def _pass_package(self) -> None:
         """A package whose run is green may be deployed by hand too."""
         run = self._runs.get(self._context.run.id)
-        if run.package is None or self._red() is not None or self._context.commit.dirty:
+        if run.package is None or self._red() is not None or self._context.commit.dirty or self._context.scope:
             return
         for package in self._runs.packages(run.project, run.version):
             if package.digest == run.package and not package.passed:

@@ -12,15 +12,16 @@ from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
-from penstock.engine.results import Collected, collect, declared_files, is_whole, red_report
+from penstock.engine.results import Collected, collect, declared_files, red_report
+from penstock.engine.reuse import Results
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.turns import Shared
 from penstock.engine.variables import with_runtime
-from penstock.errors import PenstockError, SourceError
+from penstock.errors import PenstockError, SourceError, StateError
 from penstock.pipelines import Step
-from penstock.plans import changed_paths, fingerprint_name, key_of, step_ingredients, step_inputs, why_run
-from penstock.runs import GREEN_STEP, StepStatus
-from penstock.store.contract import Action, Attempt
+from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs
+from penstock.runs import StepStatus
+from penstock.store.contract import Attempt
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_LIMIT = 1024
@@ -38,6 +39,7 @@ class UserSteps:
         self._flights = shared.flights
         self._world = context.world
         self._cache = context.world.cache
+        self._results = Results(context)
         self._no_pointers: set[Digest] = set()
         self._kept: dict[Digest, asyncio.Task[Digest]] = {}
 
@@ -60,15 +62,15 @@ class UserSteps:
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
-        if self._reuse(step, key, ingredients) or self._take_over(step, key, ingredients):
+        if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
             return
         if "package" in step.needs and self._replica.exists and not await self._replica.ready():
             self._skip(step.name, "the package did not become healthy")
             return
         async with self._flights.alone(key if step.cacheable else None) as waited:
-            if waited and self._reuse(step, key, ingredients):
+            if waited and self._results.reuse(step, key, ingredients):
                 return
-            reason = self._why(step, ingredients, inputs)
+            reason = self._results.why(step, key, ingredients, inputs)
             await self._keep(inputs)
             await self._attempts(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
 
@@ -172,68 +174,6 @@ class UserSteps:
         own = tuple(n for n in self._context.plan[step.name].needs if n in self._context.pipeline.steps)
         return self._context.outputs(own)
 
-    def _reuse(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
-        """Take the stored result of the key, if the cache still holds all of it."""
-        if not step.cacheable or self._context.options.get("no_cache") or step.name in self._context.refreshed:
-            return False
-        store = self._world.store
-        action = store.actions.find(key)
-        if action is None:
-            return False
-        if not is_whole(action.result, self._cache):
-            with store.transaction():
-                store.actions.forget(key)
-            return False
-        with store.transaction():
-            store.actions.used(key)
-            self._context.move(
-                step.name,
-                "skip",
-                reason=f"nothing changed since run {action.run}",
-                cached=True,
-                key=key,
-                ingredients=dict(ingredients),
-                result=dict(action.result),
-            )
-            store.runs.set_metrics(self._context.run.id, step.name, action.result.get("metrics", {}))
-        return True
-
-    def _take_over(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
-        """In a rerun of what failed: what passed in the run before passes, even where it is never cached."""
-        before = self._context.options.get("failed_of")
-        if before is None:
-            return False
-        old = self._world.store.runs.step(int(before), step.name)
-        if (
-            old.key != key
-            or not (old.status in GREEN_STEP or old.cached)
-            or not is_whole(old.result or {}, self._cache)
-        ):
-            return False
-        result = dict(old.result or {})
-        values = {"key": key, "ingredients": dict(ingredients), "result": result}
-        with self._world.store.transaction():
-            self._context.move(step.name, "skip", reason=f"passed in run {before}", cached=True, **values)
-            self._world.store.runs.set_metrics(self._context.run.id, step.name, result.get("metrics", {}))
-        return True
-
-    def _why(self, step: Step, ingredients: Mapping[str, str | None], inputs: Tree) -> str:
-        if not step.cacheable:
-            declared = "cache: false" if step.cache is False else "it declares neither inputs nor outputs"
-            return f"always runs: {declared}"
-        if self._context.options.get("no_cache"):
-            return "asked to run without the cache"
-        if step.name in self._context.refreshed:
-            return f"fresh: nothing is reused under the trigger {self._context.run.trigger}"
-        before = self._world.store.actions.newest(self._context.run.project, step.name)
-        if before is None:
-            return why_run(ingredients, None)
-        try:
-            changed = changed_paths(inputs, self._cache.tree(Digest(str(before.ingredients["inputs"]))))
-        except BlobError:
-            changed = []
-        return why_run(ingredients, before.ingredients, changed)
-
     def _skip(self, name: str, reason: str) -> None:
         if self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
             with self._world.store.transaction():
@@ -290,6 +230,8 @@ class UserSteps:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         if step.checkpoint is not None:
             variables["PENSTOCK_CHECKPOINT"] = str(self._checkpoint(step, workspace))
+        if step.secrets and context.scope:
+            raise StateError(f"step {step.name} names secrets, and a change that is not trusted is given none")
         if step.secrets:
             variables.update(self._world.secrets(context.run.project, step.secrets, ""))
         spec = self._execution.spec(attempt, workspace, context.fill(step.run), variables, step.shell)
@@ -356,15 +298,4 @@ class UserSteps:
             self._execution.finish(done, event, reason=kept, result=dict(collected.values))
             runs.set_metrics(self._context.run.id, step.name, collected.values.get("metrics", {}))
             if event == "pass" and step.cacheable and record.key:
-                self._world.store.actions.put(
-                    Action(
-                        key=record.key,
-                        project=self._context.run.project,
-                        step=step.name,
-                        run=self._context.run.id,
-                        ingredients=record.ingredients or {},
-                        result=dict(collected.values),
-                        seconds=self._world.clock.now() - done.attempt.created,
-                        created=self._world.clock.now(),
-                    )
-                )
+                self._results.keep(record, collected.values, self._world.clock.now() - done.attempt.created)
