@@ -48,7 +48,8 @@ def new_place(tmp_path: Path, forks: Forks, database: Path) -> Iterator[NewPlace
         repo.commit("one", **{name.replace("_", "."): text for name, text in files.items()})
         place = Place(folder, forks, repo, contain=contain)
         if home is not None:
-            place.home.symlink_to(home, target_is_directory=True)
+            (home / "home").mkdir()
+            place.home.symlink_to(home / "home", target_is_directory=True)
         place.room.mkdir(parents=True)
         shutil.copyfile(database, place.home / "penstock.db")
         made.append(place)

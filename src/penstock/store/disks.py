@@ -16,6 +16,9 @@ from penstock.errors import DiskError
 RESERVE = 8 << 20
 """Bytes kept for the write-ahead log: some thousand transitions."""
 
+_MORE = 256 << 10
+"""Bytes that the file between commands holds beside these, for what SQLite makes to open a database."""
+
 _KEEP_SIZE = 1
 
 _TROUBLES = frozenset(
@@ -33,20 +36,28 @@ _TROUBLES = frozenset(
 def keep_room(database: Path) -> None:
     """Give the write-ahead log its blocks; where the disk has no more, those of the reserve."""
     log = database.with_name(f"{database.name}-wal")
-    if not _allocate(log):
-        _reserve(database).unlink(missing_ok=True)
+    if not _allocate(log) and release_room(database):
         _allocate(log)
 
 
+def release_room(database: Path) -> bool:
+    """Give back what `reserve_room` holds: even to open the database takes a little. False where nothing is held."""
+    try:
+        _reserve(database).unlink()
+    except OSError:
+        return False
+    return True
+
+
 def reserve_room(database: Path) -> None:
-    """Hold the same number of blocks while there is no write-ahead log, if the disk has them."""
+    """Hold the same number of blocks while there is no write-ahead log; fewer where the disk has not so many."""
     place = _reserve(database)
     try:
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError:
         return  # it is there already, or nothing can be written here
     try:
-        whole = _allocated(descriptor)
+        whole = any(_allocated(descriptor, size) for size in (RESERVE + _MORE, RESERVE, RESERVE // 2))
     finally:
         os.close(descriptor)
     if not whole:
@@ -76,13 +87,13 @@ def _allocate(path: Path) -> bool:
         # SQLite locks the database and never its log: to close a descriptor of the log lets no lock go.
         descriptor = os.open(path, os.O_WRONLY)
         try:
-            return _allocated(descriptor)
+            return _allocated(descriptor, RESERVE)
         finally:
             os.close(descriptor)
     return True
 
 
-def _allocated(descriptor: int) -> bool:
+def _allocated(descriptor: int, size: int) -> bool:
     """Allocate without a change of size, so that SQLite sees nothing of it; False where the disk is full."""
     import ctypes  # noqa: PLC0415 - only who writes needs it
 
@@ -90,4 +101,4 @@ def _allocated(descriptor: int) -> bool:
     if call is None:
         return True
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return bool(call(descriptor, _KEEP_SIZE, 0, RESERVE) == 0) or ctypes.get_errno() != errno.ENOSPC
+    return bool(call(descriptor, _KEEP_SIZE, 0, size) == 0) or ctypes.get_errno() != errno.ENOSPC

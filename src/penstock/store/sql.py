@@ -136,8 +136,7 @@ class Store:
     def close(self) -> None:
         self._connection.close()
         self._connection.engine.dispose()
-        if self._roomy:
-            disks.reserve_room(self._path)
+        disks.reserve_room(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +154,17 @@ def open_store(path: Path, crash: Callable[[str], None] | None = None) -> Store:
     is passed (`run.start:before_commit`); only tests give one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Store(_open(path), crash)
+    except (DBAPIError, sqlite3.Error) as error:
+        if disks.trouble(error, path) is not None and disks.release_room(path):
+            return open_store(path, crash)
+        cause = getattr(error, "orig", None) or error
+        raise EngineError(f"the database {path} cannot be used ({cause}): run penstock doctor") from error
+
+
+def _open(path: Path) -> Connection:
+    """A connection to a database that is up to date."""
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     try:
         with _alone(path):
@@ -163,14 +173,10 @@ def open_store(path: Path, crash: Callable[[str], None] | None = None) -> Store:
                 connection.exec_driver_sql(f"PRAGMA {pragma}")
             if _revision(connection) != HEAD:
                 _upgrade(connection, path)
-    except EngineError:
+    except BaseException:
         engine.dispose()
         raise
-    except (DBAPIError, sqlite3.Error) as error:
-        engine.dispose()
-        cause = getattr(error, "orig", None) or error
-        raise EngineError(f"the database {path} cannot be used ({cause}): run penstock doctor") from error
-    return Store(connection, crash)
+    return connection
 
 
 @contextmanager
