@@ -93,26 +93,52 @@ def logs(
             _print_log(world, run, name, follow=follow, heading=step is None)
 
 
+LOOK, LOOKS = 0.02, 5
+"""Seconds between two looks of a follower at the end of a log, and how many of them make one at the store."""
+
+
 def _print_log(world: "World", run: int, step: str, *, follow: bool, heading: bool) -> None:
     """One step's attempts, one after another; with `follow` until it has ended."""
-    import time
-
     from penstock.runs import ENDED_STEP
 
-    attempts: dict[str, int] = {}
+    done: dict[str, int] = {}
+    sizes = _sizes(world.store.runs.attempts(run, step))
     while True:
         ended = world.store.runs.step(run, step).status in ENDED_STEP
-        for attempt in world.store.runs.attempts(run, step):
-            if attempt.id not in attempts:
-                attempts[attempt.id] = 0
+        attempts = world.store.runs.attempts(run, step)
+        for attempt in attempts:
+            if attempt.id not in done:
+                done[attempt.id] = 0
                 _heading(attempt, heading=heading, several=attempt.number > 1)
-            attempts[attempt.id] = _copy(attempt, attempts[attempt.id])
+            done[attempt.id] = _copy(attempt, done[attempt.id], sizes.get(attempt.id, 0))
         if ended or not follow:
             break
-        time.sleep(0.05)
-    if not attempts and not heading:
+        sizes = _grown(attempts[-1:], sizes)
+    if not done and not heading:
         record = world.store.runs.step(run, step)
         typer.echo(f"step {step} has no log: {record.status}{f' ({record.reason})' if record.reason else ''}", err=True)
+
+
+def _sizes(attempts: "list[Attempt]") -> dict[str, int]:
+    """How far the logs of attempts reach now. The next attempt may go on in the same file as soon as one has ended.
+
+    So a size counts only if the store, asked afterwards, does not know of an end.
+    """
+    from penstock.engine.logfiles import size
+
+    return {attempt.id: size(Path(str(attempt.detail["log"]))) for attempt in attempts}
+
+
+def _grown(attempts: "list[Attempt]", sizes: dict[str, int]) -> dict[str, int]:
+    """Wait until the log of an attempt has grown; but not for long, as it may have ended."""
+    import time
+
+    for _ in range(LOOKS):
+        time.sleep(LOOK)
+        now = _sizes(attempts)
+        if any(now[number] > sizes.get(number, 0) for number in now):
+            return now
+    return now
 
 
 def _heading(attempt: "Attempt", *, heading: bool, several: bool) -> None:
@@ -121,13 +147,16 @@ def _heading(attempt: "Attempt", *, heading: bool, several: bool) -> None:
         sys.stdout.flush()
 
 
-def _copy(attempt: "Attempt", done: int) -> int:
-    """Write what the log has beyond `done` bytes to stdout, as it is; returns how far that leads."""
+def _copy(attempt: "Attempt", done: int, size: int) -> int:
+    """Write what the log has beyond `done` bytes to stdout, as it is; returns how far that leads.
+
+    It goes to the attempt's end, or to byte `size` of the log while it has none.
+    """
     from penstock.engine.logfiles import pieces
     from penstock.engine.views import log_range
 
     path, start, end = log_range(attempt)
-    for piece in pieces(Path(path), start + done, end):
+    for piece in pieces(Path(path), start + done, size if end is None else end):
         sys.stdout.buffer.write(piece.data)
         done = piece.position - start
     sys.stdout.buffer.flush()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock.engine import logfiles
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
 from penstock.errors import EngineError
@@ -74,6 +75,8 @@ class Execution:
         self._context.live[step] = handle
         try:
             reason, ending = await self._until_end(attempt, handle, timeout)
+            if ending.log_end - handle.log_start > self._world.log_limit:
+                await asyncio.to_thread(logfiles.cap, Path(handle.log), handle.log_start, self._world.log_limit)
         finally:
             self._context.live.pop(step, None)
         self._world.crash("process.end:after_effect")

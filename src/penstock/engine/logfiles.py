@@ -10,8 +10,11 @@ What no frame covers is a hole. Whoever asks for a log names `N.log`, whatever h
 """
 
 import errno
+import fcntl
 import os
 import struct
+import subprocess
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +32,9 @@ BLOCK = 4096
 SUFFIX = ".zst"
 SMALL = 4 * BLOCK
 """Bytes up to which compressing would free next to nothing."""
+
+AT_ONCE = 4 << 20
+"""Bytes of logs that compress so quickly that whoever waits for their run does not notice."""
 
 _SKIPPABLE = struct.Struct("<II")
 _ENTRY = struct.Struct("<QQQ")
@@ -328,36 +334,71 @@ def _punch(number: int, first: int, count: int) -> bool:
 # --- compressing --------------------------------------------------------------------------------------------------
 
 
+def put_to_rest(folder: Path) -> None:
+    """Compress the logs in the folder of a run that has ended.
+
+    A few MiB at once; more by a process of its own at the lowest priority, for which nobody waits. Raises EngineError
+    where the disk fails.
+    """
+    logs = [path for path in sorted(folder.glob("*.log")) if path.stat().st_size > SMALL]
+    if sum(path.stat().st_size for path in logs) > AT_ONCE:
+        _compress_apart(logs)
+    else:
+        for path in logs:
+            compress(path)
+
+
+def _compress_apart(logs: Iterable[Path]) -> None:
+    """By a process that has no parent any more when this returns; `-P` keeps it from importing what lies around."""
+    script = '"$@" </dev/null >/dev/null 2>&1 &'
+    python = (sys.executable, "-P", "-m", "penstock.engine.logfiles")
+    command = ("/bin/sh", "-c", script, "sh", *python, *(str(path.absolute()) for path in logs))
+    subprocess.run(command, cwd="/", start_new_session=True, check=True)
+
+
 def compress(path: Path) -> bool:
     """Replace a log that nobody writes any more by its compressed form; returns whether that was done.
 
-    Small logs stay as they are, and so does one that grew meanwhile. At every moment one of the two can be read, and
-    a reader that has the plain one open goes on with it. Raises EngineError where the disk fails; the plain log stays.
+    Small logs stay as they are, and so does one that grew meanwhile or that somebody else compresses. At every moment
+    one of the two can be read, and a reader that has the plain one open goes on with it. Raises EngineError where the
+    disk fails; the plain log stays.
     """
-    draft = path.with_name(f".{path.name}{SUFFIX}.part")
     try:
-        plain = _Plain(path.open("rb", buffering=0))
+        stream = path.open("rb", buffering=0)
     except FileNotFoundError:
         return False
+    draft = path.with_name(f".{path.name}{SUFFIX}.part")
+    with stream:
+        if os.fstat(stream.fileno()).st_size <= SMALL or not _only_ours(stream, path):
+            return False
+        try:
+            return _replace(_Plain(stream), path, draft)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise EngineError(f"the log {path} cannot be compressed: {error.strerror}") from None
+
+
+def _only_ours(stream: BinaryIO, path: Path) -> bool:
+    """Whether nobody else compresses the log, or has just done so. The lock goes with the stream."""
     try:
-        if plain.size <= SMALL:
-            return False
-        with draft.open("wb") as out:
-            _write(plain, out)
-            out.flush()
-            os.fsync(out.fileno())
-        if path.stat().st_size != plain.size:
-            draft.unlink()
-            return False
-        draft.replace(_compressed(path))
-        _sync(path.parent)
-        path.unlink()
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise EngineError(f"the log {path} cannot be compressed: {error.strerror}") from None
-    finally:
-        plain.close()
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _replace(plain: _Plain, path: Path, draft: Path) -> bool:
+    with draft.open("wb") as out:
+        _write(plain, out)
+        out.flush()
+        os.fsync(out.fileno())
+    if path.stat().st_size != plain.size:
+        draft.unlink()
+        return False
+    draft.replace(_compressed(path))
+    _sync(path.parent)
+    path.unlink()
     return True
 
 
@@ -387,3 +428,15 @@ def _sync(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def main() -> None:
+    """Compress the logs that the arguments name, when nothing else wants the processor; what cannot be stays plain."""
+    os.nice(19)
+    for name in sys.argv[1:]:
+        with suppress(EngineError):
+            compress(Path(name))
+
+
+if __name__ == "__main__":
+    main()
