@@ -1,10 +1,12 @@
 """Shallow clones, several processes at once, and kills."""
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,20 @@ def test_branches_may_become_folders(source: GitSource, repo: Repo) -> None:
     repo.git("branch", "-D", "topic")
     repo.git("branch", "topic/one")
     assert source.commit(source.locate(str(repo.folder)), None).branches == ("main", "topic/one")
+
+
+def test_mirrors_that_nobody_needs_are_removed(source: GitSource, repo: Repo, tmp_path: Path) -> None:
+    """Kept, lately brought near or being written to: it stays; else it goes, and is made again when it is needed."""
+    located = source.locate(str(repo.folder))
+    hour = 3600.0
+    for path in [*(located.mirror / "penstock-seen").iterdir(), located.mirror]:
+        os.utime(path, (0, 0))
+    source.locate(str(repo.folder))  # nothing to bring, and yet it is used
+    assert source.discard((), time.time() - hour) == 0
+    assert source.discard({located.mirror}, time.time() + hour) == 0
+    with (located.mirror / "penstock-lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert source.discard((), time.time() + hour) == 0
+    assert source.discard((), time.time() + hour) == 1
+    assert not [path for path in (tmp_path / "mirrors").iterdir() if path.name.endswith(".git")]
+    assert source.commit(source.locate(str(repo.folder)), None).sha == repo.git("rev-parse", "HEAD")

@@ -59,6 +59,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """One blob: the bytes it takes in store, and when it was last added or asked for (seconds since the epoch)."""
+
+    bytes: int
+    touched: float
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """What a sweep removed: blobs and leftovers, and their bytes in store."""
 
@@ -124,6 +132,14 @@ class Cache(Protocol):
         ...
 
     def usage(self) -> Usage: ...
+
+    def stored(self) -> dict[Digest, Stored]:
+        """Every blob; takes a look at each, as `usage` does."""
+        ...
+
+    def grown(self) -> int:
+        """Bytes that were stored through this object since the last time this was asked; costs nothing."""
+        ...
 
     def closure(self, digests: Iterable[Digest]) -> set[Digest]:
         """The digests, and those of all files of the trees among them; what is not there adds nothing."""

@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 
 import zstandard
 from blake3 import blake3
 
 from penstock.artifacts import Digest, Entry, File, Link, Tree, digest_of_bytes
-from penstock.cache.contract import BlobCorrupt, BlobError, BlobMissing, Captured, Swept, Usage
+from penstock.cache.contract import BlobCorrupt, BlobError, BlobMissing, Captured, Stored, Swept, Usage
 from penstock.cache.copying import at_once, pieces, pour, unpacked, write_all
 from penstock.cache.folders import (
     disk_error,
@@ -56,6 +57,7 @@ class DiskCache:
         self._folder = folder
         self._blobs, self._temp, self._corrupt = (f"{folder}/{name}" for name in ("blobs", "temp", "corrupt"))
         self._wanted = reflinks
+        self._grown, self._counting = 0, Lock()
         with self._working():
             for made in (self._blobs, self._temp, self._corrupt):
                 os.makedirs(made, exist_ok=True)
@@ -182,6 +184,8 @@ class DiskCache:
 
     def _settle(self, temporary: str, digest: Digest, *, packed: bool) -> None:
         target = self._path(digest) + _FORMS[packed]
+        with self._counting:
+            self._grown += os.stat(temporary).st_size
         try:
             os.replace(temporary, target)
         except FileNotFoundError:
@@ -270,6 +274,14 @@ class DiskCache:
             count += 1
             size += status.st_size
         return Usage(count, size)
+
+    def stored(self) -> dict[Digest, Stored]:
+        return {Digest(_digest_in(path)): Stored(status.st_size, status.st_mtime) for path, status in self._stored()}
+
+    def grown(self) -> int:
+        with self._counting:
+            grown, self._grown = self._grown, 0
+        return grown
 
     def closure(self, digests: Iterable[Digest]) -> set[Digest]:
         known = set(digests)

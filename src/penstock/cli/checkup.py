@@ -98,8 +98,11 @@ def _disk(home: Path) -> Finding:
 
 
 def _cache(world: World) -> Finding:
-    usage = world.cache.usage()
-    return Finding("cache", True, f"{usage.count} blobs, {size(usage.bytes)}")
+    usage, cap = world.cache.usage(), world.cache_cap
+    detail = f"{usage.count} blobs, {size(usage.bytes)} of {size(cap)}"
+    if usage.bytes <= 1.1 * cap:  # a little more is there until the next run ends
+        return Finding("cache", True, detail)
+    return Finding("cache", False, f"{detail}: penstock gc, or a larger PENSTOCK_CACHE_SIZE")
 
 
 def _coordinator(world: World) -> Finding:

@@ -167,7 +167,7 @@ def gc(
     *,
     days: Annotated[float, typer.Option("--days", help="Keep results that were used within so many days.", min=0)] = 30,
 ) -> None:
-    """Remove what no release, no recent run and no recent result needs.
+    """Remove what no release, no recent run and no recent result needs, and more where the cache is over its cap.
 
     Example: penstock gc --days 7
     """
@@ -177,8 +177,8 @@ def gc(
     settings = read_settings()
     with open_world(settings) as world:
         freed = ask(world, settings, "gc", {"days": days}).result or {}
-    typer.echo(
-        f"freed {size(int(freed['bytes']))}: {freed['results']} results, {freed['blobs']} blobs, "
-        f"{freed['folders']} work folders",
-        file=sys.stdout,
-    )
+    more = [f"{freed[name]} {name}" for name in ("mirrors", "runtimes") if freed.get(name)]
+    removed = [f"{freed['results']} results, {freed['blobs']} blobs, {freed['folders']} work folders", *more]
+    typer.echo(f"freed {size(int(freed['bytes']))}: {', '.join(removed)}", file=sys.stdout)
+    cap = f" of {size(int(freed['cap']))}" if freed.get("cap") else ""
+    typer.echo(f"the cache holds {size(int(freed.get('held', 0)))}{cap}", file=sys.stdout)

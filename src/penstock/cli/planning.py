@@ -122,7 +122,7 @@ class Foresight:
             return PlanRow(step.name, step.stage, "run", "its lock is gone from the cache")
         if command is None:
             return PlanRow(step.name, step.stage, "cached", "made by an earlier run")
-        return PlanRow(step.name, step.stage, "run", "no environment of this lock stands here")
+        return PlanRow(step.name, step.stage, "run", command.reason or "no environment of this lock stands here")
 
     def _fingerprint(self, step: PlannedStep) -> PlanRow:
         return PlanRow(step.name, step.stage, "run", "always runs: it tells what the outside data is now")

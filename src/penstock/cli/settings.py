@@ -2,6 +2,8 @@
 
 import getpass
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +23,20 @@ class Settings:
     gpus: tuple[str, ...]
     crash: str | None
     contain: bool
+    cache_size: int
 
 
 def read_settings() -> Settings:
-    """Read the environment once. Raises UsageError where PENSTOCK_HOME makes no sense."""
+    """Read the environment once. Raises UsageError where PENSTOCK_HOME or PENSTOCK_CACHE_SIZE makes no sense."""
     environment = dict(os.environ)
     home = environment.get("PENSTOCK_HOME")
     if home is not None and not home.strip():
         raise UsageError("PENSTOCK_HOME is empty: unset it, or name a folder")
     if home is not None and not _is_text(home):
         raise UsageError("PENSTOCK_HOME is not UTF-8 text: name another folder")
+    folder = Path(home).absolute() if home else _default_home()
     return Settings(
-        home=Path(home).absolute() if home else _default_home(),
+        home=folder,
         environment=environment,
         actor=_actor(environment),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -40,7 +44,24 @@ def read_settings() -> Settings:
         contain=environment.get("PENSTOCK_CONTAIN") != "session",
         memory=_memory(),
         gpus=_gpus(environment),
+        cache_size=_cache_size(environment, folder),
     )
+
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?)B", re.IGNORECASE)
+_LEAST_CACHE, _MOST_CACHE = 5 << 30, 100 << 30
+
+
+def _cache_size(environment: Mapping[str, str], home: Path) -> int:
+    """Bytes that the cache may take: as said, else a tenth of the home's disk, from 5 to 100 GiB."""
+    said = environment.get("PENSTOCK_CACHE_SIZE")
+    if said is None:
+        there = next((folder for folder in (home, *home.parents) if folder.is_dir()), Path("/"))
+        return min(max(shutil.disk_usage(there).total // 10, _LEAST_CACHE), _MOST_CACHE)
+    found = _SIZE.fullmatch(said.strip())
+    if found is None:
+        raise UsageError(f"PENSTOCK_CACHE_SIZE is {said!r}: write a size such as 20GiB or 500MB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
 
 
 def _is_text(word: str) -> bool:

@@ -86,6 +86,7 @@ def open_world(settings: Settings) -> Iterator[World]:
                 settings.cpus, settings.memory, tuple(Gpu(index, kind) for index, kind in enumerate(settings.gpus))
             ),
             contain=settings.contain,
+            cache_cap=settings.cache_size,
             secrets=lambda project, names, environment: vault.values(project, names, environment=environment),
             crash=crash or (lambda _point: None),
         )

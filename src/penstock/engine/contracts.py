@@ -222,6 +222,13 @@ class Source(Protocol):
         """One file of a commit, or None where the commit has no such file."""
         ...
 
+    def discard(self, keep: Collection[Path], before: float) -> int:
+        """Remove mirrors outside `keep` that nobody brought near since `before` (seconds since the epoch); how many.
+
+        One that somebody writes to at this moment stays. A mirror that is asked for later is made again.
+        """
+        ...
+
 
 # --- the router ----------------------------------------------------------------------------------------------------
 
@@ -275,10 +282,14 @@ class Router(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A shell text that the engine has a runner execute, with the variables it needs beside the usual ones."""
+    """A shell text that the engine has a runner execute, with the variables it needs beside the usual ones.
+
+    `reason` is a sentence for people where there is more to say than that it was not done yet.
+    """
 
     text: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +329,18 @@ class Runtimes(Protocol):
         ...
 
     def build(self, request: RuntimeRequest, lock: bytes) -> Command | None:
-        """The command that makes the environment of a lock, in any workspace; None where it stands already."""
+        """The command that makes the environment of a lock, in any workspace; None where it stands as it was made.
+
+        One that was changed since it was made is as good as none: the command sets it aside and makes it anew, and
+        its `reason` says so.
+        """
+        ...
+
+    def discard(self, keep: Collection[Digest], before: float) -> int:
+        """Remove environments outside `keep` that `build` was not asked for since `before` (epoch seconds); how many.
+
+        What was set aside before then goes too. One that is being made at this moment stays.
+        """
         ...
 
     def variables(self, environment: Digest) -> Mapping[str, str]:

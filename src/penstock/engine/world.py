@@ -76,8 +76,8 @@ class Home:
 class World:
     """Everything a coordinator needs.
 
-    `environment` is the person's, handed in once; `capacity` bounds what runs at once;
-    `grace`, `drain` and `settle` are seconds, `log_limit` bytes; `contain` gives steps a
+    `environment` is the person's, handed in once; `capacity` bounds what runs at once; `grace`, `drain` and `settle`
+    are seconds, `log_limit` bytes, `cache_cap` the bytes that the cache may take (0: any); `contain` gives steps a
     pid namespace of their own where there is one. `crash` is told of every crash point beside those of the store;
     `secrets` gives the values of a project's secrets by name, for an environment (or none).
     """
@@ -98,4 +98,5 @@ class World:
     log_limit: int = 256 << 20
     contain: bool = False
     crash: Callable[[str], None] = lambda _point: None
+    cache_cap: int = 0
     secrets: Callable[[str, Sequence[str], str], Mapping[str, str]] = lambda _project, _names, _environment: {}

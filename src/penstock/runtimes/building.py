@@ -3,11 +3,17 @@
 Executed by its path with Penstock's own Python, standard library only, so that it starts quickly whatever is
 installed. It may be killed at any point: a folder without a manifest is unfinished and is made again. The lock
 comes, compressed, in the variables PENSTOCK_LOCK_0, 1, …, because a single variable holds no more than 128 KiB.
+
+An environment is shared by many runs, and a step can write to it. So its manifest lists its files, and it is used
+again only while they are as they were made: by a look at size and time of each, and by the digests of those that
+differ in these. One that was changed is set aside and made anew.
 """
 
 import argparse
 import base64
+import csv
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -16,10 +22,18 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "penstock.json"
+FILES = "penstock-files.json"
+ASIDE = ".changed-"
+
+_PATIENCE = 2.0
+"""Seconds for digests of files whose time differs; with more of them than that, it is quicker to make it anew."""
+_OURS = frozenset({MANIFEST, FILES, f"{MANIFEST}.new", f"{FILES}.new"})
+_EXECUTED = (".py", ".pth", ".so", ".egg-link")
 
 _PINNED_COMMIT = re.compile(rb"@\s*git\+\S+@[0-9a-f]{40}\b")
 
@@ -27,6 +41,7 @@ _PINNED_COMMIT = re.compile(rb"@\s*git\+\S+@[0-9a-f]{40}\b")
 def main() -> int:
     """Make the environment; 0 where it stands afterwards, else 1 after one sentence that says why not."""
     wanted = arguments()
+    wanted.lock = unpacked("PENSTOCK_LOCK")
     folder: Path = wanted.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     held = os.open(folder.parent / f"{folder.name}.flock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -35,9 +50,12 @@ def main() -> int:
     except BlockingIOError:
         say("another run is making this environment: waiting for it")
         fcntl.flock(held, fcntl.LOCK_EX)
-    if stands(folder, wanted.lock_digest):
+    standing, flaw = state(folder, wanted.lock_digest)
+    if standing:
         say("the environment stands already")
         return 0
+    if flaw is not None:
+        return make_anew(wanted, held, flaw)
     # uv inherits the lock: where this process is killed and uv is not, nobody else begins in the same folder.
     return make(wanted, held)
 
@@ -51,13 +69,124 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def stands(folder: Path, lock_digest: str) -> bool:
-    """Whether a finished environment of this lock is there, its Python included."""
+def state(folder: Path, lock_digest: str) -> tuple[bool, str | None]:
+    """Whether a finished environment of this lock is there as it was made; else what was changed, where one is there.
+
+    What was changed is half a sentence. The files are looked at, not read, but for those that look changed.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("lock") == lock_digest and (folder / "bin/python").exists()
+        return False, None
+    finished = isinstance(manifest, dict) and manifest.get("lock") == lock_digest and (folder / "bin/python").exists()
+    found = changed(folder) if finished else None
+    return finished and found is None, found and found[1]
+
+
+# --- what it holds -------------------------------------------------------------------------------------------------
+
+
+def changed(folder: Path) -> tuple[str, str] | None:
+    """The first file that is not as it was made and what befell it, in half a sentence; None where all are.
+
+    Bytecode does not count: Python writes it when it likes. Nor do files that were added and that nothing executes.
+    """
+    made, there = recorded(folder), dict(files(folder))
+    if made is None:
+        return "", "nothing says which files it had"
+    differing = [path for path, entry in made.items() if there.get(path) != entry[:2]]
+    for path in differing:
+        if path not in there:
+            return path, f"{path} is missing"
+    for path in there:
+        if path not in made and (path.endswith(_EXECUTED) or path.startswith("bin/") or ".dist-info/" in path):
+            return path, f"{path} was added"
+    until = time.monotonic() + _PATIENCE
+    for path in differing:
+        if time.monotonic() > until:
+            return path, f"{len(differing)} of its files have another time than when they were made"
+        if len(made[path]) < 3 or len(there[path]) < 2 or digest(folder / path) != made[path][2]:
+            return path, f"{path} was changed"
+    if differing:
+        write(folder / FILES, made | {path: [*there[path], made[path][2]] for path in differing})
+    return None
+
+
+def recorded(folder: Path) -> dict[str, list[Any]] | None:
+    try:
+        found = json.loads((folder / FILES).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def files(folder: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Each file with its size and time, each link with its target; bytecode and what is ours left out."""
+    left = [""]
+    while left:
+        below = left.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                path = f"{below}{entry.name}"
+                if entry.is_symlink():
+                    yield path, [str(Path(entry.path).readlink())]
+                elif not entry.is_dir(follow_symlinks=False):
+                    if not path.endswith(".pyc") and path not in _OURS:
+                        status = entry.stat(follow_symlinks=False)
+                        yield path, [status.st_size, status.st_mtime_ns]
+                elif entry.name != "__pycache__":
+                    left.append(f"{path}/")
+
+
+def inventory(folder: Path) -> dict[str, list[Any]]:
+    """Each file with its size, time and SHA-256, each link with its target; digests as packages tell them."""
+    said = dict(said_by_packages(folder))
+    found = dict(files(folder))
+    for path, entry in found.items():
+        if len(entry) == 2:
+            size, hashed = said.get(path, (None, ""))
+            entry.append(hashed if size == entry[0] else digest(folder / path))
+    return found
+
+
+def said_by_packages(folder: Path) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Size and SHA-256 of the files that installed packages list in their RECORD."""
+    for record in folder.glob("lib/python*/site-packages/*.dist-info/RECORD"):
+        site = record.parent.parent.relative_to(folder)
+        with record.open(encoding="utf-8", newline="") as file:
+            for path, hashed, size in (row for row in csv.reader(file) if len(row) == 3):
+                if hashed.startswith("sha256=") and size.isdigit():
+                    name = hashed.removeprefix("sha256=")
+                    value = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).hex()
+                    yield os.path.normpath(site / path), (int(size), value)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- making --------------------------------------------------------------------------------------------------------
+
+
+def make_anew(wanted: argparse.Namespace, held: int, flaw: str) -> int:
+    """Set a changed environment aside and make it again, past uv's cache where that shares the changed file."""
+    folder = wanted.folder
+    made, found = recorded(folder) or {}, changed(folder)
+    aside = folder.with_name(f"{folder.name}{ASIDE}{time.time_ns()}")
+    say(f"the environment was changed since it was made ({flaw}): it is set aside as {aside.name} and made anew")
+    folder.rename(aside)
+    code = make(wanted, held)
+    path = found[0] if found else ""
+    if code == 0 and len(made.get(path, ())) == 3 and not is_as_before(folder / path, made[path][2]):
+        say(f"uv's cache holds the changed {path} too: the packages are fetched anew")
+        wanted.options = [*wanted.options, "--no-cache"]
+        code = make(wanted, held)
+    return code
+
+
+def is_as_before(path: Path, hashed: str) -> bool:
+    return path.is_file() and digest(path) == hashed
 
 
 def make(wanted: argparse.Namespace, held: int) -> int:
@@ -66,7 +195,8 @@ def make(wanted: argparse.Namespace, held: int) -> int:
     if not make_venv(wanted, held) or not install(wanted, held):
         return 1
     packages = installed(folder)
-    write_manifest(folder, {"lock": wanted.lock_digest, "python": python_version(folder), "packages": packages})
+    write(folder / FILES, inventory(folder))
+    write(folder / MANIFEST, {"lock": wanted.lock_digest, "python": python_version(folder), "packages": packages})
     say(f"installed {len(packages)} packages in {time.monotonic() - began:.1f} s")
     return 0
 
@@ -95,7 +225,7 @@ def make_venv(wanted: argparse.Namespace, held: int) -> bool:
 
 
 def install(wanted: argparse.Namespace, held: int) -> bool:
-    lock = unpacked("PENSTOCK_LOCK")
+    lock = wanted.lock
     # uv tells the two formats apart by the file's name.
     name = "pylock.toml" if is_pylock(lock) else "penstock.lock"
     file = wanted.folder / name
@@ -136,13 +266,13 @@ def python_version(folder: Path) -> str:
     return match[1] if match else "unknown"
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    new = folder / f"{MANIFEST}.new"
+def write(path: Path, value: dict[str, Any]) -> None:
+    new = path.with_name(f"{path.name}.new")
     with new.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
+        json.dump(value, file, separators=(",", ":"))
         file.flush()
         os.fsync(file.fileno())
-    new.rename(folder / MANIFEST)
+    new.rename(path)
 
 
 def unpacked(name: str) -> bytes:

@@ -1,20 +1,23 @@
 """Python environments by uv: made from locks with hashes, shared by the lock's digest, never the project itself."""
 
 import base64
+import fcntl
 import json
+import os
 import platform
 import posixpath
 import re
 import shlex
+import shutil
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from penstock.artifacts import Digest, digest_of, digest_of_bytes
+from penstock.artifacts import Digest, digest_of, digest_of_bytes, is_digest
 from penstock.engine.contracts import Command, RuntimeRequest
 from penstock.errors import EngineError, SourceError
 from penstock.parts import LOOKED_AT
@@ -121,15 +124,47 @@ class UvRuntimes:
         return digest_of("environment", value)
 
     def build(self, request: RuntimeRequest, lock: bytes) -> Command | None:
-        """The command that makes the environment of a lock; None where it stands already."""
+        """The command that makes the environment of a lock; None where it stands as it was made."""
         folder, lock_digest = self._folder / self.digest(request, lock), digest_of_bytes(lock)
-        if building.stands(folder, lock_digest):
+        standing, flaw = building.state(folder, lock_digest)
+        if standing:
+            os.utime(folder / building.MANIFEST)  # by which `discard` knows what is used
             return None
         python = _interpreter(request.python)
         argv = [sys.executable, "-I", building.__file__, "--uv", _uv(), "--python", python]
         argv += ["--version", _version(request.python), "--lock-digest", lock_digest]
         argv += ["--", str(folder), *self._settings.options, *self._torch_options_of(lock)]
-        return Command(shlex.join(argv), {**self._settings.variables, **_packed("PENSTOCK_LOCK", lock)})
+        reason = None if flaw is None else f"the environment was changed since it was made ({flaw}): it is made anew"
+        return Command(shlex.join(argv), {**self._settings.variables, **_packed("PENSTOCK_LOCK", lock)}, reason)
+
+    def discard(self, keep: Collection[Digest], before: float) -> int:
+        """Remove environments that nobody needs; see the contract. Raises nothing: what cannot go now goes later."""
+        names = {path.name for path in self._folder.glob("*")}
+        plain = {name for name in names if is_digest(name)} | {name.removesuffix(".flock") for name in names}
+        gone = [name for name in sorted(plain) if is_digest(name) and name not in keep and self._discard(name, before)]
+        aside = [name for name in names if building.ASIDE in name and self._is_old(name, before)]
+        for name in aside:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        return len(gone) + len(aside)
+
+    def _discard(self, name: str, before: float) -> bool:
+        folder, lock = self._folder / name, self._folder / f"{name}.flock"
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False  # somebody makes it at this moment
+            manifest = folder / building.MANIFEST
+            used = manifest if manifest.exists() else folder
+            if not folder.exists() or used.stat().st_mtime >= before:
+                return False
+            manifest.unlink(missing_ok=True)  # first: no half of it is ever taken for whole
+            shutil.rmtree(folder, ignore_errors=True)
+            return True
+
+    def _is_old(self, name: str, before: float) -> bool:
+        """By the time that its name tells, which is when it was set aside."""
+        return int(name.rpartition("-")[2]) < before * 1e9
 
     def variables(self, environment: Digest) -> Mapping[str, str]:
         """What a process needs to use a built environment; `PATH` is the folder to put in front."""

@@ -333,6 +333,10 @@ class GitSource:
         """The first `limit` bytes of one file of a commit, or None where the commit has no such file."""
         return blob(self._git, mirror, sha, path, limit)
 
+    def discard(self, keep: Collection[Path], before: float) -> int:
+        """Remove the mirrors outside `keep` that nobody brought near since `before` (`Mirrors.discard`)."""
+        return self._mirrors.discard(keep, before)
+
 
 def _origin(repository: Repository, settings: Settings) -> Address | None:
     """Where a repository was cloned from; None where that is nowhere, or nothing that is read from here."""

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +76,8 @@ class Mirrors:
         """
         mirror = self._folder / f"{digest_of('mirror', identity)[:20]}.git"
         if self._is_current(mirror, address, seen):
+            with suppress(FileNotFoundError):
+                os.utime(_state_file(mirror, address.url))  # by which `discard` knows what is used
             return mirror
         if not (mirror / "HEAD").exists():
             self._make(mirror, next(iter(seen.refs.values())))
@@ -102,6 +104,25 @@ class Mirrors:
             except SourceError:
                 return False  # the caller says that there is no such commit, which is what the person needs to know
         return True
+
+    def discard(self, keep: Collection[Path], before: float) -> int:
+        """Remove the mirrors outside `keep` that nobody brought near since `before` (epoch seconds); how many.
+
+        What somebody writes to at this moment stays.
+        """
+        kept = {mirror.absolute() for mirror in keep}
+        found = [mirror for mirror in self._folder.glob("*.git") if mirror.absolute() not in kept]
+        return sum(self._discard(mirror, before) for mirror in found if _last_seen(mirror) < before)
+
+    def _discard(self, mirror: Path, before: float) -> bool:
+        gone = self._folder / f"{_NEW}gone-{mirror.name}"  # by its name the next `_make` clears it up after a kill
+        with suppress(BlockingIOError), _locked(mirror / _LOCK, wait=False):
+            if _last_seen(mirror) < before:
+                shutil.rmtree(gone, ignore_errors=True)
+                mirror.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+                return True
+        return False
 
     def _is_current(self, mirror: Path, address: Address, seen: Seen) -> bool:
         return _read_state(_state_file(mirror, address.url)) == seen.state() and (mirror / "HEAD").exists()
@@ -214,15 +235,27 @@ def _unwritable(folder: Path, error: OSError) -> EngineError:
     return EngineError(f"the mirrors in {folder} cannot be written: {error.strerror}: check the folder")
 
 
+def _last_seen(mirror: Path) -> float:
+    """When a location was last brought near, in seconds since the epoch."""
+    files = [mirror, *(mirror / _STATES).glob("*.json")]
+    return max((status.st_mtime for status in map(_status, files) if status is not None), default=0.0)
+
+
+def _status(file: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return file.stat()
+    return None
+
+
 @contextmanager
-def _locked(file: Path) -> Iterator[int]:
+def _locked(file: Path, *, wait: bool = True) -> Iterator[int]:
     # Python's descriptors close on exec: a git that outlives us never holds the lock.
     try:
         held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _unwritable(file.parent, error) from error
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield held
     finally:
         os.close(held)
