@@ -1,13 +1,15 @@
 """Log files: ranges, holes and the compressed form, read the same way and never whole."""
 
+import fcntl
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.builders import House, until
 from penstock.engine import logfiles
-from penstock.engine.logfiles import BLOCK, FRAME, SMALL, cap, compress, pieces, read, size, tail
+from penstock.engine.logfiles import AT_ONCE, BLOCK, FRAME, SMALL, cap, compress, pieces, put_to_rest, read, size, tail
+from penstock.engine.views import log_range
 from penstock.errors import EngineError, UntrustworthyError
 from penstock.plans import PlannedStep, StepKind
-from penstock.store.contract import NOBODY, Project
-from penstock.store.sql import open_store
+from penstock.runners.process import ProcessRunner
+from penstock.store.contract import NOBODY, Attempt, Project
+from penstock.store.sql import Store, open_store
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
@@ -28,6 +33,15 @@ CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, Heal
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "0.log"
+
+
+@pytest.fixture
+def holes(tmp_path: Path) -> None:
+    """Skips where the file system of the tests cannot punch holes."""
+    probe = tmp_path / "probe"
+    probe.write_bytes(b"x" * 100 * BLOCK)
+    if not cap(probe, 0, 10 * BLOCK):
+        pytest.skip("this file system cannot punch holes")
 
 
 def numbered(count: int, width: int = 100) -> bytes:
@@ -114,15 +128,6 @@ def test_memory_stays_flat(log: Path, closed: bool) -> None:
 
 
 # --- holes ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def holes(tmp_path: Path) -> None:
-    """Skips where the file system of the tests cannot punch holes."""
-    probe = tmp_path / "probe"
-    probe.write_bytes(b"x" * 100 * BLOCK)
-    if not cap(probe, 0, 10 * BLOCK):
-        pytest.skip("this file system cannot punch holes")
 
 
 @pytest.mark.usefixtures("holes")
@@ -320,6 +325,45 @@ def test_a_log_that_still_grows_stays_plain(log: Path, monkeypatch: pytest.Monke
     assert [p.name for p in log.parent.iterdir()] == ["0.log"]
 
 
+def test_who_comes_second_leaves_the_log_alone(log: Path) -> None:
+    """Two that compress one log at once do it once: the second one sees that it is held, or that it is done."""
+    log.write_bytes(numbered(1000))
+    with log.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not compress(log)
+        assert [p.name for p in log.parent.iterdir()] == ["0.log"]
+    assert compress(log)
+    assert not compress(log)
+    assert everything(log) == numbered(1000)
+
+
+def test_a_few_logs_are_compressed_at_once(tmp_path: Path) -> None:
+    """When a run is over its logs are compressed, but for the small ones and what is no log."""
+    kept = {"1.log": b"short\n", "0.record": numbered(1000)}
+    for name, data in {"0.log": numbered(1000), **kept}.items():
+        (tmp_path / name).write_bytes(data)
+    put_to_rest(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"0.log.zst", *kept}
+    assert everything(tmp_path / "0.log") == numbered(1000)
+
+
+def test_nobody_waits_for_the_compression_of_much(tmp_path: Path, house: House) -> None:
+    """Logs of more than a few MiB are compressed by a process that is no child of ours, one after the other."""
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    data = numbered(AT_ONCE // 100)
+    for log in logs:
+        log.write_bytes(data)
+    put_to_rest(tmp_path)
+
+    async def story() -> None:
+        await until(lambda: not any(log.exists() for log in logs))
+
+    house.play(story())
+    assert [everything(log) for log in logs] == [data, data]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
@@ -407,13 +451,44 @@ def test_a_full_disk_leaves_the_plain_log(log: Path, monkeypatch: pytest.MonkeyP
 # --- following -----------------------------------------------------------------------------------------------------
 
 
-def test_a_follower_sees_lines_at_once_and_survives_the_change(tmp_path: Path) -> None:
-    """`logs -f` shows a line within 100 ms, and goes on when the log is compressed under it."""
-    project = Project("p1", "digits", "example.org/digits", "penstock.yaml", "digits")
-    log = tmp_path / "0.log"
-    log.write_bytes(b"another step\n" + numbered(1000))
-    with open_store(tmp_path / "home" / "penstock.db") as store:
-        store.runs.project(project)
+@dataclass
+class Talk:
+    """A run in a home whose one step was begun by nobody, and the follower of its log."""
+
+    store: Store
+    run: int
+    log: Path
+    home: Path
+    number: int = 0
+
+    def attempt(self) -> Attempt:
+        """One more attempt, which goes on in the log where that ends now."""
+        self.number += 1
+        intended = self.store.runs.begin_attempt(self.run, "train", {"log": str(self.log)}, self.number)
+        return self.store.runs.attempt_started(intended, {"log_start": size(self.log)})
+
+    def end(self, attempt: Attempt) -> None:
+        with self.store.transaction():
+            self.store.runs.end_attempt(attempt, "exit", 0, size(self.log))
+
+    def over(self) -> None:
+        with self.store.transaction():
+            self.store.runs.move_step(self.run, "train", "pass")
+
+    def command(self, *words: str) -> "subprocess.Popen[bytes]":
+        """`penstock logs` of the step, in another process."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "penstock", "logs", str(self.run), "train", *words],
+            env={**os.environ, "PENSTOCK_HOME": str(self.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@contextmanager
+def talking(folder: Path) -> Iterator[Talk]:
+    with open_store(folder / "home" / "penstock.db") as store:
+        store.runs.project(Project("p1", "digits", "example.org/digits", "penstock.yaml", "digits"))
         values = {
             "request": store.requests.add("run", {}, NOBODY, "ada"),
             "project": "p1",
@@ -430,27 +505,88 @@ def test_a_follower_sees_lines_at_once_and_survives_the_change(tmp_path: Path) -
         run = store.runs.add(values, [PlannedStep("train", StepKind.STEP, "build", ())], [])
         store.runs.move(run, "start")
         store.runs.move_step(run, "train", "start")
-        intended = store.runs.begin_attempt(run, "train", {"log": str(log)})
-        attempt = store.runs.attempt_started(intended, {"log_start": 13})
-        follower = subprocess.Popen(
-            [sys.executable, "-m", "penstock", "logs", str(run), "train", "-f"],
-            env={**os.environ, "PENSTOCK_HOME": str(tmp_path / "home")},
-            stdout=subprocess.PIPE,
-        )
-        assert follower.stdout is not None
-        with follower, log.open("ab", buffering=0) as out:
+        yield Talk(store, run, folder / "0.log", folder / "home")
+
+
+def test_a_follower_sees_lines_at_once_and_survives_the_change(tmp_path: Path) -> None:
+    """`logs -f` shows the backlog, then each line as it comes, and goes on when the log is compressed under it."""
+    (tmp_path / "0.log").write_bytes(b"another step\n")
+    with talking(tmp_path) as talk, talk.log.open("ab", buffering=0) as out:
+        attempt = talk.attempt()
+        out.write(numbered(1000))
+        with talk.command("-f") as follower:
+            assert follower.stdout is not None
             assert follower.stdout.read(100_000) == numbered(1000)
-            waited = []
             for n in range(20):
-                began = time.monotonic()
                 out.write(b"epoch %d\n" % n)
                 assert follower.stdout.readline() == b"epoch %d\n" % n
-                waited.append(time.monotonic() - began)
             out.write(b"the end\n")
-            assert compress(log)
-            with store.transaction():
-                store.runs.end_attempt(attempt, "exit", 0, size(log))
-                store.runs.move_step(run, "train", "pass")
+            assert compress(talk.log)
+            talk.end(attempt)
+            talk.over()
             assert follower.stdout.read() == b"the end\n"
     assert follower.returncode == 0
-    assert sorted(waited)[10] < 0.1
+
+
+def test_a_follower_sees_no_byte_of_another_step(tmp_path: Path) -> None:
+    """The next step may go on in the same file at once: a follower stops where its own attempt ended, every time."""
+    with talking(tmp_path) as talk, talk.log.open("ab", buffering=0) as out, talk.command("-f") as follower:
+        assert follower.stdout is not None
+        for n in range(1, 21):
+            attempt = talk.attempt()
+            out.write(b"mine %d\n" % n)
+            while (line := follower.stdout.readline()).startswith(b"==="):
+                assert line == b"=== train (attempt %d)\n" % n
+            assert line == b"mine %d\n" % n
+            out.write(b"last %d\n" % n)
+            talk.end(attempt)
+            out.write(b"foreign\n" * n)
+            assert follower.stdout.readline() == b"last %d\n" % n
+        talk.over()
+        assert follower.stdout.read() == b""
+
+
+def test_what_is_no_text_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Bytes that are no text, and a line of 4 MB, come out of `logs` as they went in: alive, ended and compressed."""
+    data = bytes(range(256)) * 1000 + b"x" * 4_000_000 + b"\n" + bytes(100_000) + b"\xff no line's end"
+    with talking(tmp_path) as talk:
+        attempt = talk.attempt()
+        talk.log.write_bytes(data)
+        stages: list[Callable[[], object]] = [lambda: None, lambda: talk.end(attempt), lambda: compress(talk.log)]
+        for stage in stages:
+            stage()
+            shown, said = talk.command().communicate()
+            assert (shown == data, said) == (True, b"")
+
+
+# --- a real flood --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("holes")
+def test_a_flood_keeps_head_and_tail(house: House) -> None:
+    """A step that says 30 MB where a log may keep 1 MB passes; its beginning and its end are there, and no more room
+    is taken; what its neighbours said stays whole.
+    """
+    house.world = replace(house.world, runner=ProcessRunner(), log_limit=1_000_000)
+    flood = "echo first words; yes 'a line that does not end' | head -c 30000000; echo last words"
+    house.commit(
+        {
+            "steps": {
+                "before": {"run": "echo before"},
+                "flood": {"run": flood, "needs": ["before"]},
+                "after": {"run": "echo after", "needs": ["flood"]},
+            }
+        }
+    )
+    assert house.run().status == "passed"
+    said = {}
+    for name in ("before", "flood", "after"):
+        path, start, end = log_range(house.store.runs.attempts(1, name)[0])
+        said[name] = everything(Path(path), start, end)
+        assert end is not None
+    assert (said["before"], said["after"]) == (b"before\n", b"after\n")
+    head, marker, rest = said["flood"].partition(b" MB left out (log limit) ...\n")
+    assert marker
+    assert head.startswith(b"first words\na line")
+    assert rest.endswith(b"last words\n")
+    assert len(said["flood"]) < 1_000_000 + 4 * BLOCK
