@@ -32,7 +32,6 @@ from penstock.plans import (
     why_not_wanted,
     why_run,
 )
-from penstock.store.contract import Action
 
 
 def foresee(world: World, found: Found) -> list[PlanRow]:
@@ -111,7 +110,7 @@ class Foresight:
         return self._files.read(entry.digest) if isinstance(entry, File) else None
 
     def _own(self, step: PlannedStep, ingredients: Mapping[str, str | None]) -> PlanRow:
-        return self._judged(step, self._world.store.actions.find(own_key(step.name, ingredients)), ingredients)
+        return self._judged(step, own_key(step.name, ingredients), ingredients)
 
     def _runtime(self, step: PlannedStep) -> PlanRow:
         self._known[step.name] = {}
@@ -147,7 +146,7 @@ class Foresight:
             return PlanRow(step.name, step.stage, "run", f"always runs: {declared}")
         if step.name in self._refreshed:
             return PlanRow(step.name, step.stage, "run", "fresh: nothing is reused under the trigger manual")
-        return self._judged(step, self._world.store.actions.find(key_of(ingredients)), ingredients, inputs)
+        return self._judged(step, key_of(ingredients), ingredients, inputs)
 
     def _outputs(self, names: tuple[str, ...]) -> Tree:
         merged = Tree()
@@ -160,13 +159,17 @@ class Foresight:
     def _judged(
         self,
         step: PlannedStep,
-        action: Action | None,
+        key: Digest,
         ingredients: Mapping[str, str | None],
         inputs: Tree | None = None,
     ) -> PlanRow:
+        action = self._world.store.actions.find(key)
         if action is not None and is_whole(action.result, self._world.cache):
             self._known[step.name] = action.result
             return PlanRow(step.name, step.stage, "cached", f"nothing changed since run {action.run}")
+        evicted = self._world.store.actions.eviction(key) if action is None else None
+        if evicted is not None:
+            return PlanRow(step.name, step.stage, "run", evicted.sentence)
         before = self._world.store.actions.newest(self._found.project.id, step.name)
         changed: list[str] = []
         if before is not None and inputs is not None:
