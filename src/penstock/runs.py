@@ -249,6 +249,7 @@ class Frontier:
         """A step has ended, green or not."""
         self._open.discard(step.name)
         self._waiting.discard(step.name)
+        self._unreachable.pop(step.name, None)
         if not step.green:
             self._not_green[step.name] = f"needs {step.name}, which {_PAST[step.status]}"
             skipped = step.status is StepStatus.SKIPPED and step.outcome == "passed"
@@ -267,7 +268,7 @@ class Frontier:
         if cause is not None:
             self._waiting.discard(name)
             self._unreachable[name] = cause
-        elif self._may_start(name):
+        elif self.may_start(name):
             self._ready.append(name)
 
     def _never(self, step: StepState) -> str | None:
@@ -277,7 +278,8 @@ class Frontier:
         is_over = step.outcome == "failed" and not self._unended[step.name]
         return NOTHING_RED if is_over and self._red.isdisjoint(step.needs) else None
 
-    def _may_start(self, name: str) -> bool:
+    def may_start(self, name: str) -> bool:
+        """Whether all that a step needs has ended as it must, now; it may not be so any more when its turn comes."""
         step = self._steps[name]
         if step.outcome == "passed":
             return not self._unmet[name]
@@ -302,7 +304,7 @@ class Frontier:
 
     def take_ready(self) -> list[str]:
         """Steps that became ready since the last call, each once: what was taken does not wait any more."""
-        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and self._may_start(n)]
+        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and self.may_start(n)]
         self._waiting.difference_update(taken)
         self._ready = []
         return taken

@@ -154,7 +154,7 @@ class Mind:
     def grant(self) -> None:
         for key, gpus in self.books.grant():
             driven = self.driven[key[0]]
-            if driven.stopping is not None or not driven.run.owned or not driven.frontier._may_start(key[1]):
+            if driven.stopping is not None or not driven.run.owned or not driven.frontier.may_start(key[1]):
                 self._put_off(driven, key[1])
             elif not self._lacks_input(driven, key[1]):
                 self._begin(driven, key[1], gpus)

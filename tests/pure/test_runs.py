@@ -440,3 +440,23 @@ def test_the_problems_of_a_file_stand_in_order() -> None:
     assert error.problems == (early, late)
     assert str(error) == "b.yaml:1:9: first\nb.yaml:2:1: second"
     assert error.exit_code == 2
+
+
+def test_what_ended_otherwise_is_not_skipped_again() -> None:
+    """A step that can never be ready and was skipped for another reason meanwhile is told no more."""
+    frontier = Frontier([StepState("a", (), StepStatus.RUNNING), StepState("b", ("a",), StepStatus.QUEUED)])
+    frontier.settle(StepState("a", (), StepStatus.FAILED))
+    frontier.settle(StepState("b", ("a",), StepStatus.SKIPPED))
+    assert frontier.take_unreachable() == {}
+
+
+def test_a_step_that_is_ready_waits_anew_for_what_is_opened_again() -> None:
+    """What waits for its turn may not start any more once a need of it is opened again, until that has passed."""
+    frontier = Frontier([StepState("a", (), StepStatus.PASSED), StepState("b", ("a",), StepStatus.QUEUED)])
+    assert (frontier.take_ready(), frontier.may_start("b")) == (["b"], True)
+    frontier.reopen(StepState("a", (), StepStatus.PASSED))
+    assert not frontier.may_start("b")
+    frontier.requeue("b")
+    assert frontier.take_ready() == ["a"]
+    frontier.settle(StepState("a", (), StepStatus.PASSED))
+    assert (frontier.take_ready(), frontier.may_start("b")) == (["b"], True)

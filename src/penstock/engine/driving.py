@@ -126,8 +126,8 @@ class Driver:
         self._skip_unwanted()
         self._go_on()
         while True:
-            self._skip_unreachable()
             self._fail_fast()
+            self._skip_unreachable()
             self._judge.judge()
             if self._context.stopping is None and self._may_start():
                 self._start_ready()

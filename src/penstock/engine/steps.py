@@ -20,7 +20,7 @@ from penstock.engine.variables import with_runtime
 from penstock.errors import PenstockError, SourceError, StateError
 from penstock.pipelines import Step
 from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs
-from penstock.runs import StepStatus
+from penstock.runs import ENDED_STEP, StepStatus
 from penstock.store.contract import Attempt
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -102,8 +102,9 @@ class UserSteps:
                 pause = await self._run(step, inputs, start, gpus)
 
     def _may_not_start(self, step: Step) -> bool:
-        """Whether nothing new may start: the run is being stopped, or nobody waits for it."""
+        """Whether nothing new may start: the run is stopped, nobody waits for it, or what it needs is made again."""
         may_go_on = self._context.why_end(step.name) is None and self._context.may_start()
+        may_go_on = may_go_on and self._context.frontier.may_start(step.name)
         if self._context.step(step.name).status is StepStatus.QUEUED:
             return not may_go_on or self._context.is_too_late(step)
         if may_go_on:
@@ -125,19 +126,30 @@ class UserSteps:
             await asyncio.sleep(min(left, 0.2))
 
     def _make_again(self, step: Step, digest: Digest) -> bool:
-        """Open the needed step again whose output the cache lost; False where none gave it, or it was made again."""
+        """Open the needed step again whose output the cache lost, or wait for it where another one did so before.
+
+        False where none gave it, or it was made again already.
+        """
         for name in self._context.plan[step.name].needs:
-            if name in self._context.pipeline.steps and name not in self._context.remade and self._gave(name, digest):
-                self._context.remade.add(name)
-                with self._world.store.transaction():
-                    key = self._context.step(name).key
-                    if key is not None:
-                        self._world.store.actions.forget(key)
-                    self._context.move(name, "reopen", reason="made again: the cache lost its result")
-                    if self._context.step(step.name).status is StepStatus.RUNNING:
-                        self._context.move(step.name, "interrupt", reason=f"waits for {name} to be made again")
-                return True
+            if name not in self._context.pipeline.steps or not self._gave(name, digest):
+                continue
+            is_open = self._context.step(name).status not in ENDED_STEP
+            if not is_open and name in self._context.remade:
+                continue
+            with self._world.store.transaction():
+                if not is_open:
+                    self._reopen(name)
+                if self._context.step(step.name).status is StepStatus.RUNNING:
+                    self._context.move(step.name, "interrupt", reason=f"waits for {name} to be made again")
+            return True
         return False
+
+    def _reopen(self, name: str) -> None:
+        self._context.remade.add(name)
+        key = self._context.step(name).key
+        if key is not None:
+            self._world.store.actions.forget(key)
+        self._context.move(name, "reopen", reason="made again: the cache lost its result")
 
     def _gave(self, name: str, digest: Digest) -> bool:
         outputs = self._context.result(name).get("outputs")
