@@ -13,19 +13,20 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.commits import Commit
-from penstock.engine.context import RunContext
+from penstock.engine.context import RunContext, need_of
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
+from penstock.engine.scheduling import Need
 from penstock.engine.sweeping import sweep
 from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
 from penstock.parts import Concurrency
 from penstock.pipelines import Pipeline
-from penstock.plans import plan
+from penstock.plans import Plan, StepKind, plan
 from penstock.releases import ReleaseStatus
-from penstock.runs import ENDED_RUN, GateView, Member, RunStatus, StepStatus, admit
+from penstock.runs import ENDED_RUN, AttemptStatus, GateView, Member, RunStatus, StepStatus, admit
 from penstock.store.contract import NOBODY, Project, Request, Run, Target
 
 TICK = 0.5
@@ -40,6 +41,9 @@ EXIT_CODES: Mapping[RunStatus, int] = {
     RunStatus.WAITING: 4,
     RunStatus.QUEUED: 130,
 }
+
+TAKE_TURNS = frozenset({StepKind.CHECK, StepKind.LOCK, StepKind.FINGERPRINT, StepKind.STEP})
+"""The kinds of steps that hold a share of the home while they run."""
 
 log = logging.getLogger("penstock")
 
@@ -66,6 +70,7 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         fifo = os.open(self._world.home.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         loop.add_reader(fifo, self._poked, fifo)
+        self._store.take_charge()
         recovering = asyncio.create_task(self._recover())
         try:
             while not done():
@@ -174,12 +179,14 @@ class Coordinator:
         """Start (or go on) driving a run in a task of its own."""
         commit = Commit(**{**run.commit, "branches": tuple(run.commit["branches"])})
         pipeline = Pipeline.model_validate(run.pipeline)
+        planned = plan(pipeline)
         self._owned[run.id] = is_alive(run.owner)
+        self._hold_live(run, pipeline, planned)
 
         async def drive() -> None:
             try:
                 files = self._world.source.files(self._world.home.path / run.mirror, commit.sha)
-                context = RunContext(self._world, run, pipeline, plan(pipeline), commit, files)
+                context = RunContext(self._world, run, pipeline, planned, commit, files)
                 driver = Driver(context, self._delivery, self._shared, lambda: self._owned.get(run.id, False))
                 self._drivers[run.id] = driver
                 with closing(files):
@@ -194,9 +201,20 @@ class Coordinator:
             finally:
                 self._drivers.pop(run.id, None)
                 self._driving.pop(run.id, None)
+                self._shared.turns.drop(run.id)
                 self._moved.set()
 
         self._driving[run.id] = asyncio.create_task(drive())
+
+    def _hold_live(self, run: Run, pipeline: Pipeline, planned: Plan) -> None:
+        """What lives of a run holds its share before anything else starts, of this run or of another."""
+        if run.status is not RunStatus.RUNNING:
+            return
+        for attempt in self._store.runs.attempts(run.id):
+            if attempt.status is not AttemptStatus.ENDED and planned[attempt.step].kind in TAKE_TURNS:
+                step = pipeline.steps.get(attempt.step)
+                need = Need() if step is None else need_of(step)
+                self._shared.turns.hold((run.id, attempt.step), need, tuple(attempt.detail.get("gpus", ())))
 
     def _give_up(self, run: int, reason: str) -> None:
         """A run that cannot be driven is errored, whatever its steps' state."""
