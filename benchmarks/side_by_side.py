@@ -45,9 +45,13 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a command took: seconds on the clock, and the peak memory of the largest of its processes, in bytes."""
+    """What a command took, with all its processes that were waited for.
+
+    `seconds` on the clock; `processor`, seconds of processors; `memory`, the peak of the largest process, in bytes.
+    """
 
     seconds: float
+    processor: float
     memory: int
 
 
@@ -150,7 +154,7 @@ def taken(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
             errors.seek(0)
             sys.stderr.write(errors.read()[-2000:].decode(errors="replace"))
     assert process.returncode == 0, f"{' '.join(command)} ended with {process.returncode}"
-    return Taken(seconds, usage.ru_maxrss * 1024)
+    return Taken(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def lay_out(folder: Path, files: Mapping[str, str]) -> None:
