@@ -127,9 +127,13 @@ def two_processors() -> None:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """The variables of a measured command: a home of its own, and a person for Git's commits."""
+    """The variables of a measured command: a home of its own, and a person for Git's commits.
+
+    Python keeps its compiled modules, as it does for everybody who did not forbid that.
+    """
     who = {f"GIT_{role}_{what}": "bench@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return {**os.environ, **who, "PENSTOCK_HOME": str(home), **more}
+    person = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**person, **who, "PENSTOCK_HOME": str(home), **more}
 
 
 def run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
