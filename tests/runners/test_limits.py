@@ -110,6 +110,7 @@ def test_killed_by_somebody(spec: ProcessSpec, bell: Bell, monkeypatch: pytest.M
     """A KILL while the machine's count of OOM kills rose is the kernel's; one without, or after `end`, is not."""
     count = [5]
     monkeypatch.setattr(groups, "oom_kills_of_the_machine", lambda: count[0])
+    monkeypatch.setattr(groups, "spared", lambda: False)
     runner = ProcessRunner()
     command = "sh -c 'echo $$ >\"$BELL\"; exec sleep 1000'"
 

@@ -16,6 +16,9 @@ LOW_DISK = 1 << 30
 WAL_FIXED = (3, 51, 3)
 """From this SQLite on, a reset of the write-ahead log cannot race; we avoid it with one writing connection."""
 
+WAL_FIXED_TOO = {(3, 50): 7, (3, 44): 6}
+"""Older lines that were given the same correction, with their first release that has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -77,7 +80,8 @@ def _program(name: str, argv: list[str], remedy: str) -> Finding:
 
 
 def _sqlite() -> Finding:
-    if sqlite3.sqlite_version_info >= WAL_FIXED:
+    *line, patch = sqlite3.sqlite_version_info[:3]
+    if sqlite3.sqlite_version_info >= WAL_FIXED or patch >= WAL_FIXED_TOO.get((line[0], line[1]), patch + 1):
         return Finding("sqlite", True, sqlite3.sqlite_version)
     return Finding(
         "sqlite", True, f"{sqlite3.sqlite_version} (before 3.51.3: safe here, as one connection writes and checkpoints)"
@@ -86,9 +90,10 @@ def _sqlite() -> Finding:
 
 def _database(world: World) -> Finding:
     verdict = world.store.check()
+    if verdict != "ok":
+        return Finding("database", False, f"damaged ({verdict}): stop Penstock, then put a copy in place of it")
     count = len(world.store.runs.latest(limit=1_000_000))
-    detail = f"{count} runs in {world.home.database}" if verdict == "ok" else f"damaged ({verdict}): restore a copy"
-    return Finding("database", verdict == "ok", detail)
+    return Finding("database", True, f"{count} runs in {world.home.database}")
 
 
 def _disk(home: Path) -> Finding:

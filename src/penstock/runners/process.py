@@ -502,7 +502,7 @@ def _ended_for_memory(notes: Notes) -> bool:
     if any(groups.oom_kills(group) for group in notes.terms.groups):
         return True
     killed = notes.exit_code in {None, -signal.SIGKILL} and notes.placed is not None and not notes.asked
-    return killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills
+    return killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills and not groups.spared()
 
 
 def _notes(handle: Handle) -> Notes:

@@ -102,9 +102,10 @@ class Blobs:
         wanted = list(oids)
         known: dict[str, File] = {}
         for start in range(0, len(wanted), _CHUNK):
-            query = select(blobs).where(blobs.c.oid.in_(wanted[start : start + _CHUNK]))
-            for row in self._connection.execute(query):
-                known[row.oid] = File(Digest(row.digest), row.size)
+            asked = tuple(wanted[start : start + _CHUNK])
+            query = f"SELECT oid, digest, size FROM blobs WHERE oid IN ({', '.join('?' * len(asked))})"  # noqa: S608
+            rows = self._connection.exec_driver_sql(query, asked).fetchall()
+            known.update((oid, File(Digest(digest), size)) for oid, digest, size in rows)
         return known
 
     def put(self, files: Mapping[str, File]) -> None:
