@@ -10,6 +10,7 @@ from typing import Any, NewType
 from blake3 import blake3
 
 from penstock.errors import UntrustworthyError
+from penstock.patterns import any_of
 from penstock.patterns import matches as matches  # noqa: PLC0414 - a tree is selected by it
 from penstock.patterns import overlaps as overlaps  # noqa: PLC0414 - its twin
 
@@ -17,6 +18,8 @@ Digest = NewType("Digest", str)
 """BLAKE3 of some bytes, 64 lower-case hexadecimal digits."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NOT_PLAIN = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|\0")
+"""A part that is empty, `.` or `..`, or a character that no name has."""
 
 
 def digest_of_bytes(data: bytes) -> Digest:
@@ -116,8 +119,9 @@ class Tree:
 
     def select(self, patterns: Iterable[str]) -> "Tree":
         """The part of the tree that any of the patterns names (see `matches`)."""
-        wanted = tuple(patterns)
-        return Tree({p: e for p, e in self.entries.items() if any(matches(w, p) for w in wanted)})
+        wanted = any_of(patterns)
+        chosen = {p: e for p, e in self.entries.items() if wanted(p)}
+        return self if len(chosen) == len(self.entries) else Tree(chosen)
 
     def merge(self, other: "Tree") -> "Tree":
         """Both trees in one; where both have a path, `other` wins."""
@@ -130,7 +134,7 @@ class Tree:
 
 
 def _is_plain(path: str) -> bool:
-    return bool(path) and "\0" not in path and all(part not in {"", ".", ".."} for part in path.split("/"))
+    return _NOT_PLAIN.search(path) is None
 
 
 def _encode_entry(entry: Entry) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.patterns import branch_matches, has_wildcard, matches, overlaps
+from penstock.patterns import any_of, branch_matches, has_wildcard, matches, overlaps
 
 NAMES = [
     ("src", "src", True),
@@ -50,6 +50,15 @@ NAMES = [
 def test_matches(pattern: str, path: str, expected: bool) -> None:
     """A pattern names the paths that the reference says it names."""
     assert matches(pattern, path) is expected
+
+
+_WORDS = st.text(alphabet="ab/.*", max_size=6)
+
+
+@given(st.lists(_WORDS, max_size=3), _WORDS.filter(bool))
+def test_any_of_many_is_each_of_them(patterns: list[str], path: str) -> None:
+    """The function for many paths says what `matches` says of each pattern."""
+    assert any_of(patterns)(path) is any(matches(pattern, path) for pattern in patterns)
 
 
 OVERLAPS = [

@@ -1,7 +1,9 @@
 """Working trees as commits."""
 
 import hashlib
+import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.artifacts import File, Link
@@ -99,3 +101,52 @@ def test_a_snapshot_of_a_worktree(source: GitSource, repo: Repo, tmp_path: Path)
     commit = source.snapshot(source.locate(str(side.folder)))
     located = source.locate(str(side.folder))
     assert list(source.files(located.mirror, commit.sha).tree) == ["a", "b"]
+
+
+def stale(repo: Repo, index: Path | None = None) -> list[str]:
+    """The files that git would have to read, because an index knows another size or time of them."""
+    chosen = {} if index is None else {"GIT_INDEX_FILE": str(index)}
+    return replace(repo, environment=repo.environment | chosen).git("diff-files", "--name-only").splitlines()
+
+
+def test_files_that_only_look_changed_are_read_once(source: GitSource, repo: Repo) -> None:
+    """What a look at the files found is kept beside the mirror, and the person's own index stays as it is."""
+    names = [f"f{number}" for number in range(20)]
+    repo.commit(**dict.fromkeys(names, "the same"))
+    located = source.locate(str(repo.folder))
+    for name in names:
+        os.utime(repo.folder / name, (1, 1))
+    assert stale(repo) == sorted(names)
+    assert source.snapshot(located).dirty is False
+    (kept,) = (path for path in (located.mirror / "penstock-indexes").iterdir() if path.suffix == "")
+    assert stale(repo, kept) == []
+    assert stale(repo) == sorted(names)
+    assert source.snapshot(located).dirty is False
+    assert stale(repo, kept) == []
+
+
+def test_a_kept_index_never_hides_what_changed(source: GitSource, repo: Repo) -> None:
+    """Each snapshot shows the files as they lie: changed, staged, new, newly ignored, removed and committed ones."""
+    located = source.locate(str(repo.folder))
+
+    def shown() -> dict[str, bytes]:
+        commit = source.snapshot(located)
+        with source.files(located.mirror, commit.sha) as files:
+            return {path: files.read(e.digest) for path, e in files.tree.entries.items() if isinstance(e, File)}
+
+    assert shown() == {"a": b"1"}
+    repo.write(a="2", new="n")
+    assert shown() == {"a": b"2", "new": b"n"}
+    repo.put(".gitignore", "new\n")
+    assert shown() == {".gitignore": b"new\n", "a": b"2"}
+    repo.put(".gitignore", "")
+    repo.git("add", "-A")
+    repo.write(a="3")
+    assert shown() == {".gitignore": b"", "a": b"3", "new": b"n"}
+    (repo.folder / "new").unlink()
+    assert shown() == {".gitignore": b"", "a": b"3"}
+    repo.commit("all of it")
+    assert source.snapshot(located).dirty is False
+    assert shown() == {".gitignore": b"", "a": b"3"}
+    (repo.folder / ".git/index").unlink()
+    assert shown() == {".gitignore": b"", "a": b"3"}

@@ -46,7 +46,7 @@ def find(source: Source, wish: Wish) -> Found:
     """Bring the source near and read its pipeline. Raises SourceError, NotFoundError or PipelineError."""
     if wish.worktree and wish.ref is not None:
         raise UsageError("--ref and --worktree exclude each other: a working tree is no commit")
-    located = source.locate(wish.location)
+    located = source.locate(wish.location, uncommitted=not wish.worktree)
     if wish.worktree and located.checkout is None:
         raise UsageError(f"--worktree needs a local checkout, and {wish.location} is none")
     commit = source.snapshot(located) if wish.worktree else source.commit(located, wish.ref)

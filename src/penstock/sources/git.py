@@ -261,7 +261,7 @@ class GitSource:
         """
         if located.checkout is None:
             raise SourceError(f"{located.location} has no working tree: leave --worktree out, or give a checkout")
-        located = self.locate(str(located.checkout))  # HEAD may have moved since
+        located = self.locate(str(located.checkout), uncommitted=False)  # HEAD may have moved since
         head = self.commit(located, None)
         repository = find_repository(self._git, Path(located.location))
         filters = self._git.settings(read_settings(self._git, repository.folder).harmless())

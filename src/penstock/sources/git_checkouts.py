@@ -6,10 +6,12 @@ own settings have them.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.artifacts import digest_of
 from penstock.commits import Commit
 from penstock.errors import SourceError
 from penstock.sources.git_commands import Git, explain
@@ -17,6 +19,7 @@ from penstock.sources.git_mirrors import alone, snapshot_folder
 
 _LOCAL = frozenset({"local", "worktree"})
 _ASKED = r"^(filter\..*|url\..*\.insteadof|remote\.origin\.url|remote\..*\.promisor)$"
+_INDEXES = "penstock-indexes"
 _STATUS = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignore-submodules=all")
 
 
@@ -136,7 +139,7 @@ def snapshot(git: Git, repository: Repository, mirror: Path, head: Commit, filte
     with alone(mirror), snapshot_folder(mirror) as name:
         folder = Path(name).resolve()
         variables = {**filters, **_apart(folder, repository, mirror)}
-        tree = _tree(git, repository, variables)
+        tree = _tree(git, repository, variables, lambda: Refreshed(repository, mirror).take(folder / "index"))
         if tree == _one(
             git.run("rev-parse", f"{head.sha}^{{tree}}", folder=repository.folder, variables=variables).out
         ):
@@ -159,15 +162,51 @@ def _apart(folder: Path, repository: Repository, mirror: Path) -> dict[str, str]
     """Variables by which git writes index and objects into `folder` and reads the person's objects besides."""
     objects = folder / "objects"
     objects.mkdir()
-    index = repository.git_folder / "index"
-    if index.exists():
-        shutil.copy2(index, folder / "index")  # with its time, by which git tells files that changed just now
+    Refreshed(repository, mirror).give(folder / "index")
     others = [repository.common / "objects", mirror.resolve() / "objects"]
     return {
         "GIT_INDEX_FILE": str(folder / "index"),
+        "GIT_OPTIONAL_LOCKS": "1",  # a look at the files writes what it found into this index of ours
         "GIT_OBJECT_DIRECTORY": str(objects),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(str(other)) for other in others),
     }
+
+
+class Refreshed:
+    """The index of a checkout with what git learnt by looking at the files, kept in the mirror.
+
+    Git reads every file whose size or time is not that of its index, and writes down what it found; the person's own
+    index is never written, so that without this every snapshot would read them again. A new index of theirs counts.
+    """
+
+    def __init__(self, repository: Repository, mirror: Path) -> None:
+        name = digest_of("checkout", [str(repository.folder), str(repository.git_folder)])[:20]
+        self._theirs = repository.git_folder / "index"
+        self._ours, self._note = mirror / _INDEXES / name, mirror / _INDEXES / f"{name}.of"
+
+    def give(self, target: Path) -> None:
+        """Copy the index to start from, with its time, by which git tells files that changed just now."""
+        with suppress(FileNotFoundError):
+            fresh = self._note.read_text() == self._stamp() and self._ours.exists()
+            shutil.copy2(self._ours if fresh else self._theirs, target)
+            return
+        if self._theirs.exists():
+            shutil.copy2(self._theirs, target)
+
+    def take(self, index: Path) -> None:
+        """Keep what a look at the files made of the index; nothing is lost where a kill comes between."""
+        if not index.exists() or not self._theirs.exists():
+            return
+        self._ours.parent.mkdir(exist_ok=True)
+        self._note.unlink(missing_ok=True)
+        new = self._ours.with_suffix(".new")
+        shutil.copy2(index, new)
+        new.replace(self._ours)
+        self._note.write_text(self._stamp())
+
+    def _stamp(self) -> str:
+        status = self._theirs.stat()
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def _quoted(path: str) -> str:
@@ -175,12 +214,13 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _tree(git: Git, repository: Repository, variables: Mapping[str, str]) -> str:
+def _tree(git: Git, repository: Repository, variables: Mapping[str, str], looked: Callable[[], None]) -> str:
     where = repository.folder
-    status = git.run(*_STATUS, "--untracked-files=all", folder=where, variables=variables)
+    plain = ("-c", "core.splitIndex=false")  # a shared index would lie in the person's own folder
+    status = git.run(*plain, *_STATUS, "--untracked-files=all", folder=where, variables=variables)
+    looked()
     # A path that ends with a slash is another repository inside this one, absent like a submodule.
     changed = b"".join(path + b"\0" for path in _paths(status.out) if not path.endswith(b"/"))
-    plain = ("-c", "core.splitIndex=false")
     update = (*plain, "update-index", "-z", "--add", "--remove", "--replace", "--stdin")
     git.run(*update, folder=where, text=changed, variables=variables)
     return _one(git.run(*plain, "write-tree", folder=where, variables=variables).out)

@@ -5,9 +5,8 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, NamedTuple, Protocol, Self
 
 from blake3 import blake3
 
@@ -49,8 +48,7 @@ class MemoryBlobDigests:
         self._known.update(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One entry of a commit's tree: file, link or submodule (`commit`), as git lists it."""
 
     mode: str
@@ -142,13 +140,15 @@ def _assembled(
     entries: dict[str, Entry] = {}
     oids: dict[Digest, str] = {}
     for item in listed:
-        _refuse_strange(item.path)
+        if not item.path.isascii() or ".git" in item.path.lower():
+            _refuse_strange(item.path)
         if item.mode == _LINK:
             _refuse_strange_target(item.path, targets[item.oid])
             entries[item.path] = Link(targets[item.oid])
             continue
         file = files[item.oid]
-        entries[item.path] = File(file.digest, file.size, executable=item.mode == _EXECUTABLE)
+        executable = item.mode == _EXECUTABLE
+        entries[item.path] = File(file.digest, file.size, executable=True) if executable else file
         oids[file.digest] = item.oid
     try:
         return GitCommitFiles(git, mirror, Tree(entries), oids)
@@ -164,13 +164,13 @@ def listing(git: Git, mirror: Path, sha: str, path: str | None = None) -> list[L
     answer = git.run(*command, folder=mirror, codes=None)
     if answer.code:
         raise SourceError(f"the commit {sha} is not in the mirror {mirror}: name a commit of the repository")
-    return [_listed(row) for row in answer.out.split(b"\0") if row]
+    return [_listed(row) for row in answer.out.decode("utf-8", "surrogateescape").split("\0") if row]
 
 
-def _listed(row: bytes) -> Listed:
-    head, _, path = row.partition(b"\t")
-    mode, kind, oid = head.decode().split(" ")
-    return Listed(mode, kind, oid, path.decode("utf-8", "surrogateescape"))
+def _listed(row: str) -> Listed:
+    head, _, path = row.partition("\t")
+    mode, kind, oid = head.split(" ")
+    return Listed(mode, kind, oid, path)
 
 
 def _contents(git: Git, mirror: Path, oids: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
