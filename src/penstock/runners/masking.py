@@ -26,6 +26,9 @@ CHUNK = 65536
 _LONG = 15
 """Bytes from which on a pattern can be found by words of 8 bytes."""
 
+_FEW = 32
+"""Up to so many patterns it is quicker to ask for each whether it is there at all than to look at every word."""
+
 Span = tuple[int, int]
 
 
@@ -38,12 +41,14 @@ class Masker:
 
     How it looks: a pattern of 15 bytes or more, wherever it stands, has one of its words of 8 bytes, at offset 0 to 7,
     at a multiple of 8. So one look-up in a set for each 8 bytes of text finds all candidates, however many patterns
-    there are. Where one is shorter, words of 4 bytes do the same from 7 bytes on (and, by a trick, from 6).
+    there are. Where one is shorter, words of 4 bytes do the same from 7 bytes on (and, by a trick, from 6). Of a few
+    patterns most text holds none: then only its end is looked at so, for the beginning of one.
     """
 
     def __init__(self, values: Iterable[bytes]) -> None:
         patterns = {shape for value in values for shape in shapes(value)}
         self.mask = _mask(patterns)
+        self._few = tuple(patterns) if len(patterns) <= _FEW else ()
         self.longest = max(map(len, patterns), default=0)
         self._width = 8 if min(map(len, patterns), default=0) >= _LONG else 4
         self._kind = {4: "I", 8: "Q"}[self._width]
@@ -67,6 +72,13 @@ class Masker:
 
     def _look(self, text: bytes) -> tuple[list[Span], int]:
         """Where shapes stand, in order of their beginnings, and from where on one may yet come to be."""
+        if not self._few or any(pattern in text for pattern in self._few):
+            return self._look_closely(text)
+        last = max(0, len(text) - self.longest)
+        spans, end = self._look_closely(text[last:])
+        return spans, last + end
+
+    def _look_closely(self, text: bytes) -> tuple[list[Span], int]:
         size = len(text)
         longest = min(2 * self._width - 2, size)
         end = next((size - n for n in range(longest, 0, -1) if text[size - n :] in self._heads), size)
