@@ -466,7 +466,7 @@ def test_who_comes_second_changes_nothing(store: Store, path: Path, monkeypatch:
     store.runs.move_step(number, "train", "skip", reason="not asked for")
     store.releases.move(release.id, "promote")
     before = _dump(path)
-    monkeypatch.setattr(store.runs, "get", lambda _: run)
+    monkeypatch.setattr(store.runs, "glance", lambda _: run)
     monkeypatch.setattr(store.runs, "step", lambda *_: step)
     monkeypatch.setattr(store.releases, "get", lambda _: release)
     with pytest.raises(TransitionError, match=f"run {number} changed meanwhile and cannot start"):

@@ -136,7 +136,7 @@ def run_payload(
         "change": list(source.change(found.located, found.commit).paths),
         "version": source.version(found.located, found.commit),
         "mirror": str(found.located.mirror),
-        "pipeline": found.pipeline.model_dump(mode="json"),
+        "pipeline": found.pipeline.model_dump(mode="json", exclude_defaults=True),
         "options": {**options, "environment": kept},
         "trigger": trigger,
         "notes": list(found.notes),

@@ -93,16 +93,18 @@ class Runs:
 
     def get(self, number: int) -> Run:
         if abs(number) >= 1 << 63:  # more than the database can hold, let alone has
-            raise NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
+            raise _no_run(number)
         row = self._connection.execute(select(tables.runs).where(tables.runs.c.id == number)).mappings().first()
         if row is None:
-            raise NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
+            raise _no_run(number)
         return _run(row)
 
     def glance(self, number: int) -> Run:
         """A run without its pipeline and options, which are long: what a picture needs, ten times a second."""
         columns = [c for c in tables.runs.c if c.name not in {"pipeline", "options"}]
-        row = self._connection.execute(select(*columns).where(tables.runs.c.id == number)).mappings().one()
+        row = self._connection.execute(select(*columns).where(tables.runs.c.id == number)).mappings().first()
+        if row is None:
+            raise _no_run(number)
         return _run(row, pipeline={}, options={})
 
     def latest(self, project: str | None = None, limit: int = 20) -> list[Run]:
@@ -140,7 +142,7 @@ class Runs:
 
     def move(self, number: int, event: str, reason: str | None = None) -> RunStatus:
         """One transition of a run. Raises TransitionError where the table forbids it; then nothing changed."""
-        before = self.get(number)
+        before = self.glance(number)
         after = after_run(before.status, event)
         values: dict[str, Any] = {"status": after, "reason": reason}
         if after is RunStatus.RUNNING and before.started is None:
@@ -263,21 +265,22 @@ class Runs:
         if number is None:
             count = select(func.count()).where(tables.attempts.c.run == run, tables.attempts.c.step == step)
             number = int(self._connection.execute(count).scalar_one()) + 1
-        attempt = Attempt(
-            id=f"{run}.{step}.{number}",
-            run=run,
-            step=step,
-            number=number,
-            status=AttemptStatus.STARTING,
-            reason=None,
-            exit_code=None,
-            detail=dict(detail),
-            handle=None,
-            log_end=None,
-            created=time.time(),
-            ended=None,
-        )
-        self._journal.insert("attempts", asdict(attempt))
+        values: dict[str, Any] = {
+            "id": f"{run}.{step}.{number}",
+            "run": run,
+            "step": step,
+            "number": number,
+            "status": AttemptStatus.STARTING,
+            "reason": None,
+            "exit_code": None,
+            "detail": detail,
+            "handle": None,
+            "log_end": None,
+            "created": time.time(),
+            "ended": None,
+        }
+        self._journal.insert("attempts", values)
+        attempt = Attempt(**values)
         self._journal.record("attempt", attempt.id, "begin", (None, AttemptStatus.STARTING))
         return attempt
 
@@ -385,6 +388,10 @@ _ENDS = "SELECT step, max(number), exit_code, json_extract(detail, '$.log') FROM
 def _needs(text: str) -> tuple[str, ...]:
     """Needs as they are stored; many steps of a run have the same."""
     return tuple(json.loads(text))
+
+
+def _no_run(number: int) -> NotFoundError:
+    return NotFoundError(f"there is no run {number} in this home: penstock runs lists them")
 
 
 def _run(row: RowMapping, **more: Any) -> Run:
