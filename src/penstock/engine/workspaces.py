@@ -44,10 +44,12 @@ class Workspaces:
         if len(tree) > SMALL_ENTRIES or tree.size > SMALL_BYTES:
             await asyncio.to_thread(self._make, workspace, tree)
             return
-        if laid is None or laid.digest != tree.digest or state_of(workspace) != laid.state:
-            if _is_there(workspace):
-                await asyncio.to_thread(shutil.rmtree, workspace)
-            self._make(workspace, tree)
+        if laid is not None and laid.digest == tree.digest and state_of(workspace) == laid.state:
+            self._laid[workspace] = laid
+            return
+        if _is_there(workspace):
+            await asyncio.to_thread(shutil.rmtree, workspace)
+        self._make(workspace, tree)
         state = state_of(workspace)
         if state is not None:
             self._laid[workspace] = _Laid(tree.digest, state)
