@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from engine.invented import play
 from penstock.engine.contracts import Ending, Handle, ProcessSpec, Runner
 from penstock.errors import EngineError
 from penstock.runners import groups
@@ -299,7 +300,7 @@ def test_scripted_seconds(spec: ProcessSpec) -> None:
         assert not (spec.workspace / "late").exists()
         return await runner.wait(handle)
 
-    assert asyncio.run(lived()) == Ending(3, 5)
+    assert play(lived()) == Ending(3, 5)
     assert (spec.workspace / "late").exists()
 
 
@@ -315,7 +316,7 @@ def test_scripted_deaf(spec: ProcessSpec) -> None:
         assert await runner.wait(handle) == ending
         return ending
 
-    assert asyncio.run(killed()) == Ending(-9, 0)
+    assert play(killed()) == Ending(-9, 0)
 
 
 def test_scripted_crash(spec: ProcessSpec, tmp_path: Path) -> None:
