@@ -558,6 +558,15 @@ def test_attempts_are_counted_and_never_rewritten(store: Store) -> None:
     assert len(store.runs.attempts(number)) == 3
 
 
+def test_attempts_follow_each_other_though_the_clock_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest attempt of a step is the one with the highest number, whatever the wall clock said."""
+    number = add_run(store)
+    for now in (2000.0, 1000.0):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        store.runs.begin_attempt(number, "train", {"slot": 0})
+    assert [a.number for a in store.runs.attempts(number, "train")] == [1, 2]
+
+
 def test_a_version_is_frozen(store: Store) -> None:
     """The version that a commit got first stays its version; other commits and projects are not touched."""
     add_run(store)

@@ -285,11 +285,12 @@ class Runs:
         return attempt
 
     def attempts(self, run: int, step: str | None = None) -> list[Attempt]:
-        """The attempts of a run or of one of its steps, oldest first."""
+        """The attempts of one step by their numbers, or of a whole run by the clock, which may have jumped between."""
         query = select(tables.attempts).where(tables.attempts.c.run == run)
-        query = query.order_by(tables.attempts.c.created, tables.attempts.c.number)
         if step is not None:
-            query = query.where(tables.attempts.c.step == step)
+            query = query.where(tables.attempts.c.step == step).order_by(tables.attempts.c.number)
+        else:
+            query = query.order_by(tables.attempts.c.created, tables.attempts.c.number)
         return [_attempt(row) for row in self._connection.execute(query).mappings()]
 
     def attempt_started(self, attempt: Attempt, handle: Mapping[str, Any]) -> Attempt:
