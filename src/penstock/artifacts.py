@@ -2,6 +2,7 @@
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, NewType
 from blake3 import blake3
 
 from penstock.errors import UntrustworthyError
-from penstock.patterns import any_of
+from penstock.patterns import any_of, has_wildcard, parts_of
 from penstock.patterns import matches as matches  # noqa: PLC0414 - a tree is selected by it
 from penstock.patterns import overlaps as overlaps  # noqa: PLC0414 - its twin
 
@@ -118,10 +119,28 @@ class Tree:
             raise UntrustworthyError("the stored tree is damaged") from error
 
     def select(self, patterns: Iterable[str]) -> "Tree":
-        """The part of the tree that any of the patterns names (see `matches`)."""
-        wanted = any_of(patterns)
-        chosen = {p: e for p, e in self.entries.items() if wanted(p)}
-        return self if len(chosen) == len(self.entries) else Tree(chosen)
+        """The part of the tree that any of the patterns names (see `matches`).
+
+        A file or folder is found without a look at every path: many steps name few of many files.
+        """
+        wanted = tuple(patterns)
+        wild = [p for p in wanted if has_wildcard(p) or not parts_of(p)]
+        chosen = set(filter(any_of(wild), self.entries)) if wild else set()
+        for pattern in (p for p in wanted if p not in wild):
+            chosen.update(self._named(pattern))
+        return self if len(chosen) == len(self.entries) else Tree({p: self.entries[p] for p in chosen})
+
+    def _named(self, pattern: str) -> list[str]:
+        """The paths that a pattern without wildcards names: a file, or all below a folder."""
+        plain = "/".join(parts_of(pattern))
+        if plain in self.entries and not pattern.endswith("/"):
+            return [plain]
+        start, end = bisect_left(self._paths, f"{plain}/"), bisect_left(self._paths, f"{plain}0")  # 0 comes after /
+        return self._paths[start:end]
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return list(self.entries)
 
     def merge(self, other: "Tree") -> "Tree":
         """Both trees in one; where both have a path, `other` wins."""

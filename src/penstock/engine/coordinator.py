@@ -18,7 +18,7 @@ from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
 from penstock.engine.scheduling import Need
-from penstock.engine.sweeping import sweep
+from penstock.engine.sweeping import sweep, sweep_over_cap
 from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
@@ -64,6 +64,8 @@ class Coordinator:
         self._groups: dict[int, tuple[tuple[str, ...], Concurrency] | None] = {}
         self._waiting: Mapping[int, int] = {}
         self._superseding: dict[int, asyncio.Task[None]] = {}
+        self._begun: dict[int, tuple[Pipeline, Plan]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def coordinate(self, done: Callable[[], bool]) -> None:
         """Work on all open requests of the home until `done`; then leave everything as it lives."""
@@ -73,7 +75,7 @@ class Coordinator:
         self._store.take_charge()
         recovering = asyncio.create_task(self._recover())
         try:
-            while not done():
+            while not done() or self._is_tidying:
                 self._store.insist()
                 self._look()
                 await self._event()
@@ -102,7 +104,8 @@ class Coordinator:
             return
 
     async def _leave(self, *others: asyncio.Task[None]) -> None:
-        tasks = [*others, *self._superseding.values(), *self._handling.values(), *self._driving.values()]
+        sweeping = [self._sweeping] if self._sweeping is not None else []
+        tasks = [*others, *sweeping, *self._superseding.values(), *self._handling.values(), *self._driving.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -178,8 +181,7 @@ class Coordinator:
     def _drive(self, run: Run) -> None:
         """Start (or go on) driving a run in a task of its own."""
         commit = Commit(**{**run.commit, "branches": tuple(run.commit["branches"])})
-        pipeline = Pipeline.model_validate(run.pipeline)
-        planned = plan(pipeline)
+        pipeline, planned = self._begun.pop(run.id) if run.id in self._begun else _planned(run.pipeline)
         self._owned[run.id] = is_alive(run.owner)
         self._hold_live(run, pipeline, planned)
 
@@ -203,8 +205,26 @@ class Coordinator:
                 self._driving.pop(run.id, None)
                 self._shared.turns.drop(run.id)
                 self._moved.set()
+                self._tidy()
 
         self._driving[run.id] = asyncio.create_task(drive())
+
+    def _tidy(self) -> None:
+        """After a run the cache is brought back under its cap, by one sweep at a time; nobody waits for it."""
+        if not self._is_tidying:
+            self._sweeping = asyncio.create_task(self._sweep())
+
+    @property
+    def _is_tidying(self) -> bool:
+        return self._sweeping is not None and not self._sweeping.done()
+
+    async def _sweep(self) -> None:
+        try:
+            await sweep_over_cap(self._world, quiet=not self._driving)
+        except Exception:  # the loop's edge: what cannot be tidied up now is so after the next run
+            log.exception("the cache could not be brought under its cap")
+        finally:
+            self._moved.set()
 
     def _hold_live(self, run: Run, pipeline: Pipeline, planned: Plan) -> None:
         """What lives of a run holds its share before anything else starts, of this run or of another."""
@@ -280,8 +300,7 @@ class Coordinator:
     def _add_run(self, request: Request) -> int:
         """The run of a request, in one transaction: a request never makes two."""
         wanted = request.payload
-        pipeline = Pipeline.model_validate(wanted["pipeline"])
-        planned = plan(pipeline)
+        pipeline, planned = _planned(wanted["pipeline"])
         options = wanted["options"]
         runs = self._store.runs
         with self._store.transaction():
@@ -305,14 +324,14 @@ class Coordinator:
                 planned.steps,
                 [GateView(g.name, g.rule) for g in pipeline.gates.values()],
             )
-            self._narrow(number, pipeline, options)
+            self._narrow(number, pipeline, planned, options)
+        self._begun[number] = pipeline, planned
         self._groups[number] = _group_of(project, wanted["commit"], pipeline)
         return number
 
-    def _narrow(self, run: int, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
+    def _narrow(self, run: int, pipeline: Pipeline, planned: Plan, options: Mapping[str, Any]) -> None:
         """Leave out what was not asked for: other steps, environments after the wanted one, or all of them."""
         only = options.get("step")
-        planned = plan(pipeline)
         if only is not None:
             wanted = planned.only(only) | {"serve"}
             for name in planned.names:
@@ -448,6 +467,12 @@ _HAS = {
     RunStatus.CANCELED: "been canceled",
     RunStatus.SUPERSEDED: "been superseded",
 }
+
+
+def _planned(pipeline: Mapping[str, Any]) -> tuple[Pipeline, Plan]:
+    """A pipeline as it is recorded, and its plan."""
+    found = Pipeline.model_validate(pipeline)
+    return found, plan(found)
 
 
 def _group_of(
