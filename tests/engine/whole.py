@@ -39,6 +39,8 @@ from penstock.store.sql import open_store
 
 HOUR = 3600.0
 HOME = replace(CAPACITY, memory=CAPACITY.memory << 30)
+KNOWN = ("nothing changed", "passed in run")
+"""How the reason of a step begins whose result was known."""
 PROJECT = Project("p1", "digits", "example.org/digits", "penstock.yaml", "digits")
 FILES = {"src/a.py": b"A = 1\n", "src/b.py": b"B = 2\n"}
 TREE = Tree({path: File(digest_of_bytes(data), len(data)) for path, data in FILES.items()})
@@ -410,9 +412,9 @@ class Whole:
 
     # --- the story that the journal tells
 
-    def events(self) -> list[tuple[str, str, str, str | None, str]]:
-        """Kind, entity, event, status before and after of every transition."""
-        query = text("SELECT kind, entity, event, before, after FROM events ORDER BY seq")
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """Kind, entity, event, status afterwards and reason of every transition."""
+        query = text("SELECT kind, entity, event, after, coalesce(detail, '') FROM events ORDER BY seq")
         return [cast("Any", tuple(row)) for row in self._store._connection.execute(query)]
 
     @property
@@ -424,12 +426,12 @@ class Whole:
     def _check_journal(self) -> None:
         events = self.events()
         self.seen["transitions"] = len(events)
-        ends = Counter(entity for kind, entity, _, _, after in events if kind == "run" and after in ENDED_RUN)
+        ends = Counter(entity for kind, entity, _, after, _ in events if kind == "run" and after in ENDED_RUN)
         runs = self._store.runs.latest(limit=1_000_000)
         expect(ends == Counter(str(run.id) for run in runs), "each run ends once")
         self.seen.update(f"runs {run.status}" for run in runs)
         self._check_attempts([(entity, event) for kind, entity, event, _, _ in events if kind == "attempt"])
-        self._check_order([(entity, event, after) for kind, entity, event, _, after in events if kind == "step"])
+        self._check_order([event[1:] for event in events if event[0] == "step"])
         for run in runs:
             self._check_steps(run.id, run.status)
             expect(not [s for s in self.machine.living() if s.startswith(f"{run.id}.")], "no process outlives its run")
@@ -460,14 +462,14 @@ class Whole:
                 fine = step.status in {"passed", "warned", "skipped"}
                 expect(fine, f"{run}/{step.name} {step.status}: a run that passed has no red step")
 
-    def _check_order(self, events: list[tuple[str, str, str]]) -> None:
+    def _check_order(self, events: list[tuple[str, str, str, str]]) -> None:
         """Whenever a step starts, or is known, all that it needs is green, as far as it must be."""
         records = {f"{run.id}/{s.name}": s for run in self._store.runs.latest(limit=10**6) for s in self._steps(run.id)}
         green: set[str] = set()
         ended: set[str] = set()
-        for entity, event, after in events:
+        for entity, event, after, reason in events:
             record = records[entity]
-            known = event == "skip" and record.cached
+            known = event == "skip" and reason.startswith(KNOWN)
             if event == "start" or known:
                 step = self._pipelines[record.run].steps.get(record.name)
                 needs = {f"{record.run}/{name}" for name in record.needs}
@@ -526,4 +528,8 @@ def random_pipeline(dice: Random) -> Pipeline:
             step["when"] = dice.choice(["always", "failed"])
         steps[name] = step
     named = {n: {k: v for k, v in s.items() if k != "salt"} for n, s in steps.items()}
-    return Pipeline.model_validate({"name": "digits", "fail_fast": dice.random() < 0.15, "steps": named})
+    whole: dict[str, Any] = {"name": "digits", "fail_fast": dice.random() < 0.15, "steps": named}
+    if dice.random() < 0.3:
+        older = dice.choice(["wait", "cancel"])
+        whole["concurrency"] = {"group": dice.choice("ab"), "limit": dice.choice([1, 2]), "older": older}
+    return Pipeline.model_validate(whole)
