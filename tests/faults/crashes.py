@@ -190,7 +190,7 @@ class Place(House):
                 self.type("cancel", str(run)).ends()
             assert not (left := self.processes()), f"left running: {left}"
         finally:
-            _sweep(self)
+            sweep(self)
         self.journal_is_sound()
 
 
@@ -202,10 +202,10 @@ class Workshop:
         self.forks = Forks()
         self._number = 0
         self._environment = isolated(folder / "person")
-        self._port = free_port()
+        self.port = free_port()
         self._database = folder / "empty" / "penstock.db"
         open_store(self._database).close()
-        steps, served = (self._repo("steps", STEPS), self._repo("served", SERVED.replace("PORT", str(self._port))))
+        steps, served = (self._repo("steps", STEPS), self._repo("served", SERVED.replace("PORT", str(self.port))))
         self._repos = {name: steps if name in {"steps", "cancel"} else served for name in SCENARIOS}
         self._homes = {name: self._home(repo) for name, repo in {"steps": steps, "serve": served}.items()}
 
@@ -268,11 +268,11 @@ class Workshop:
         place = self.place(case.scenario, contain=case.seed % 3 == 0)
         try:
             _play(place, found)
-            _look_over(place, found, self._port)
+            _look_over(place, found, self.port)
             self._close(place)
         except (AssertionError, StuckError, subprocess.TimeoutExpired) as error:
             found.stuck.append(f"{type(error).__name__}: {error}"[:2000])
-            _sweep(place)
+            sweep(place)
         found.took = time.monotonic() - begun
         if found.sound:
             shutil.rmtree(place.folder)
@@ -375,18 +375,18 @@ def _explain(place: Place, found: Found, command: Command) -> None:
 
 
 def _look_over(place: Place, found: Found, port: int) -> None:
-    found.lost += _lost(place)
-    found.doubled += _doubled(place)
+    found.lost += lost(place)
+    found.doubled += doubled(place)
     if found.case.scenario in {"serve", "replace", "rollback"}:
-        found.lost += _unserved(place, found.case.scenario, port)
+        found.lost += unserved(place, found.case.scenario, port)
     try:
         place.journal_is_sound()
     except AssertionError as error:
         found.doubled.append(f"the journal contradicts itself: {error}")
 
 
-def _lost(place: Place) -> Iterator[str]:
-    """Requests without a run, runs and attempts without an end, logs with a gap."""
+def lost(place: Place) -> Iterator[str]:
+    """Requests without a run, runs and attempts without an end, logs with a gap: one sentence for each."""
     for (number,) in place.rows(
         "SELECT id FROM requests WHERE kind = 'run' AND NOT EXISTS (SELECT 1 FROM runs WHERE request = requests.id)"
     ):
@@ -411,7 +411,7 @@ def _lost(place: Place) -> Iterator[str]:
                 yield f"the log of {name} has a gap: {lines}"
 
 
-def _doubled(place: Place) -> Iterator[str]:
+def doubled(place: Place) -> Iterator[str]:
     """Runs, attempts or effects that happened more than once."""
     for number, count in place.rows("SELECT request, count(*) FROM runs GROUP BY request HAVING count(*) > 1"):
         yield f"request {number} made {count} runs"
@@ -425,7 +425,7 @@ def _doubled(place: Place) -> Iterator[str]:
             yield f"{kind} {entity}: {event} {count} times"
 
 
-def _unserved(place: Place, scenario: str, port: int) -> Iterator[str]:
+def unserved(place: Place, scenario: str, port: int) -> Iterator[str]:
     """What should serve and does not, after the next command that acts."""
     place.type("resume").ends()
     serving = place.rows("SELECT version FROM releases WHERE status = 'serving'")
@@ -446,7 +446,7 @@ def _unserved(place: Place, scenario: str, port: int) -> Iterator[str]:
         yield f"production answers {said[-1]}"
 
 
-def _sweep(place: Place) -> None:
+def sweep(place: Place) -> None:
     """Whatever a stuck case has left."""
     for _ in range(3):
         for pid in place.processes():

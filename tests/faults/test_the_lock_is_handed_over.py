@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from faults.conftest import NewPlace
-from faults.crashes import RETRY, STEP, Place, _doubled, _lost
+from faults.crashes import RETRY, STEP, Place, doubled, lost
 from faults.forks import placed
 from faults.house import Command, until
 
@@ -108,7 +108,7 @@ def test_followers_killed_and_stopped_at_random(new_place: NewPlace, seed: int) 
     for command in hands.living():
         command.wait()
     place.type("resume").ends()
-    assert not [*_lost(place), *_doubled(place)]
+    assert not [*lost(place), *doubled(place)]
     assert {status for (status,) in place.rows("SELECT status FROM runs")} == {"passed"}
     if hands.taken:
         median, worst = statistics.median(hands.taken), max(hands.taken)
