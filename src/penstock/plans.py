@@ -79,7 +79,8 @@ def plan(pipeline: Pipeline) -> Plan:
     before every other step. `serve` is the package's private replica, started when a step that needs the package
     has to run. A step with outside data comes after a fingerprint of it, which its cells share.
     """
-    wanted, stage_of = needs(pipeline), stages(pipeline)
+    wanted = needs(pipeline)
+    stage_of = stages(pipeline, wanted)
     first = [PlannedStep("check", StepKind.CHECK, "build", ())]
     if has_runtime(pipeline):
         first.append(PlannedStep("lock", StepKind.LOCK, "build", ("check",)))
@@ -87,7 +88,7 @@ def plan(pipeline: Pipeline) -> Plan:
     ground = (first[-1].name,)
     rest: list[PlannedStep] = []
     fingerprints: set[str] = set()
-    positions = {name: i for i, name in enumerate(order(pipeline))}
+    positions = {name: i for i, name in enumerate(order(pipeline, wanted))}
     for name in positions:
         own = tuple(sorted(wanted[name], key=positions.__getitem__))
         if name == "package":

@@ -302,11 +302,20 @@ class Frontier:
                 self._waiting.add(user)
         self.requeue(before.name)
 
-    def take_ready(self) -> list[str]:
-        """Steps that became ready since the last call, each once: what was taken does not wait any more."""
-        taken = [n for n in dict.fromkeys(self._ready) if n in self._waiting and self.may_start(n)]
+    def take_ready(self, most: int | None = None) -> list[str]:
+        """Steps that became ready since the last call, each once: what was taken does not wait any more.
+
+        With `most` no more than so many; the others come with the next call.
+        """
+        taken: list[str] = []
+        names = iter(dict.fromkeys(self._ready))
+        for name in names:
+            if name in self._waiting and self.may_start(name):
+                taken.append(name)
+            if len(taken) == most:
+                break
         self._waiting.difference_update(taken)
-        self._ready = []
+        self._ready = list(names)
         return taken
 
     def take_unreachable(self) -> dict[str, str]:

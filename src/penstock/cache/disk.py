@@ -101,7 +101,8 @@ class DiskCache:
 
     def read(self, digest: Digest) -> bytes:
         with self._opened(digest) as (descriptor, form):
-            return b"".join(map(bytes, self._verified(digest, descriptor, form)))
+            size = -1 if form else os.fstat(descriptor).st_size
+            return b"".join(map(bytes, self._verified(digest, descriptor, form, size)))
 
     def has(self, digest: Digest) -> bool:
         with self._working():

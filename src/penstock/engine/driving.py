@@ -26,6 +26,8 @@ from penstock.runs import ENDED_RUN, RunStatus, StepState, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
 
 MayStart = Callable[[], bool]
+BATCH = 64
+"""So many ready steps are looked at before others have their turn; what is known of them ends in one transaction."""
 
 
 class Driver:
@@ -130,7 +132,7 @@ class Driver:
             self._skip_unreachable()
             self._judge.judge()
             if self._context.stopping is None and self._may_start():
-                self._start_ready()
+                await self._start_ready()
             if not self._tasks and self._context.stopping is not None:
                 return False
             if not self._tasks and self._all_ended() and self._may_start():
@@ -176,10 +178,18 @@ class Driver:
             if state.status is StepStatus.RUNNING and state.name != "serve":
                 self._launch(state.name)
 
-    def _start_ready(self) -> None:
-        for name in self._context.frontier.take_ready():
-            if name != "serve":
+    async def _start_ready(self) -> None:
+        """End some of what is ready and known, launch what has to be executed, and come again for the rest."""
+        names = [name for name in self._context.frontier.take_ready(BATCH) if name != "serve"]
+        steps = self._context.pipeline.steps
+        cacheable = [name for name in names if name in steps and steps[name].cacheable]
+        unknown = {*names} - {*cacheable} | {*self._user.take_known(cacheable)}
+        for name in names:
+            if name in unknown:
                 self._launch(name)
+        if names:
+            self.nudge()
+            await asyncio.sleep(0)
 
     def _launch(self, name: str) -> None:
         self._tasks[name] = task = asyncio.create_task(self._guarded(name), name=name)

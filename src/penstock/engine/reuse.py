@@ -54,13 +54,17 @@ class Results:
 
     def reuse(self, step: Step, key: Digest, ingredients: Mapping[str, Any]) -> bool:
         """Take the stored result of the key, where there is one that the step may reuse."""
-        if not step.cacheable or step.name in self._context.refreshed:
-            return False
-        action = self.find(key)
+        action = self.known(step, key)
         if action is None:
             return False
         self.take(step.name, action, ingredients)
         return True
+
+    def known(self, step: Step, key: Digest) -> Action | None:
+        """The stored result that a step may reuse, or None."""
+        if not step.cacheable or step.name in self._context.refreshed:
+            return None
+        return self.find(key)
 
     def take(self, name: str, action: Action, ingredients: Mapping[str, Any]) -> None:
         """End a queued step with a stored result."""

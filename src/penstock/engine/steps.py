@@ -1,7 +1,8 @@
 """The user's steps: known result, or workspace, process and result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from penstock.errors import PenstockError, SourceError, StateError
 from penstock.pipelines import Step
 from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs
 from penstock.runs import ENDED_STEP, StepStatus
-from penstock.store.contract import Attempt
+from penstock.store.contract import Action, Attempt
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_LIMIT = 1024
@@ -54,6 +55,24 @@ class UserSteps:
         except BlobError as error:
             if not self._make_again(step, error.digest):
                 raise
+
+    def take_known(self, names: Sequence[str]) -> list[str]:
+        """End the steps whose result is known, in one transaction; returns those that have to be executed.
+
+        Nothing is written before all of it is known, and what cannot be read is left to the steps themselves.
+        """
+        found: dict[str, tuple[Action, dict[str, str | None]]] = {}
+        for step in map(self._context.pipeline.steps.__getitem__, names):
+            with suppress(PenstockError, OSError):
+                ingredients = self.ingredients(step, step_inputs(step, self._context.files.tree, self._outputs(step)))
+                action = self._results.known(step, key_of(ingredients))
+                if action is not None:
+                    found[step.name] = action, ingredients
+        if found:
+            with self._world.store.transaction():
+                for name, (action, ingredients) in found.items():
+                    self._results.take(name, action, ingredients)
+        return [name for name in names if name not in found]
 
     async def _execute(self, step: Step) -> None:
         if self._context.step(step.name).status is StepStatus.RUNNING:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from penstock.artifacts import Digest, File
@@ -45,8 +45,8 @@ class Actions:
         return self._one(readable, (project, step, scope))
 
     def _one(self, condition: str, parameters: tuple[str, ...]) -> Action | None:
-        row = self._connection.exec_driver_sql(f"{_SELECT} {condition}", parameters).first()
-        return None if row is None else _action(tuple(row))[0]
+        rows = self._journal.rows(f"{_SELECT} {condition}", *parameters)
+        return _action(rows[0])[0] if rows else None
 
     def put(self, action: Action) -> None:
         """Store a result in its scope; a later one for the same key and scope replaces it."""
@@ -57,7 +57,7 @@ class Actions:
 
     def used(self, key: str, scope: str = TRUSTED) -> None:
         """Remember that a result was reused now; gc removes those used longest ago."""
-        self._connection.execute(update(actions).where(_named(actions, key, scope)).values(used=time.time()))
+        self._journal.update("actions", {"used": time.time()}, {"key": key, "scope": scope})
 
     def forget(self, key: str, scope: str = TRUSTED) -> None:
         """A result whose bytes are gone or damaged is no result."""
