@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -60,6 +60,7 @@ class Coordinator:
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._handling: dict[int, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
+        self._news = asyncio.Event()
         self._owned: dict[int, bool] = {}
         self._groups: dict[int, tuple[tuple[str, ...], Concurrency] | None] = {}
         self._waiting: Mapping[int, int] = {}
@@ -97,11 +98,12 @@ class Coordinator:
 
     async def _event(self) -> None:
         self._moved.clear()
-        try:
+        await self._wait_for(self._moved)
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(TICK):
-                await self._moved.wait()
-        except TimeoutError:
-            return
+                await event.wait()
 
     async def _leave(self, *others: asyncio.Task[None]) -> None:
         sweeping = [self._sweeping] if self._sweeping is not None else []
@@ -128,6 +130,7 @@ class Coordinator:
                 members += self._member(run, active=run in self._driving or status is RunStatus.RUNNING)
             if self._owned.get(run) != owned:
                 self._owned[run] = owned
+                self._tell()
                 if run in self._drivers:
                     self._drivers[run].nudge()
         admission = admit(members)
@@ -208,6 +211,7 @@ class Coordinator:
                 self._tidy()
 
         self._driving[run.id] = asyncio.create_task(drive())
+        self._tell()
 
     def _tidy(self) -> None:
         """After a run the cache is brought back under its cap, by one sweep at a time; nobody waits for it."""
@@ -257,9 +261,14 @@ class Coordinator:
             if task is None:
                 if status is RunStatus.QUEUED and not self._owned.get(run, True):
                     return status
-                await self._tick()
+                await self._wait_for(self._news)
             else:
                 await asyncio.wait({task}, timeout=TICK)
+
+    def _tell(self) -> None:
+        """Wake whoever waits for a run that is not driven."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _tick(self) -> None:
         await asyncio.sleep(0.02)
@@ -409,6 +418,7 @@ class Coordinator:
                 if step.status is StepStatus.QUEUED:
                     runs.apply(step, "cancel", reason=f"the run was {why}")
             runs.move(run.id, "supersede" if why == "superseded" else "cancel", reason=why)
+        self._tell()
 
     def _wanted_runs(self, payload: Mapping[str, Any]) -> list[int]:
         if "runs" in payload:

@@ -238,7 +238,7 @@ class Runs:
         for name, seconds in self._connection.execute(query.order_by(tables.steps.c.run.desc())):
             taken = found.setdefault(name, [])
             if len(taken) < last:
-                taken.append(float(seconds))
+                taken.append(max(0.0, float(seconds)))  # a clock may have been set back meanwhile
         return found
 
     def last_ingredients(self, project: str, name: str, before: int) -> tuple[int, Mapping[str, Any]] | None:
