@@ -493,17 +493,19 @@ def _written(pipeline: Pipeline, names: Iterable[str]) -> Iterator[str]:
             yield family_of(name)
 
 
-def stages(pipeline: Pipeline, wanted: Mapping[str, frozenset[str]] | None = None) -> dict[str, str]:
+def stages(
+    pipeline: Pipeline, wanted: Mapping[str, frozenset[str]] | None = None, outputs: Outputs | None = None
+) -> dict[str, str]:
     """The stage of each step: as written, else build for what the package comes from, else test.
 
     Without a package, steps whose outputs another step reads are build. All cells of a step have the same stage.
-    `wanted` is what `needs` says of the pipeline, where it is at hand.
+    `wanted` is what `needs` says of the pipeline, and `outputs` are its own, where they are at hand.
     """
     steps = pipeline.steps.values()
     if pipeline.package is not None:
         build = {family_of(name) for name in _all_needed(needs(pipeline) if wanted is None else wanted, "package")}
     else:
-        outputs = Outputs(pipeline)
+        outputs = outputs or Outputs(pipeline)
         read = {step.family: step for step in steps}
         build = {owner for name, step in read.items() for owner in outputs.read_by(reads(step)) if owner != name}
     return {step.name: step.stage or ("build" if step.family in build else "test") for step in steps}

@@ -79,8 +79,9 @@ def plan(pipeline: Pipeline) -> Plan:
     before every other step. `serve` is the package's private replica, started when a step that needs the package
     has to run. A step with outside data comes after a fingerprint of it, which its cells share.
     """
-    wanted = needs(pipeline)
-    stage_of = stages(pipeline, wanted)
+    outputs = Outputs(pipeline)
+    wanted = needs(pipeline, outputs)
+    stage_of = stages(pipeline, wanted, outputs)
     first = [PlannedStep("check", StepKind.CHECK, "build", ())]
     if has_runtime(pipeline):
         first.append(PlannedStep("lock", StepKind.LOCK, "build", ("check",)))

@@ -151,8 +151,7 @@ def run(
 def _check_names(pipeline: "Pipeline", step: str | None, to: str | None) -> None:
     from penstock.plans import plan as planned
 
-    names = planned(pipeline).names
-    if step is not None and step not in names:
+    if step is not None and step not in (names := planned(pipeline).names):
         raise UsageError(f'there is no step "{step}"; the steps are {", ".join(names)}')
     if to is not None and to not in pipeline.environments:
         known = ", ".join(pipeline.environments) or "none"
