@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import zstandard
 
-_PIECE = 512 << 10
+_PIECE = 256 << 10
 """Bytes of one piece: few enough to stay in a processor's own memory from the reading to the writing."""
 
 _LARGE = 4 << 20  # from here on a thread more costs less than it saves
