@@ -154,7 +154,7 @@ class Place(House):
         number = len(self.commands)
         streams = self.folder / f"{number}.out", self.folder / f"{number}.err"
         process = self.forks.start(arguments, self.repo.folder, self.environment, streams, fault)
-        command = Command(arguments, process, *streams)  # type: ignore[arg-type] - as good as a Popen
+        command = Command(arguments, process, *streams)
         self.commands.append(command)
         return command
 

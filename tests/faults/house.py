@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from faults.forks import Forked
 from routers.toys import free_port
 from sources.repositories import Repo, isolated, new_repo
 
@@ -228,7 +229,7 @@ class Command:
     """One `penstock …` in a terminal of its own."""
 
     arguments: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | Forked"
     out: Path
     err: Path
 

@@ -287,3 +287,18 @@ def test_a_run_whose_folder_vanished_is_errored(house: House) -> None:
     house.do(project, "resume", code=3)
     assert house.attempts(1, "make") == ["lost"]
     house.run(project)
+
+
+def test_a_release_that_another_run_has_overtaken(house: House) -> None:
+    """Killed while its replicas start, another run of the commit released meanwhile: no replica stays behind."""
+    project = house.project(environments=PRODUCTION)
+    project.close("serve-production")
+    command = house.start(project, "run")
+    project.until_noted("began", "serve-production", 2)
+    command.kill()
+    project.open("serve-production")
+    house.run(project)
+    house.do(project, "resume")
+    assert house.statuses() == ["rejected", "serving"]
+    assert len(house.servers()) == 2
+    assert house.show(1)["status"] == house.show(2)["status"] == "passed"

@@ -88,6 +88,7 @@ class Delivery:
             if serving is not None and self._is_same(serving, wanted):
                 with self._world.store.transaction(durable=True):
                     self._releases.advance(wanted.project, wanted.environment, wanted.generation)
+                await self._drop_begun(serving, wanted.request, f"release {serving.id} serves the same")
                 return serving
             release = self._begun(wanted)
             try:
@@ -161,8 +162,14 @@ class Delivery:
         for release in self._releases.of():
             if release.request == request and release.status is ReleaseStatus.STARTING:
                 async with self._turn(release.project, release.environment):
-                    await self._end_replicas(release.id)
-                    await self._reject(release.id, "canceled")
+                    await self._drop_begun(release, request, "canceled")
+
+    async def _drop_begun(self, beside: Release, request: int, reason: str) -> None:
+        """End and reject what a request began to release in an environment, whose turn the caller has."""
+        for release in self._releases.of(beside.project, beside.environment):
+            if release.request == request and release.status is ReleaseStatus.STARTING:
+                await self._end_replicas(release.id)
+                await self._reject(release.id, reason)
 
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
@@ -202,7 +209,7 @@ class Delivery:
 
     def _is_orphan(self, release: Release) -> bool:
         request = self._world.store.requests.get(release.request)
-        return request.kind == "deploy" and request.status is not RequestStatus.OPEN
+        return request.status is not RequestStatus.OPEN
 
     # --- one rollout
 
