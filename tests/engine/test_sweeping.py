@@ -9,7 +9,7 @@ import pytest
 
 from engine.builders import House
 from penstock.artifacts import Digest, File, Tree
-from penstock.engine.sweeping import DAY, Freed, sweep, sweep_over_cap
+from penstock.engine.sweeping import DAY, Freed, size_words, sweep, sweep_over_cap
 from penstock.engine.world import World
 from penstock.store.contract import Action
 
@@ -167,3 +167,16 @@ def test_a_home_without_a_cap_never_sweeps_for_one(shelf: Callable[[int], Shelf]
     made.add("a", 1, 2, used=1.0)
     assert made.sweep(quiet=False) is None
     assert made.keys() == {"a"}
+
+
+def test_a_cap_is_told_as_it_was_said() -> None:
+    """In the unit in which it is round."""
+    sizes = {
+        20 << 30: "20 GiB",
+        9_000_000: "9 MB",
+        3 << 29: "1.5 GiB",
+        10**12: "1 TB",
+        64 << 10: "64 KiB",
+        7: "7 bytes",
+    }
+    assert {size: size_words(size) for size in sizes} == sizes

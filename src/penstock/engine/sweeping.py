@@ -120,11 +120,12 @@ def _evict_unused(world: World, horizon: float, reason: str, now: float) -> int:
 
 
 def size_words(count: int) -> str:
-    """A number of bytes as it was written: in the largest unit that keeps it short."""
-    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if count >= 1 << power:
-            return f"{count / (1 << power):.4g} {unit}"
-    return f"{count} bytes"
+    """A number of bytes as a person wrote it: in powers of 1024 or of 1000, whichever is shorter."""
+    found = [f"{count} bytes"]
+    for base, units in ((1024, ("TiB", "GiB", "MiB", "KiB")), (1000, ("TB", "GB", "MB", "kB"))):
+        fitting = ((count / base**power, unit) for power, unit in zip((4, 3, 2, 1), units, strict=True))
+        found += [f"{amount:.4g} {unit}" for amount, unit in fitting if amount >= 1][:1]
+    return min(found[1:] or found, key=len)
 
 
 # --- which results go ----------------------------------------------------------------------------------------------
