@@ -664,3 +664,12 @@ import penstock.cli.progress
 assert "rich" in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_run_that_waits_says_for_whom() -> None:
+    """The second line of a queued run's picture ends with what it waits for, where there is room for that."""
+    reason = "waits for run 11 of its concurrency group"
+    waiting = run(status="queued", reason=reason, started=None)
+    assert shown(waiting)[1].endswith(reason)
+    assert reason not in "\n".join(shown(waiting, 50))
+    assert plain_lines(None, waiting)[-1] == f"run 12  queued  {reason}"

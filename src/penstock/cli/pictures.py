@@ -481,7 +481,7 @@ class _Drawing:
 
 
 def header_lines(view: RunView, now: float | None, width: int) -> list[Text]:
-    """Two lines: project, version, run, status and time; commit, branch and title."""
+    """Two lines: project, version, run, status and time; commit, branch and title, and what a queued run waits for."""
     spent = view.seconds if view.ended is not None or now is None or view.started is None else now - view.started
     left = Text.assemble(safe(view.project, "bold"), "  ", safe(view.version))
     right = Text.assemble(
@@ -497,7 +497,8 @@ def header_lines(view: RunView, now: float | None, width: int) -> list[Text]:
         "  ",
         safe(view.title),
     )
-    return [_ends(left, right, width), place]
+    waits = safe(view.reason, "yellow") if view.status == "queued" and view.reason else Text("")
+    return [_ends(left, right, width), _ends(place, waits, width) if waits else place]
 
 
 def render_run(view: RunView, now: float, width: int, height: int | None = None) -> Picture:
