@@ -24,7 +24,7 @@ def started(house: House) -> list[str]:
 
 # --- matrix --------------------------------------------------------------------------------------------------------
 
-SEEDS = {
+SEEDS: dict[str, Any] = {
     "steps": {
         "train": {
             "run": "train seed ${{ matrix.seed }}",
@@ -74,7 +74,7 @@ def test_one_new_cell_runs_alone(house: House) -> None:
     house.machine.script.update({**trained(0, 0.9), **trained(1, 0.9), **trained(2, 0.9), **trained(3, 0.9)})
     house.commit(SEEDS, **SOURCE)
     house.run()
-    more = {**SEEDS["steps"]["train"], "matrix": {"seed": [0, 1, 2, 3]}}  # type: ignore[dict-item]
+    more = {**SEEDS["steps"]["train"], "matrix": {"seed": [0, 1, 2, 3]}}
     house.commit({**SEEDS, "steps": {**SEEDS["steps"], "train": more}}, **SOURCE)
     house.run()
     assert [name for name in started(house) if name.startswith("2.")] == ["2.train[seed=3].1"]

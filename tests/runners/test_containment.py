@@ -35,7 +35,10 @@ def by_name(name: str) -> Containment:
         found = found if found is not None and containment._works(found.prefix) else None
     if found is None:
         reason = f"no {name} on this machine"
-        if os.environ.get("CI") == "true" and name in {"pid namespace (unshare, user namespace)", "pid namespace (bwrap)"}:
+        if os.environ.get("CI") == "true" and name in {
+            "pid namespace (unshare, user namespace)",
+            "pid namespace (bwrap)",
+        }:
             pytest.fail(reason)
         pytest.skip(reason)
     return found

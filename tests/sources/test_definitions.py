@@ -188,7 +188,10 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "wrong key at the top": (ONE + "environment: {}\n", [(4, 1, 'did you mean "environments"?')]),
     "wrong key without value": (ONE + "gate:\n", [(4, 1, 'did you mean "gates"?')]),
     "name within a step": (STEP + "name: b\n", [(5, 5, 'unknown key "name" in steps.a')]),
-    "later in triggers": (ONE + "on: {push: {}, pull_request: true}\n", [(4, 16, '"pull_request" is not available yet')]),
+    "later in triggers": (
+        ONE + "on: {push: {}, pull_request: true}\n",
+        [(4, 16, '"pull_request" is not available yet')],
+    ),
     "later in a step": (STEP + "coverage: c.xml\n", [(5, 5, '"coverage" is not available yet')]),
     "later in the runtime": (ONE + "runtime: {image: x}\n", [(4, 11, '"image" is not available yet')]),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),

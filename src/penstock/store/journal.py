@@ -65,12 +65,6 @@ class Journal:
         text, json_columns = _insert_text(table, tuple(values))
         self._driver.execute(text, _encoded(values, json_columns))
 
-    def upsert(self, table: str, values: Mapping[str, Any], key: str) -> None:
-        """Insert one row, or replace the one with the same key."""
-        text, json_columns = _insert_text(table, tuple(values))
-        sets = ", ".join(f'"{c}" = excluded."{c}"' for c in values if c != key)
-        self._driver.execute(f'{text} ON CONFLICT ("{key}") DO UPDATE SET {sets}', _encoded(values, json_columns))
-
     def update(self, table: str, values: Mapping[str, Any], where: Mapping[str, Any]) -> int:
         """Set columns of the rows that equal `where` (a compare-and-set); returns how many there were."""
         text, json_columns = _update_text(table, tuple(values), tuple(where))
