@@ -5,7 +5,7 @@
 By turns in each round: `cp` of the tree, `lay_out` of the same tree from a cache that holds it, `capture` of the tree
 into an empty cache, `capture` into a cache that holds it. What each leaves for the disk to write is waited for apart
 (`sync`), so that nobody pays for the one before. Figures are medians of seconds. The promise is `lay_out` at most
-1.2 × `cp` for content as models are, which does not compress; the exit code says whether it was kept. Text is
+1.2 × `cp` for content as models are, which does not compress. Text is
 compressed in the cache where files cannot be cloned, and its time is shown beside.
 """
 
