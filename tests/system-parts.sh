@@ -4,6 +4,7 @@
 set -eu
 wanted=""
 command -v bwrap >/dev/null 2>&1 || wanted="$wanted bubblewrap"
+command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /sbin/mkfs.ext4 ] || wanted="$wanted e2fsprogs"
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086 # a list of words

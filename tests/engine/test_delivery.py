@@ -209,6 +209,23 @@ def test_an_unhealthy_release_is_rejected(house: House, status: int | None) -> N
     house.play(story())
 
 
+def test_a_replica_that_is_killed_with_its_shim_while_it_starts_is_started_again(house: House) -> None:
+    """Nothing else would start it, and nobody waits for the time limit to find that out."""
+
+    async def story() -> None:
+        house.machine.statuses["0.1"] = None
+        async with delivering(house, house.wanted("0.1")) as new:
+            await until(lambda: len(house.machine.started) == 1)
+            await house.machine.finish(house.machine.started[0].id, None)
+            await until(lambda: len(house.machine.started) == 2)
+            await house.machine.finish(house.machine.started[1].id, None)
+            del house.machine.statuses["0.1"]
+            await until(lambda: house.store.releases.get(new.id).status is ReleaseStatus.SERVING)
+        assert house.served() == "0.1"
+
+    house.play(story())
+
+
 def test_a_crash_loop_is_rejected(house: House) -> None:
     """A server that ends again and again is given up at once, with its exit code and the end of its log."""
 

@@ -15,7 +15,7 @@ from penstock.engine.world import World
 from penstock.runs import AttemptStatus
 from penstock.store.contract import Request
 
-LOOK = 0.05
+LOOK = 0.02
 """Seconds between two tries for the lock: a coordinator that died is replaced within that time."""
 SHOW = 0.12
 """Seconds between two pictures, at least."""

@@ -450,6 +450,10 @@ class Delivery:
             waiting = [r for r in waiting if await answers(r.port, manifest.health) != 200]
             for replica in waiting:
                 self._refuse_crashed(replica)
+            if any(r.handle is not None and not self._lives(r) for r in waiting):
+                await self._start(release, manifest)  # killed with its shim, which nothing else starts again
+                numbers = {r.number for r in waiting}
+                waiting = [r for r in self._releases.replicas(release.id) if r.number in numbers]
             if waiting and clock.monotonic() > limit:
                 raise UnhealthyError(
                     f"replica {waiting[0].number + 1} of {release.spec['replicas']} did not answer {manifest.health} "
