@@ -9,6 +9,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
+
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
 from penstock.runners.containment import SESSION, Containment
 from penstock.runners.process import MASKER, ProcessRunner
@@ -100,3 +102,8 @@ def start_elsewhere(spec: ProcessSpec, way: Containment = SESSION, masker: tuple
         handle = Handle(**json.loads(starter.stdout.readline()))
         starter.kill()
     return handle
+
+
+def children() -> set[int]:
+    """Our children, zombies too: what a test leaves is what it finds at its end and not at its beginning."""
+    return {child.pid for child in psutil.Process().children()}

@@ -392,6 +392,8 @@ class Coordinator:
             return  # by this very request, whose end an earlier coordinator did not come to record
         if run.status in ENDED_RUN:
             raise StateError(f"run {number} has already {_HAS[run.status]}")
+        if number not in self._driving and run.status is RunStatus.QUEUED and why != "interrupted":
+            await self._delivery.give_up(run.request)  # what it had begun to release before it was interrupted
         if number not in self._driving and run.status is RunStatus.QUEUED:
             self._close(run, why)
         elif number not in self._driving:
