@@ -19,7 +19,7 @@ LOOK = 0.02
 """Seconds between two tries for the lock: a coordinator that died is replaced within that time."""
 SHOW = 0.12
 """Seconds between two pictures, at least."""
-SHARE = 20
+SHARE = 40
 """A picture may take one part in so many of the time: a run of thousands of steps is shown less often."""
 
 

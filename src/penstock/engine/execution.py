@@ -15,6 +15,7 @@ from penstock.engine import logfiles
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Ending, Handle, ProcessSpec
 from penstock.errors import EngineError
+from penstock.pipelines import Step
 from penstock.runs import AttemptStatus, EndReason, StepStatus
 from penstock.store.contract import Attempt
 
@@ -173,9 +174,12 @@ class Execution:
         return (EndReason.LOST if ending.lost else EndReason.EXIT), ending
 
     def spec(
-        self, attempt: Attempt, workspace: Path, command: str, variables: Mapping[str, str], shell: str = "sh"
+        self, attempt: Attempt, workspace: Path, command: str, variables: Mapping[str, str], step: Step | None = None
     ) -> ProcessSpec:
-        """The process of an attempt in its slot's log and record; its HOME exists."""
+        """The process of an attempt in its slot's log and record; its HOME exists.
+
+        A `step` of the file says which shell it is, under which limits, and what must not reach its log.
+        """
         if variables["HOME"] not in self._homes:
             Path(variables["HOME"]).mkdir(parents=True, exist_ok=True)
             self._homes.add(variables["HOME"])
@@ -186,8 +190,11 @@ class Execution:
             variables=variables,
             log=Path(attempt.detail["log"]),
             record=Path(attempt.detail["record"]),
-            shell=shell,
+            shell=step.shell if step else "sh",
             contain=self._world.contain,
+            memory=step.resources.memory if step else None,
+            open_files=step.resources.open_files if step else None,
+            secrets=step.secrets if step else (),
         )
 
     def finish(self, done: Done, event: str, **values: Any) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -265,9 +264,7 @@ class UserSteps:
             raise StateError(f"step {step.name} names secrets, and a change that is not trusted is given none")
         if step.secrets:
             variables.update(self._world.secrets(context.run.project, step.secrets, ""))
-        spec = self._execution.spec(attempt, workspace, context.fill(step.run), variables, step.shell)
-        limits = step.resources
-        return replace(spec, memory=limits.memory, open_files=limits.open_files, secrets=step.secrets)
+        return self._execution.spec(attempt, workspace, context.fill(step.run), variables, step)
 
     def _checkpoint(self, step: Step, workspace: Path) -> Path:
         """The folder that every attempt of the step finds as the one before left it, linked into the workspace."""

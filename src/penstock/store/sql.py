@@ -28,8 +28,8 @@ from penstock.store.secrets import Tokens
 from penstock.store.tables import HEAD
 from penstock.store.triggers import Triggers
 
-LOG_PAGES = 1000
-"""Pages of the log after which the coordinator moves them into the database."""
+LOG_PAGES = 1900
+"""Pages of the log after which the coordinator moves them into the database: they fit into what is kept for it."""
 
 _NEVER = "wal_autocheckpoint=0"
 
