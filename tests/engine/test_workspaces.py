@@ -9,7 +9,7 @@ import pytest
 
 from penstock.artifacts import Digest, File, Tree
 from penstock.cache.disk import DiskCache
-from penstock.engine.workspaces import SMALL_ENTRIES, Workspaces, state_of
+from penstock.engine.workspaces import SMALL_BYTES, SMALL_ENTRIES, Workspaces, state_of
 
 
 class Room:
@@ -81,6 +81,15 @@ def test_what_a_step_changed_is_gone(room: Room, change: Callable[[Path], None])
     assert (room.workspace / "a").read_text() == "1"
     assert os.access(room.workspace, os.W_OK)
     assert room.workspace.stat().st_mode & 0o700 == 0o700
+
+
+def test_a_large_file_is_remembered_too(room: Room) -> None:
+    """To look at a file takes as long whatever its size."""
+    tree = room.tree(a="x" * (SMALL_BYTES + 1))
+    room.lay_out(tree)
+    before = state_of(room.workspace)
+    room.lay_out(tree)
+    assert state_of(room.workspace) == before
 
 
 def test_a_large_tree_is_always_made_anew(room: Room) -> None:

@@ -15,8 +15,10 @@ from penstock.artifacts import Digest, Tree
 from penstock.cache.contract import Cache
 
 SMALL_ENTRIES = 32
+"""A tree of at most so many entries is remembered: to look at more takes longer than to lay them out again."""
+
 SMALL_BYTES = 1 << 18
-"""A tree up to these is laid out at once: handing it to a thread would take longer."""
+"""A tree of at most so many bytes is laid out at once: handing it to a thread would take longer."""
 
 State = tuple[tuple[str, int, int, int, int, int], ...]
 """Path, inode, mode, size, and times of change of content and of anything, of each entry of a folder and of itself."""
@@ -41,16 +43,14 @@ class Workspaces:
     async def lay_out(self, workspace: Path, tree: Tree) -> None:
         """Make a workspace hold exactly the tree. Raises BlobError, EngineError or OSError."""
         laid = self._laid.pop(workspace, None)
-        if len(tree) > SMALL_ENTRIES or tree.size > SMALL_BYTES:
-            await asyncio.to_thread(self._make, workspace, tree)
-            return
         if laid is not None and laid.digest == tree.digest and state_of(workspace) == laid.state:
             self._laid[workspace] = laid
             return
-        if _is_there(workspace):
-            await asyncio.to_thread(shutil.rmtree, workspace)
-        self._make(workspace, tree)
-        state = state_of(workspace)
+        if _is_there(workspace) or len(tree) > SMALL_ENTRIES or tree.size > SMALL_BYTES:
+            await asyncio.to_thread(self._make, workspace, tree)
+        else:
+            self._make(workspace, tree)
+        state = state_of(workspace) if len(tree) <= SMALL_ENTRIES else None
         if state is not None:
             self._laid[workspace] = _Laid(tree.digest, state)
 
