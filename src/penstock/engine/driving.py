@@ -183,9 +183,12 @@ class Driver:
         names = [name for name in self._context.frontier.take_ready(BATCH) if name != "serve"]
         steps = self._context.pipeline.steps
         cacheable = [name for name in names if name in steps and steps[name].cacheable]
-        unknown = {*names} - {*cacheable} | {*self._user.take_known(cacheable)}
+        unknown, later = self._user.take_known(cacheable)
+        for name in later:
+            self._context.frontier.requeue(name)
+        wanted = {*names} - {*cacheable} | {*unknown}
         for name in names:
-            if name in unknown:
+            if name in wanted:
                 self._launch(name)
         if names:
             self.nudge()

@@ -27,6 +27,9 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_LIMIT = 1024
 """Bytes: a pointer is smaller, by its specification."""
 
+LOOKING = 0.05
+"""Seconds that looking for known results may take before others have their turn."""
+
 
 class UserSteps:
     """Executes the steps of the pipeline file."""
@@ -55,13 +58,18 @@ class UserSteps:
             if not self._make_again(step, error.digest):
                 raise
 
-    def take_known(self, names: Sequence[str]) -> list[str]:
-        """End the steps whose result is known, in one transaction; returns those that have to be executed.
+    def take_known(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """End the steps whose result is known, in one transaction.
 
-        Nothing is written before all of it is known, and what cannot be read is left to the steps themselves.
+        Returns those that have to be executed, and those that were not looked at because that would take too long at
+        once. Nothing is written before all of it is known, and what cannot be read is left to the steps themselves.
         """
         found: dict[str, tuple[Action, dict[str, str | None]]] = {}
-        for step in map(self._context.pipeline.steps.__getitem__, names):
+        until, clock = self._world.clock.monotonic() + LOOKING, self._world.clock
+        looked = 0
+        while looked < len(names) and (not looked or clock.monotonic() < until):
+            step = self._context.pipeline.steps[names[looked]]
+            looked += 1
             with suppress(PenstockError, OSError):
                 ingredients = self.ingredients(step, step_inputs(step, self._context.files.tree, self._outputs(step)))
                 action = self._results.known(step, key_of(ingredients))
@@ -71,7 +79,7 @@ class UserSteps:
             with self._world.store.transaction():
                 for name, (action, ingredients) in found.items():
                     self._results.take(name, action, ingredients)
-        return [name for name in names if name not in found]
+        return [name for name in names[:looked] if name not in found], list(names[looked:])
 
     async def _execute(self, step: Step) -> None:
         if self._context.step(step.name).status is StepStatus.RUNNING:
