@@ -419,3 +419,27 @@ def test_a_step_that_can_never_fit_is_errored(house: House) -> None:
         "errored",
         "step train asks for 1 GPUs, and this home has 0",
     )
+
+
+def test_gates_judge_what_was_known_last(house: House) -> None:
+    """Where every step is known at once, the gate on the last of them is judged before anything is released."""
+    house.machine.script.update(
+        {"make": Act(files={"model/w": "w"}), "ask it": Act(files={"metrics.json": '{"accuracy": 0.9}'})}
+    )
+    house.commit(
+        {
+            "steps": {
+                "make": {"run": "make it", "inputs": ["src/"], "outputs": ["model/"]},
+                "ask": {"run": "ask it", "inputs": ["src/"], "needs": ["package"], "metrics": "metrics.json"},
+            },
+            "package": {"model": ["model/"], "serve": "serve the model"},
+            "gates": {"accurate": {"metric": "ask.accuracy", "at_least": 0.8}},
+            "environments": {"production": {"port": 8802}},
+        },
+        **SOURCE,
+    )
+    for _ in range(2):
+        shown = house.run()
+        assert [(g.verdict, g.value) for g in shown.gates] == [("pass", 0.9)]
+        assert [r.status for r in shown.releases] == ["serving"]
+    assert step(shown, "ask").cached

@@ -131,8 +131,8 @@ class Driver:
             self._fail_fast()
             self._skip_unreachable()
             self._judge.judge()
-            if self._context.stopping is None and self._may_start():
-                await self._start_ready()
+            if self._context.stopping is None and self._may_start() and await self._start_ready():
+                continue
             if not self._tasks and self._context.stopping is not None:
                 return False
             if not self._tasks and self._all_ended() and self._may_start():
@@ -178,8 +178,11 @@ class Driver:
             if state.status is StepStatus.RUNNING and state.name != "serve":
                 self._launch(state.name)
 
-    async def _start_ready(self) -> None:
-        """End some of what is ready and known, launch what has to be executed, and come again for the rest."""
+    async def _start_ready(self) -> bool:
+        """End some of what is ready and known, and launch what has to be executed; whether there was anything.
+
+        What ended may be judged now, and more may be ready.
+        """
         names = [name for name in self._context.frontier.take_ready(BATCH) if name != "serve"]
         steps = self._context.pipeline.steps
         cacheable = [name for name in names if name in steps and steps[name].cacheable]
@@ -190,9 +193,8 @@ class Driver:
         for name in names:
             if name in wanted:
                 self._launch(name)
-        if names:
-            self.nudge()
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # others have their turn
+        return bool(names)
 
     def _launch(self, name: str) -> None:
         self._tasks[name] = task = asyncio.create_task(self._guarded(name), name=name)
