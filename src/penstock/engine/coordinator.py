@@ -206,6 +206,7 @@ class Coordinator:
             finally:
                 self._drivers.pop(run.id, None)
                 self._driving.pop(run.id, None)
+                self._groups.pop(run.id, None)
                 self._shared.turns.drop(run.id)
                 self._moved.set()
                 self._tidy()
@@ -412,6 +413,8 @@ class Coordinator:
     def _close(self, run: Run, why: str) -> None:
         """End a run that waits and of which nothing lives; an interrupted one only loses who waited for it."""
         runs = self._store.runs
+        self._groups.pop(run.id, None)
+        self._begun.pop(run.id, None)
         with self._store.transaction():
             if why == "interrupted":
                 runs.own(run.id, NOBODY)
