@@ -105,7 +105,7 @@ class Follower:
     def _live(self, number: int) -> list[Handle]:
         """The processes that live for our request."""
         runs = self._world.store.runs
-        wanted = self._interrupted(number).get("runs") or [r.id for r in [runs.of_request(number)] if r]
+        wanted = self._interrupted(number).get("runs") or [run for run in [runs.number_of(number)] if run]
         attempts = [a for run in wanted for a in runs.attempts(run)]
         return [Handle(**a.handle) for a in attempts if a.handle and a.status is AttemptStatus.RUNNING]
 

@@ -428,10 +428,10 @@ class Coordinator:
     def _wanted_runs(self, payload: Mapping[str, Any]) -> list[int]:
         if "runs" in payload:
             return [int(number) for number in payload["runs"]]
-        run = self._store.runs.of_request(int(payload["request"]))
+        run = self._store.runs.number_of(int(payload["request"]))
         if run is None:
             raise NotFoundError("the run was not begun yet")
-        return [run.id]
+        return [run]
 
     # --- environments
 
