@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from penstock.engine.contracts import ContainerEngine
 from penstock.errors import UsageError
 
 
@@ -24,6 +26,7 @@ class Settings:
     crash: str | None
     contain: bool
     cache_size: int
+    container_engine: ContainerEngine | None
 
 
 def read_settings() -> Settings:
@@ -45,7 +48,49 @@ def read_settings() -> Settings:
         memory=_memory(),
         gpus=_gpus(environment),
         cache_size=_cache_size(environment, folder),
+        container_engine=find_container_engine(environment),
     )
+
+
+_ENGINES: tuple[Literal["podman", "docker"], ...] = ("podman", "docker")
+_ENGINE_PREFIXES = ("CONTAINER", "DOCKER_", "BUILDAH_", "PODMAN_", "STORAGE_", "XDG_", "LC_")
+_ENGINE_VARIABLES = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "TMPDIR",
+        "REGISTRY_AUTH_FILE",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SSH_AUTH_SOCK",
+    }
+)
+
+
+def find_container_engine(environment: Mapping[str, str]) -> ContainerEngine | None:
+    """The person's podman, else docker, with the variables that it needs; None where there is neither.
+
+    `PENSTOCK_CONTAINERS` says which of the two. Raises UsageError where it names another, or one that is not there.
+    """
+    said = environment.get("PENSTOCK_CONTAINERS")
+    if said is not None and said not in _ENGINES:
+        raise UsageError(f"PENSTOCK_CONTAINERS is {said!r}: write podman or docker, or unset it")
+    found = [(kind, shutil.which(kind, path=environment.get("PATH"))) for kind in _ENGINES if said in {None, kind}]
+    engines = [(kind, program) for kind, program in found if program is not None]
+    if said is not None and not engines:
+        raise UsageError(f"PENSTOCK_CONTAINERS is {said}, which is not on PATH: install it, or unset the variable")
+    if not engines:
+        return None
+    kind, program = engines[0]
+    return ContainerEngine(kind, program, {k: v for k, v in environment.items() if _is_the_engines(k)})
+
+
+def _is_the_engines(name: str) -> bool:
+    return name in _ENGINE_VARIABLES or name.startswith(_ENGINE_PREFIXES) or name.lower().endswith("_proxy")
 
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?)B", re.IGNORECASE)

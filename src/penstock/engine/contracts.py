@@ -28,6 +28,14 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder or file of this machine that a container finds at the same path; `read_only` where it must not write."""
+
+    path: Path
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """One process to place: what to execute, where, with which variables, and where its traces go.
 
@@ -53,6 +61,10 @@ class ProcessSpec:
     memory: int | None = None
     open_files: int | None = None
     secrets: tuple[str, ...] = ()
+    image: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    gpus: tuple[int, ...] = ()
+    network: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +139,19 @@ class Runner(Protocol):
     async def end(self, handle: Handle, grace: float) -> None:
         """End the whole process tree: TERM, `grace` seconds, KILL; returns when nothing of it is left."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEngine:
+    """The person's container engine by its command line.
+
+    `program` is its path; `variables` is the whole environment that it is called with (where it keeps images, how it
+    reaches registries and with which credentials). Callers add nothing to these but what the call itself names.
+    """
+
+    kind: Literal["podman", "docker"]
+    program: str
+    variables: Mapping[str, str]
 
 
 # --- the source ----------------------------------------------------------------------------------------------------
@@ -294,30 +319,39 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
-    """What a pipeline asks of its runtime. `kind` says what `file` (a path of the commit) is."""
+    """What a pipeline asks of its runtime. `kind` says what `file` is: a path of the commit, or an image's name."""
 
-    kind: Literal["requirements", "lock", "pyproject"]
+    kind: Literal["requirements", "lock", "pyproject", "image", "dockerfile"]
     file: str
     python: str | None = None
 
 
 class Runtimes(Protocol):
-    """Python environments made from locks with hashes, shared between runs by the digest of the lock.
+    """What steps run in, made from locks and shared between runs by the lock's digest.
+
+    It is a Python environment (its lock names packages with hashes), or a container image (its lock names images by
+    digest). Both are an environment in what follows, and have the same `Digest`.
 
     All slow work is a `Command` that the engine places through a runner, so that it is logged, timed and killed
     like any step; the methods themselves only read small files. The commands may be killed at any point and
     started again; two homes' or runs' commands for the same lock may run at once.
     """
 
-    def files(self, request: RuntimeRequest, read: Callable[[str], bytes | None]) -> Mapping[str, bytes]:
-        """The commit's files that say what the runtime holds (`-r` and `-c` followed), by path.
+    def files(
+        self, request: RuntimeRequest, read: Callable[[str], bytes | None], paths: Collection[str] = ()
+    ) -> Mapping[str, bytes]:
+        """The commit's files that say what the runtime holds (`-r` and `-c` followed; a build's context), by path.
 
-        `read` gives a file of the commit or None. Raises SourceError naming a file that is missing.
+        `read` gives a file of the commit or None, `paths` are all its files. Raises SourceError naming a file that is
+        missing, EngineError where an image is asked for and this machine has no container engine.
         """
         ...
 
     def key(self, request: RuntimeRequest, files: Mapping[str, bytes]) -> Digest:
-        """What a resolution depends on: these files, Python version, platform, the person's index settings."""
+        """What a resolution depends on: these files, Python version, platform, the person's index settings.
+
+        For an image by its tag: what this machine's engine holds under that tag now, if anything.
+        """
         ...
 
     def resolve(self, request: RuntimeRequest, files: Mapping[str, bytes]) -> Command:
@@ -329,9 +363,11 @@ class Runtimes(Protocol):
         ...
 
     def build(self, request: RuntimeRequest, lock: bytes) -> Command | None:
-        """The command that makes the environment of a lock, in any workspace; None where it stands as it was made.
+        """The command that makes the environment of a lock, in a workspace that holds `files`; None where it stands.
 
-        One that was changed since it was made is as good as none: the command sets it aside and makes it anew, and
+        It stands where it is as it was made.
+
+        One that was changed since then is as good as none: the command sets it aside and makes it anew, and
         its `reason` says so.
         """
         ...
@@ -344,7 +380,14 @@ class Runtimes(Protocol):
         ...
 
     def variables(self, environment: Digest) -> Mapping[str, str]:
-        """What a process needs to use a built environment: VIRTUAL_ENV, and `PATH` as the folder to put in front."""
+        """What a process needs to use a built environment: VIRTUAL_ENV, and `PATH` as the folder to put in front.
+
+        Nothing for an image: what its processes need is in it.
+        """
+        ...
+
+    def image(self, environment: Digest) -> str | None:
+        """The reference of a built environment that is an image, as a `ProcessSpec` takes it; None for others."""
         ...
 
     def check(self, python: str | None, strict: Sequence[str], lenient: Sequence[str]) -> Command:

@@ -47,8 +47,11 @@ class UvRuntimes:
     def _settings(self) -> UvSettings:
         return uv_settings(self._environment, prefix=Path(sys.prefix))
 
-    def files(self, request: RuntimeRequest, read: Callable[[str], bytes | None]) -> Mapping[str, bytes]:
+    def files(
+        self, request: RuntimeRequest, read: Callable[[str], bytes | None], paths: Collection[str] = ()
+    ) -> Mapping[str, bytes]:
         """The commit's files that the runtime depends on. Raises SourceError for what is missing or unlockable."""
+        del paths  # what is read names what else is needed
         name = posixpath.basename(request.file)
         if name in _FOREIGN_LOCKS:
             raise SourceError(
@@ -170,6 +173,11 @@ class UvRuntimes:
         """What a process needs to use a built environment; `PATH` is the folder to put in front."""
         folder = self._folder / environment
         return {"VIRTUAL_ENV": str(folder), "PATH": str(folder / "bin")}
+
+    def image(self, environment: Digest) -> str | None:
+        """None: no environment of uv's is an image."""
+        del environment
+        return None
 
     def check(self, python: str | None, strict: Sequence[str], lenient: Sequence[str]) -> Command:
         """The command of the `check` step, with a Python of the version asked for, else Penstock's own."""
