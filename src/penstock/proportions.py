@@ -1,0 +1,238 @@
+"""Scores of 0 and 1: intervals of a share, of a difference of paired shares, and of a difference of independent ones.
+
+Everything here takes counts, so a million examples cost as little as ten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from penstock.errors import ReportError
+from penstock.intervals import Interval, risk
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+FEW = 100
+"""Up to so many discordant examples tails are counted out; above, the score statistic is as good."""
+EXCESS = 1.4
+"""A mid-P tail may stand for an exact tail of at most so many times the risk."""
+_STEPS = 50
+
+
+# --- one share -----------------------------------------------------------------------------------------------------
+
+
+def clopper_pearson(right: int, n: int, confidence: float) -> Interval:
+    """The share behind `right` of `n` examples; each bound errs with at most 1 - confidence, whatever the share is.
+
+    Source: Clopper and Pearson, Biometrika 26 (1934), by quantiles of the beta distribution. Raises ReportError for
+    counts that cannot be.
+    """
+    from scipy.special import betaincinv
+
+    alpha = risk(confidence)
+    _check(right, 0, n)
+    low = float(betaincinv(right, n - right + 1, alpha)) if right else 0.0
+    high = float(betaincinv(right + 1, n - right, 1 - alpha)) if right < n else 1.0
+    return Interval(right / n, low, high, n, None, "exact binomial (Clopper-Pearson)", confidence)
+
+
+def wilson(right: int, n: int, confidence: float) -> Interval:
+    """The share behind `right` of `n` examples by the score test: right on average, shorter than the exact interval.
+
+    Source: Wilson, JASA 22 (1927). Raises ReportError for counts that cannot be.
+    """
+    z = normal_quantile(1 - risk(confidence))
+    _check(right, 0, n)
+    share, weight = right / n, z * z / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    low, high = (middle - half if right else 0.0), (middle + half if right < n else 1.0)
+    return Interval(share, low, high, n, None, "score (Wilson)", confidence)
+
+
+# --- two shares of the same examples -------------------------------------------------------------------------------
+
+
+def paired_shares(wins: int, losses: int, n: int, confidence: float) -> Interval:
+    """The gain in share from counts of discordant pairs: `wins` only the new model has right, `losses` only the old.
+
+    Up to 100 discordant pairs the bounds are where the mid-P tail of the score statistic, counted out at the most
+    likely disagreement, reaches 1 - confidence (the full tail stays below 1.4 times that); above, where the score
+    statistic itself does. 0 is excluded only where McNemar's mid-P test excludes it. Sources: Tango, Statistics in
+    Medicine 17 (1998); Lloyd, Biometrics 64 (2008), for the estimated tail; Fagerland, Lydersen and Laake, BMC Medical
+    Research Methodology 13 (2013), for mid-P. Raises ReportError for counts that cannot be.
+    """
+    alpha = risk(confidence)
+    _check(wins, losses, n)
+    low = _lower(wins, losses, n, alpha)
+    high = -_lower(losses, wins, n, alpha)
+    few = wins + losses <= FEW
+    method = "paired shares, " + ("mid-P of the score statistic" if few else "score statistic (Tango)")
+    return Interval((wins - losses) / n, low, high, n, wins + losses, method, confidence)
+
+
+def tango(wins: int, losses: int, n: int, confidence: float) -> Interval:
+    """The gain in share of paired examples by the score statistic alone. Source: Tango 1998. Raises ReportError."""
+    z = normal_quantile(1 - risk(confidence))
+    _check(wins, losses, n)
+    low, high = _tango_lower(wins, losses, n, z), -_tango_lower(losses, wins, n, z)
+    return Interval((wins - losses) / n, low, high, n, wins + losses, "score statistic (Tango)", confidence)
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """The mid-P chance of at least so many wins among the discordant pairs when both models are equally good.
+
+    Source: Lancaster, JASA 56 (1961). 1 where nothing is discordant.
+    """
+    from scipy.special import bdtr
+
+    whole = wins + losses
+    if whole == 0:
+        return 1.0
+    return float((bdtr(losses, whole, 0.5) + (bdtr(losses - 1, whole, 0.5) if losses else 0.0)) / 2)
+
+
+def is_beyond(wins: int, losses: int, n: int, gain: float, confidence: float) -> bool:
+    """Whether the lower bound of `paired_shares` is above `gain`, without looking for the bound."""
+    alpha = risk(confidence)
+    if gain >= 0 and mcnemar(wins, losses) > alpha:
+        return False
+    if wins + losses <= FEW:
+        return score_tail(wins, losses, n, gain) <= alpha
+    return score_statistic(wins, losses, n, gain) >= normal_quantile(1 - alpha)
+
+
+def score_tail(wins: int, losses: int, n: int, gain: float) -> float:
+    """How surprising so good a result is if the true gain in share is `gain`, in [-1, 1]: a p value.
+
+    The larger of the mid-P tail and of the full tail over 1.4, at the most likely disagreement that has this gain.
+    """
+    import numpy as np
+    from scipy.special import bdtrc
+
+    lost = _likely_losses(float(wins), float(losses), n, gain)
+    won = min(max(lost + gain, 0.0), 1.0)
+    most = min(n, math.ceil(n * lost + 9 * math.sqrt(n * lost * (1 - lost)) + 30))
+    others = np.arange(most + 1.0)
+    least = _least_wins(others, n, gain, score_statistic(wins, losses, n, gain) - 1e-9)
+    chances = np.exp(log_binomial(others, n, lost))
+    share = min(won / (1 - lost), 1.0) if lost < 1 else 0.0
+    beyond = np.where(least > 0, bdtrc(np.maximum(least - 1, 0), n - others, share), 1.0)
+    beyond = np.where(least > n - others, 0.0, beyond)
+    full = float((chances * beyond).sum())
+    own = float(np.exp(log_binomial(losses, n, lost) + log_binomial(wins, n - losses, share)))
+    return max(full - own / 2, full / EXCESS)
+
+
+def score_statistic(wins: float, losses: float, n: int, gain: float) -> float:
+    """Tango's statistic: the distance of the observed gain from `gain`, in standard errors under it."""
+    distance = wins - losses - n * gain
+    variance = n * (2 * _likely_losses(wins, losses, n, gain) + gain * (1 - gain))
+    if variance > 1e-12:
+        return distance / math.sqrt(variance)
+    return 0.0 if abs(distance) < 1e-12 else math.copysign(math.inf, distance)
+
+
+def _likely_losses(wins: float, losses: float, n: int, gain: float) -> float:
+    """The most likely chance of a loss among all results with this gain: the root of Tango's quadratic."""
+    middle = (2 * n - wins + losses) * gain - wins - losses
+    root = math.sqrt(max(middle * middle + 8 * n * losses * gain * (1 - gain), 0.0))
+    return min(max((root - middle) / (4 * n), -gain, 0.0), 1.0)
+
+
+def _least_wins(losses: Floats, n: int, gain: float, wanted: float) -> Floats:
+    """For each count of losses the least count of wins with a statistic of at least `wanted`; n + 1 where none has."""
+    import numpy as np
+
+    low, high = np.full(len(losses), -1.0), n - losses + 1
+    for _ in range(math.ceil(math.log2(n + 2)) + 1):
+        middle = np.floor((low + high) / 2)
+        enough = _statistics(middle, losses, n, gain) >= wanted
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        low = np.minimum(low, high - 1)
+    return high
+
+
+def _statistics(wins: Floats, losses: Floats, n: int, gain: float) -> Floats:
+    """`score_statistic` of many counts at once."""
+    import numpy as np
+
+    middle = (2 * n - wins + losses) * gain - wins - losses
+    root = np.sqrt(np.maximum(middle * middle + 8 * n * losses * gain * (1 - gain), 0.0))
+    lost = np.clip((root - middle) / (4 * n), max(-gain, 0.0), 1.0)
+    spread = np.sqrt(np.maximum(n * (2 * lost + gain * (1 - gain)), 1e-12))
+    result: Floats = (wins - losses - n * gain) / spread
+    return result
+
+
+def _lower(wins: int, losses: int, n: int, alpha: float) -> float:
+    z = normal_quantile(1 - alpha)
+    low = _tango_lower(wins, losses, n, z)
+    if wins + losses <= FEW:
+        start = _tango_lower(wins, losses, n, z + 2)
+        low = _last(lambda gain: score_tail(wins, losses, n, gain) <= alpha, start, (wins - losses) / n, 26)
+    return min(low, 0.0) if mcnemar(wins, losses) > alpha else low
+
+
+def _tango_lower(wins: int, losses: int, n: int, z: float) -> float:
+    return _last(lambda gain: score_statistic(wins, losses, n, gain) >= z, -1.0, (wins - losses) / n, _STEPS)
+
+
+def _last(holds: Callable[[float], bool], low: float, high: float, steps: int) -> float:
+    """Where, going up from `low`, a statement ceases to hold; `low` if it does not hold there."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+# --- two shares of different examples ------------------------------------------------------------------------------
+
+
+def newcombe(new: tuple[int, int], old: tuple[int, int], confidence: float, scale: float = 1.0) -> Interval:
+    """The gain new - scale * old in share, each model with examples of its own, given as (right, n).
+
+    Source: Newcombe, Statistics in Medicine 17 (1998), method 10: the distances of two Wilson bounds, squared and
+    added. Raises ReportError for counts that cannot be.
+    """
+    mine, theirs = wilson(*new, confidence), wilson(*old, confidence)
+    gain = mine.estimate - scale * theirs.estimate
+    low = gain - math.hypot(mine.estimate - mine.low, scale * (theirs.high - theirs.estimate))
+    high = gain + math.hypot(mine.high - mine.estimate, scale * (theirs.estimate - theirs.low))
+    n = min(mine.n, theirs.n)
+    return Interval(gain, low, high, n, None, "unpaired shares, score (Newcombe)", confidence)
+
+
+# --- shared by the above -------------------------------------------------------------------------------------------
+
+
+def normal_quantile(chance: float) -> float:
+    """The point below which a standard normal number falls with this chance."""
+    from scipy.special import ndtri
+
+    return float(ndtri(chance))
+
+
+def log_binomial(k: float | Floats | Integers, n: float, share: float) -> Floats:
+    """The logarithm of the chance of k among n, each with this share."""
+    import numpy as np
+    from scipy.special import gammaln, xlog1py, xlogy
+
+    ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    result: Floats = np.asarray(ways + xlogy(k, share) + xlog1py(n - k, -share))
+    return result
+
+
+def _check(one: int, other: int, n: int) -> None:
+    if n < 1:
+        raise ReportError("there are no examples, so nothing can be said: let the step write its evidence")
+    if one < 0 or other < 0 or one + other > n:
+        raise ReportError(f"{one} and {other} examples cannot be counted among {n}: count again")
