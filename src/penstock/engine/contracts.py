@@ -71,7 +71,7 @@ class ProcessSpec:
 class Handle:
     """A started process, as a value that survives us: pid, start time and boot id name it beyond doubt.
 
-    `log_start` is the byte of the log where its output begins.
+    `log_start` is the byte of the log where its output begins; `container` the name of the container that it is in.
     """
 
     id: str
@@ -83,6 +83,7 @@ class Handle:
     record: str
     kept: bool = False
     folder: str | None = None
+    container: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

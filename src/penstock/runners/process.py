@@ -96,6 +96,7 @@ class ProcessRunner:
     def start(self, spec: ProcessSpec) -> Handle:
         """Place the process. Raises EngineError where the spec, its folders or the machine do not allow it."""
         shim.check(spec)
+        self._check(spec)
         record = self._record(spec)
         offset = os.fstat(record).st_size
         containment = self._containment if spec.contain else SESSION
@@ -112,6 +113,11 @@ class ProcessRunner:
         handle = self._handle(placed, spec.record, pid, trees.look(pid))
         self._children[pid] = _Child(handle.start_time, offset, terms, masker)
         return handle
+
+    def _check(self, spec: ProcessSpec) -> None:
+        """Raise EngineError for what this kind of runner cannot place."""
+        if spec.image is not None or not spec.network:
+            raise EngineError(f"process {spec.id} wants a container, and this runner has none: ask another one")
 
     def _record(self, spec: ProcessSpec) -> int:
         try:
@@ -188,6 +194,7 @@ class ProcessRunner:
             record=str(record.absolute()),
             kept=placed.kept,
             folder=placed.folder,
+            container=placed.terms.container or None,
         )
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -198,11 +205,11 @@ class ProcessRunner:
 
     def starts(self, handle: Handle) -> int:
         """How often the command was started so far; more than once only for a kept process."""
-        return _notes(handle).starts
+        return notes_of_handle(handle).starts
 
     def last_exit(self, handle: Handle) -> int | None:
         """The exit code of the start that ended last (negative: minus the signal), or None before the first."""
-        return _notes(handle).last_code
+        return notes_of_handle(handle).last_code
 
     # --- waiting and ending ---------------------------------------------------------------------------------------
 
@@ -214,14 +221,14 @@ class ProcessRunner:
         watched = await self._shim_gone(handle, child)
         if (ending := self._ends.get(handle.id)) is not None:
             await ending.wait()
-        if watched or _notes(handle).log_end is None:
+        if watched or notes_of_handle(handle).log_end is None:
             await self._clear_leftovers(handle, child, watched=watched)
         self._reap(handle)
         return self._settle(handle, child)
 
     async def _shim_gone(self, handle: Handle, child: _Child | None) -> bool:
         """Wait while the shim lives; whether it was there when we came."""
-        limit = (child.terms if child is not None else _notes(handle).terms).watched
+        limit = (child.terms if child is not None else notes_of_handle(handle).terms).watched
         guard = asyncio.ensure_future(self._guard(handle, limit)) if limit is not None else None
         try:
             return await _gone(handle, sure=child is not None)
@@ -232,14 +239,14 @@ class ProcessRunner:
     async def _guard(self, handle: Handle, limit: int) -> None:
         """Enforce a memory limit where no cgroup does."""
         while trees.has_number(handle):
-            if trees.kill_for_memory(self._tree(handle, _notes(handle).terms, sure=True), limit):
+            if trees.kill_for_memory(self._tree(handle, notes_of_handle(handle).terms, sure=True), limit):
                 with suppress(OSError):
                     records.append(handle.record, records.line("oom", handle.id, 0))
             await asyncio.sleep(_MEMORY_LOOK)
 
     async def _clear_leftovers(self, handle: Handle, child: _Child | None, *, watched: bool) -> None:
         """End what a process left that ended by itself; where nothing can be left, that is not looked for."""
-        terms = child.terms if child is not None else _notes(handle).terms
+        terms = child.terms if child is not None else notes_of_handle(handle).terms
         tree = self._tree(handle, terms, sure=watched, ended=True)
         # A namespace's own parent leaves by itself only when nothing is in it any more.
         proven = terms.contained and child is not None and _left_by_itself(handle.pid)
@@ -248,6 +255,11 @@ class ProcessRunner:
             await trees.clear(tree, 0, 0)
         elif not proven and not (watched and tree.surely_empty()):
             await trees.clear(tree, LEFTOVER_GRACE)
+        await self._cleared(handle, terms, asked=False)
+
+    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
+        """Wait for, or end, what the tree does not hold; `asked` where it was ended because somebody asked."""
+        del asked
         if terms.masked:
             await _masker_gone(handle)
 
@@ -259,13 +271,12 @@ class ProcessRunner:
         over = self._ends.setdefault(handle.id, asyncio.Event())
         try:
             await self._stands(handle)
-            notes = _notes(handle)
+            notes = notes_of_handle(handle)
             if not notes.asked and self.alive(handle):
                 with suppress(OSError):
                     records.append(handle.record, records.line("asked", handle.id, 0))
             await trees.clear(self._tree(handle, notes.terms, sure=trees.has_number(handle)), grace)
-            if notes.terms.masked:
-                await _masker_gone(handle)
+            await self._cleared(handle, notes.terms, asked=True)
             self._reap(handle)
         finally:
             over.set()
@@ -274,7 +285,7 @@ class ProcessRunner:
     async def _stands(self, handle: Handle) -> None:
         """Wait until a shim that was just started can take a TERM (milliseconds; at most SHIM_GRACE)."""
         deadline = time.monotonic() + trees.SHIM_GRACE
-        while self.alive(handle) and _notes(handle).placed is None and time.monotonic() < deadline:
+        while self.alive(handle) and notes_of_handle(handle).placed is None and time.monotonic() < deadline:
             await asyncio.sleep(trees.LOOK_SOON)
 
     def _tree(self, handle: Handle, terms: Terms, *, sure: bool, ended: bool = False) -> trees.Tree:
@@ -308,7 +319,7 @@ class ProcessRunner:
     def _settle(self, handle: Handle, child: _Child | None) -> Ending:
         """How it ended by its record, which is told the end of its log if nobody has settled it before."""
         here = handle.boot_id == self._boot_id
-        notes = self._own_notes(handle, child) if child is not None else _notes(handle)
+        notes = self._own_notes(handle, child) if child is not None else notes_of_handle(handle)
         log_end, oom = notes.log_end, notes.oom
         if log_end is None:
             log_end = notes.next_log_start if notes.next_log_start is not None else _size(handle.log)
@@ -327,7 +338,7 @@ class ProcessRunner:
         data = os.pread(self._files.at(handle.record), _OWN_LINES, child.offset)
         if not child.terms.masked and records.just_passed(data, handle.id):
             return _PASSED
-        return records.read_notes(data, handle.id) if len(data) < _OWN_LINES else _notes(handle)
+        return records.read_notes(data, handle.id) if len(data) < _OWN_LINES else notes_of_handle(handle)
 
     def _append(self, handle: Handle, child: _Child | None, lines: bytes) -> None:
         if child is None:
@@ -479,7 +490,7 @@ async def _masker_gone(handle: Handle) -> None:
     """Wait until the masker has written everything, which its line in the record tells; one that cannot is killed."""
     deadline = time.monotonic() + MASKER_GRACE
     pause = trees.LOOK_SOON
-    while _notes(handle).masked is None:
+    while notes_of_handle(handle).masked is None:
         maskers = trees.marked(shim.masker_marker(handle.id, handle.record))
         if not maskers:
             return
@@ -502,10 +513,13 @@ def _ended_for_memory(notes: Notes) -> bool:
     if any(groups.oom_kills(group) for group in notes.terms.groups):
         return True
     killed = notes.exit_code in {None, -signal.SIGKILL} and notes.placed is not None and not notes.asked
-    return killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills and not groups.spared()
+    more = killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills
+    # Our own group tells nothing of a container, which has one of its own.
+    return more and (bool(notes.terms.container) or not groups.spared())
 
 
-def _notes(handle: Handle) -> Notes:
+def notes_of_handle(handle: Handle) -> Notes:
+    """What the record says of the process of a handle."""
     return records.notes_of(handle.record, handle.id)
 
 

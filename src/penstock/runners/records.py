@@ -37,7 +37,8 @@ _TAIL = 4096
 class Terms(NamedTuple):
     """How a process is held. `groups` are its cgroups; `watched` is a limit in bytes that only who waits enforces.
 
-    `contained` is for a namespace of its own. `oom_kills` is how many the machine had seen when it was started.
+    `contained` is for a namespace of its own, `container` the name of its container. `oom_kills` is how many the
+    machine had seen when it was started.
     """
 
     contained: bool = False
@@ -45,6 +46,7 @@ class Terms(NamedTuple):
     watched: int | None = None
     masked: bool = False
     oom_kills: int = 0
+    container: str = ""
 
 
 FREE = Terms()
@@ -114,7 +116,7 @@ def _terms(given: Mapping[Any, Any]) -> Terms:
     return Terms(**{**known, "groups": tuple(map(str, known.get("groups", ())))})
 
 
-_TYPES = {"contained": bool, "groups": list, "watched": int, "masked": bool, "oom_kills": int}
+_TYPES = {"contained": bool, "groups": list, "watched": int, "masked": bool, "oom_kills": int, "container": str}
 
 
 def read_notes(data: bytes, spec_id: str) -> Notes:

@@ -160,7 +160,7 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
     text = os.fsencode(spec.command)
     long = len(text) > LONGEST_ARGUMENT
     opening = (describe(placed), str(spec.workspace.absolute()))
-    command = _LONG_SHELLS[spec.shell] if long else (*_SHELLS[spec.shell], spec.command)
+    command = _LONG_SHELLS[spec.shell] if long else shell_argv(spec)
     if spec.kept and spec.folder is not None:
         script, arguments = _KEPT, (*opening, str(stop_file(spec.folder)), *command)
     elif spec.shell == "sh" and not long and keeps_trap(spec.command):
@@ -174,6 +174,11 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
         {**spec.variables, MARKER: marker(spec.id, str(spec.record.absolute()))},
         text if long else None,
     )
+
+
+def shell_argv(spec: ProcessSpec) -> tuple[str, ...]:
+    """The shell that executes the spec's text, with the text."""
+    return (*_SHELLS[spec.shell], spec.command)
 
 
 def launch_masker(spec: ProcessSpec, masker: Sequence[str]) -> Launch:

@@ -1,0 +1,214 @@
+"""Processes in containers of podman or docker, by the same shim, log and record as all others.
+
+The shim of `shim.py` stays on this machine, and its command is the engine's own `run`, in the foreground: so the log,
+the exit record, adoption and ending are those of `process.py`. The engine's client passes a TERM on; inside, a shell as
+the first process hands it to everything there, and all of that dies with it. What only the engine can end (a container
+whose client was killed) is removed by its name.
+"""
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from penstock.artifacts import digest_of
+from penstock.engine.contracts import ContainerEngine, Handle, ProcessSpec
+from penstock.errors import EngineError
+from penstock.runners import shim
+from penstock.runners.containment import Containment, find_containment
+from penstock.runners.process import ProcessRunner, notes_of_handle
+from penstock.runners.records import Terms
+
+LABEL = "penstock.process"
+"""The label by which a container of ours is known; its value is the id and record of its process."""
+
+SHARED_MEMORY = "8g"
+"""The most that /dev/shm may hold, through which data loaders share batches; the engines' own 64 MiB are too little."""
+
+# Seconds for which the engine may be busy with the removal of a container.
+_REMOVAL_SECONDS = 60
+
+# A first process is spared every signal that it does not handle, and a shell that waits in the foreground handles none.
+_FIRST = """\
+trap 'kill -TERM -1 2>/dev/null' TERM INT HUP
+"$@" &
+_penstock_child=$!
+while :; do
+  wait "$_penstock_child"
+  _penstock_code=$?
+  kill -0 "$_penstock_child" 2>/dev/null || exit "$_penstock_code"
+done
+"""
+
+# Where a limit was set, the engine is asked whether the kernel enforced it, and so the container is removed after that.
+_LIMITED = """\
+code=0
+CLIENT || code=$?
+if [ "$code" = 137 ] && [ "$(ENGINE inspect --format '{{.State.OOMKilled}}' NAME 2>/dev/null)" = true ]; then
+  printf '\\noom ID 0 .\\n' >>RECORD
+fi
+ENGINE rm --force NAME >/dev/null 2>&1 || :
+exit "$code"
+"""
+
+
+class ContainerRunner(ProcessRunner):
+    """The `Runner` contract in containers for specs with an image, and without for all others.
+
+    `engine` is the person's; without one a spec with an image is refused. The image must be there: nothing is pulled.
+    """
+
+    def __init__(self, engine: ContainerEngine | None, find: Callable[[], Containment] = find_containment) -> None:
+        super().__init__(find)
+        self._engine = engine
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        """Place the process. Raises EngineError where the spec, its folders, the engine or the machine do not allow."""
+        if spec.image is None:
+            return super().start(spec)
+        shim.check(spec)
+        return super().start(_outside(spec, self._engine_for(spec)))
+
+    def _check(self, spec: ProcessSpec) -> None:
+        if spec.image is None and not spec.network:
+            raise EngineError(f"process {spec.id} must have no network, which only a container gives: give it an image")
+
+    def _engine_for(self, spec: ProcessSpec) -> ContainerEngine:
+        if self._engine is None:
+            raise EngineError(f"process {spec.id} runs in an image: install podman or docker on this machine")
+        return self._engine
+
+    def _terms(self, spec: ProcessSpec, containment: Containment) -> Terms:
+        terms = super()._terms(spec, containment)
+        return terms if spec.image is None else terms._replace(container=container_name(spec))
+
+    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
+        """A container goes with its client, unless the client was killed: that is what the exit code may mean."""
+        code = notes_of_handle(handle).exit_code
+        if terms.container and (asked or handle.kept or code is None or code < 0):
+            await self._remove(terms.container)
+        await super()._cleared(handle, terms, asked=asked)
+
+    async def _remove(self, name: str) -> None:
+        """End and remove a container, if it is there. Raises EngineError where the engine cannot."""
+        if self._engine is None:
+            raise EngineError(f"container {name} cannot be removed: neither podman nor docker is on this machine")
+        process = await asyncio.create_subprocess_exec(
+            self._engine.program, *removal(self._engine, name),
+            env=dict(self._engine.variables), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            _, said = await asyncio.wait_for(process.communicate(), _REMOVAL_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            said = b"it took too long"
+        if process.returncode != 0 and b"o such container" not in said:
+            reason = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise EngineError(f"container {name} could not be removed: {reason}")
+
+
+def container_name(spec: ProcessSpec) -> str:
+    """The name of a process's container; that of another home's process is another."""
+    return f"penstock-{digest_of('container', shim.marker(spec.id, str(spec.record.absolute())))[:24]}"
+
+
+def removal(engine: ContainerEngine, name: str) -> tuple[str, ...]:
+    """The arguments that end and remove a container at once."""
+    return ("rm", "--force", *(("--time", "0", "--ignore") if engine.kind == "podman" else ()), name)
+
+
+def _outside(spec: ProcessSpec, engine: ContainerEngine) -> ProcessSpec:
+    """The client of the engine as a process of this machine, which runs the process of the spec in a container.
+
+    Its variables are the engine's and, for the engine to hand on, those of the spec: values stay off the command line,
+    which everybody may read, but for what the engine itself needs another value of.
+    """
+    clash = next((name for name in spec.secrets if name in engine.variables), None)
+    if clash is not None:
+        raise EngineError(
+            f"process {spec.id} has a secret named {clash}, which {engine.kind} itself reads: give it another name"
+        )
+    if len(os.fsencode(spec.command)) > shim.LONGEST_ARGUMENT:
+        raise EngineError(
+            f"the command of process {spec.id} is longer than {shim.LONGEST_ARGUMENT} bytes, too long for a container: "
+            "put it into a script"
+        )
+    return replace(  # noqa: S604 - the shim's shell, which gets words that were quoted
+        spec,
+        command=_client(spec, engine),
+        shell="sh",
+        variables={**spec.variables, **engine.variables},
+        memory=None,
+        open_files=None,
+        contain=False,
+    )
+
+
+def _client(spec: ProcessSpec, engine: ContainerEngine) -> str:
+    """The shell text that runs the process in a container, and leaves none behind."""
+    name = container_name(spec)
+    run = shlex.join((engine.program, *run_arguments(spec, engine)))
+    if spec.memory is None:
+        text = f"exec {run}"
+    else:
+        places = {"CLIENT": run, "ENGINE": shlex.quote(engine.program), "NAME": name, "ID": spec.id}
+        text = _LIMITED.replace("RECORD", shlex.quote(str(spec.record.absolute())))
+        for place, value in places.items():
+            text = text.replace(place, value)
+    if not spec.kept:
+        return text
+    # A start before may have left its container, as a start that was killed does.
+    return f"{shlex.join((engine.program, *removal(engine, name)))} >/dev/null 2>&1 || :\n{text}"
+
+
+def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]:
+    """The arguments of the engine's `run` for a process."""
+    return (
+        "run",
+        *(() if spec.memory is not None else ("--rm",)),
+        *("--name", container_name(spec), "--label", f"{LABEL}={shim.marker(spec.id, str(spec.record.absolute()))}"),
+        *("--pull", "never", "--network", "host" if spec.network else "none"),
+        *("--user", f"{os.getuid()}:{os.getgid()}", "--security-opt", "label=disable", "--shm-size", SHARED_MEMORY),
+        *(_PODMAN if engine.kind == "podman" else ()),
+        *(("--userns", "keep-id") if engine.kind == "podman" and os.getuid() != 0 else ()),
+        *(() if spec.memory is None else ("--memory", str(spec.memory), "--memory-swap", str(spec.memory))),
+        *_gpus(spec, engine),
+        *_mounts(spec),
+        *_variables(spec, engine),
+        *("--workdir", str(spec.workspace.absolute()), "--entrypoint", "/bin/sh", str(spec.image)),
+        *("-c", _first(spec), "sh", *shim.shell_argv(spec)),
+    )
+
+
+# Output goes straight to where ours goes; proxies are among the variables where they are wanted.
+_PODMAN = ("--log-driver", "passthrough", "--http-proxy=false")
+
+
+def _first(spec: ProcessSpec) -> str:
+    """The script of the first process. It limits open files itself: engines that are told to may refuse all limits."""
+    limit = spec.open_files
+    return _FIRST if limit is None else f"ulimit -n {limit} || exit 125\n{_FIRST}"
+
+
+def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
+    """NVIDIA's devices: by their names of the Container Device Interface, or by docker's own option."""
+    if engine.kind == "podman":
+        for index in spec.gpus:
+            yield from ("--device", f"nvidia.com/gpu={index}")
+    elif spec.gpus:
+        yield from ("--gpus", f'"device={",".join(map(str, spec.gpus))}"')
+
+
+def _mounts(spec: ProcessSpec) -> Iterator[str]:
+    for path, read_only in ((spec.workspace, False), *((mount.path, mount.read_only) for mount in spec.mounts)):
+        place = Path(path).absolute()
+        yield from ("--mount", f'type=bind,"source={place}","target={place}"{",readonly" if read_only else ""}')
+
+
+def _variables(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
+    for name, value in spec.variables.items():
+        yield from ("--env", f"{name}={value}" if name in engine.variables else name)
