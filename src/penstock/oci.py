@@ -31,14 +31,16 @@ LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 START = """\
 trap 'trap "" TERM INT; kill -TERM 0' TERM INT
-sh -e -c "$1" &
+sh -e -c "trap 'exit \\$?' TERM
+$1" &
 while true; do
   wait $!
   code=$?
   kill -0 $! 2>/dev/null || exit $code
 done"""
 """How an image starts its server. A first process is not ended by a signal that it does not handle, and few servers
-handle TERM. So the first process is this shell, which hands TERM on to all that it started and ends as they did."""
+handle TERM. So the first process is this shell: it hands TERM on to all that it started, waits until the server has
+answered what it had begun, and ends as that did."""
 
 _STEPS = 200
 """More parts than any path has, unless its links go round."""
