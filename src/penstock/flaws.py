@@ -99,6 +99,7 @@ def _flaws(whole: _Whole) -> Iterator[Flaw]:
     yield from _truth_flaws(pipeline)
     yield from _secret_flaws(pipeline)
     yield from _outside_flaws(pipeline)
+    yield from _container_flaws(pipeline)
     yield from _gate_flaws(whole)
     yield from _environment_flaws(pipeline)
     yield from _champion_flaws(pipeline)
@@ -480,6 +481,20 @@ def _twice(
 
 
 # --- gates ---------------------------------------------------------------------------------------------------------
+
+
+def _container_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    """What only steps in an image can have, and what only steps outside of one can."""
+    if pipeline.runtime is not None and pipeline.runtime.is_image:
+        for name, step in pipeline.steps.items():
+            if step.external and step.fingerprint is not None:
+                sentence = 'in an image a step has either "external" or "fingerprint": let the fingerprint tell all'
+                yield Flaw(("steps", name, "fingerprint"), sentence, at_key=True)
+        return
+    for name, step in pipeline.steps.items():
+        if not step.network:
+            sentence = "only a container can be without a network: give the runtime an image or a dockerfile"
+            yield Flaw(("steps", name, "network"), sentence, lacking=("runtime", "image"))
 
 
 def _gate_flaws(whole: _Whole) -> Iterator[Flaw]:

@@ -20,7 +20,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How a package is served. `environment` is the digest of its runtime, `path` its folders of importable code."""
+    """How a package is served. `environment` is the digest of its runtime, `path` its folders of importable code.
+
+    `image` is what it runs in where the runtime is an image; `base` is what it stands on as an image of its own, where
+    the file says so.
+    """
 
     name: str
     serve: str | None
@@ -32,9 +36,13 @@ class Manifest:
     path: tuple[str, ...]
     model: tuple[str, ...]
     schema: int = 1
+    image: str | None = None
+    base: str | None = None
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, indent=1).encode() + b"\n"
+        """The manifest's bytes; a package that has nothing to do with images has none of their keys."""
+        values = {k: v for k, v in asdict(self).items() if v is not None or k not in {"image", "base"}}
+        return json.dumps(values, sort_keys=True, indent=1).encode() + b"\n"
 
     @classmethod
     def decode(cls, data: bytes) -> "Manifest":
@@ -46,7 +54,10 @@ class Manifest:
             raise UntrustworthyError("the package's manifest is damaged: build the version again") from error
 
 
-def manifest_of(pipeline: Pipeline, lock: Digest | None, environment: Digest | None) -> Manifest:
+def manifest_of(
+    pipeline: Pipeline, lock: Digest | None, environment: Digest | None, image: str | None = None
+) -> Manifest:
+    """How the pipeline's package is served, in the environment of its lock, which may be an image."""
     package, runtime = pipeline.package, pipeline.runtime
     if package is None:
         raise AssertionError("a pipeline without a package has no manifest")
@@ -60,6 +71,8 @@ def manifest_of(pipeline: Pipeline, lock: Digest | None, environment: Digest | N
         environment=environment,
         path=runtime.path if runtime else (),
         model=package.model or (),
+        image=image,
+        base=package.base,
     )
 
 

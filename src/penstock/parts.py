@@ -25,6 +25,7 @@ from penstock.values import (
     FilePath,
     Folders,
     Group,
+    ImageName,
     Name,
     Paths,
     PyprojectPath,
@@ -37,11 +38,17 @@ from penstock.values import (
 class Part(BaseModel):
     """What all mappings of the file have in common: frozen, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, serialize_by_alias=True
+    )
+
+
+SOURCES = ("requirements", "lock", "pyproject", "image", "dockerfile")
+"""The keys of which a runtime has at most one: what it is made of."""
 
 
 class Runtime(Part):
-    """The Python environment of every step, and what is put on PYTHONPATH."""
+    """The Python environment or the image that every step runs in, and what is put on PYTHONPATH."""
 
     python: PythonVersion | None = Field(default=None, description='The version of Python, quoted: "3.11".')
     requirements: FilePath | None = Field(default=None, description="A requirements file to lock and install.")
@@ -49,14 +56,22 @@ class Runtime(Part):
     pyproject: PyprojectPath | None = Field(
         default=None, description="A pyproject.toml, or its folder, whose dependencies to lock and install."
     )
+    image: ImageName | None = Field(default=None, description="A container image, by its name with a tag or digest.")
+    dockerfile: FilePath | None = Field(default=None, description="A Dockerfile to build the image from.")
     path: Folders = Field(default=(), description="Folders to put on PYTHONPATH.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [k for k in ("requirements", "lock", "pyproject") if getattr(self, k) is not None]
+        given = [key for key in SOURCES if getattr(self, key) is not None]
         if len(given) > 1:
-            raise wrong(f'expected one of requirements, lock and pyproject, found "{given[0]}" before', given[1])
+            words = f"{', '.join(SOURCES[:-1])} and {SOURCES[-1]}"
+            raise wrong(f'expected one of {words}, found "{given[0]}" before', given[1])
         return self
+
+    @property
+    def is_image(self) -> bool:
+        """Whether steps run in a container."""
+        return self.image is not None or self.dockerfile is not None
 
 
 class EvidenceFiles(Part):

@@ -38,6 +38,7 @@ from penstock.values import (
     CommandText,
     Flag,
     HealthPath,
+    ImageName,
     Name,
     Number,
     Paths,
@@ -113,6 +114,9 @@ class Step(Part):
     allow_failure: Flag = Field(default=False, description="Whether a red step only warns.")
     cache: Flag | None = Field(default=None, description="false: run every time, whatever it declares.")
     shell: Literal["sh", "bash", "python"] = Field(default="sh", description="What executes the run text.")
+    network: Flag = Field(
+        default=True, description="false: no network, where the runtime is an image."
+    )
 
     @model_validator(mode="after")
     def _named_by_cell(self) -> Self:
@@ -144,6 +148,9 @@ class Package(Part):
     )
     start_timeout: Seconds = Field(default=120.0, description="How long a replica may take until it is healthy.")
     needs: Texts = Field(default=(), description="The cell, of a step with a matrix, that its files come from.")
+    base: ImageName | None = Field(
+        default=None, description="The image that it stands on as an image; absent: the runtime's, else Python's own."
+    )
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
@@ -255,6 +262,9 @@ class Environment(Part):
     secrets: VariableNames = Field(
         default=(), description="Secrets that what serves here gets, as variables of these names."
     )
+    placed_as: Literal["process", "container"] = Field(
+        default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
+    )
 
 
 def _named(parts: Any) -> Any:
@@ -292,7 +302,6 @@ class Pipeline(Part):
 
 LATER: Mapping[type[Part], frozenset[str]] = {
     Pipeline: frozenset({"source"}),
-    Runtime: frozenset({"image", "dockerfile"}),
     Step: frozenset({"coverage", "batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
     Gate: frozenset(
@@ -300,7 +309,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
         | {"power", "seed"}
     ),
     Environment: frozenset(
-        {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "as", "deploy", "watch"}
+        {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "deploy", "watch"}
         | {"resources", "runtime"}
     ),
     Triggers: frozenset({"pull_request", "drift"}),
@@ -318,7 +327,8 @@ HIDDEN: Mapping[type[Part], frozenset[str]] = {
 
 def keys_of(part: type[Part]) -> tuple[str, ...]:
     """The keys that the file may have in a mapping, in their order."""
-    return tuple(key for key in part.model_fields if key not in HIDDEN.get(part, ()))
+    fields = part.model_fields.items()
+    return tuple(field.alias or name for name, field in fields if name not in HIDDEN.get(part, ()))
 
 
 def json_schema() -> dict[str, Any]:

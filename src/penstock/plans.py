@@ -13,7 +13,7 @@ from statistics import median
 
 from penstock.artifacts import Digest, File, Tree, digest_of, matches
 from penstock.commits import Commit
-from penstock.parts import When
+from penstock.parts import SOURCES, When
 from penstock.patterns import branch_matches, has_wildcard
 from penstock.pipelines import Outputs, Package, Pipeline, Step, interpolate, needs, order, stages
 
@@ -118,8 +118,7 @@ def _is_tested(wanted: Mapping[str, frozenset[str]]) -> bool:
 
 def has_runtime(pipeline: Pipeline) -> bool:
     """Whether the pipeline asks for an environment of its own."""
-    runtime = pipeline.runtime
-    return runtime is not None and bool(runtime.requirements or runtime.lock or runtime.pyproject)
+    return pipeline.runtime is not None and any(getattr(pipeline.runtime, key) for key in SOURCES)
 
 
 def why_not_wanted(when: When, commit: Commit, change: Iterable[str]) -> str | None:
@@ -282,6 +281,7 @@ def step_ingredients(
         "outside": outside,
         "platform": this_platform(),
         "contract": str(CONTRACT),
+        **({} if step.network else {"network": "none"}),
     }
 
 
@@ -320,6 +320,7 @@ _WORDS = {
     "files": "what it declares to write changed",
     "package": "the package changed",
     "outside": "its outside data changed",
+    "network": "whether it has a network changed",
     "platform": "the platform changed",
     "contract": "Penstock's step contract changed",
     "strict": "which files must compile changed",

@@ -223,6 +223,20 @@ def _check_checkpoint(path: str) -> str:
     return path
 
 
+# As container engines read it: [HOST[:PORT]/]PATH[:TAG][@DIGEST], without capitals in the path.
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
+
+def _check_image(name: str) -> str:
+    if len(name) > 512 or not _IMAGE.fullmatch(name):
+        raise wrong(f'"{shortened(name)}" is no name of an image: write one such as python:3.11-slim, without capitals')
+    return name
+
+
 def _check_pyproject(path: str) -> str:
     """The file itself, where the folder was named."""
     path = _check_folder(path)
@@ -284,6 +298,7 @@ CommandText = Annotated[str, AfterValidator(_check_command)]
 PathPattern = Annotated[str, AfterValidator(_check_pattern)]
 FilePath = Annotated[str, AfterValidator(_check_file)]
 FolderPath = Annotated[str, AfterValidator(_check_folder)]
+ImageName = Annotated[str, AfterValidator(_check_image)]
 CheckpointPath = Annotated[str, AfterValidator(_check_checkpoint)]
 PyprojectPath = Annotated[str, AfterValidator(_check_pyproject)]
 HealthPath = Annotated[str, AfterValidator(_check_health)]

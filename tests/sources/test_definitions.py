@@ -193,7 +193,23 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(4, 16, '"pull_request" is not available yet')],
     ),
     "later in a step": (STEP + "coverage: c.xml\n", [(5, 5, '"coverage" is not available yet')]),
-    "later in the runtime": (ONE + "runtime: {image: x}\n", [(4, 11, '"image" is not available yet')]),
+    "no name of an image": (ONE + "runtime: {image: Python 3}\n", [(4, 18, '"Python 3" is no name of an image')]),
+    "two sources of a runtime": (
+        ONE + "runtime: {image: x, dockerfile: Dockerfile}\n",
+        [(4, 21, 'expected one of requirements, lock, pyproject, image and dockerfile, found "image" before')],
+    ),
+    "no network outside of a container": (
+        STEP + "network: false\n",
+        [(5, 14, "only a container can be without a network: give the runtime an image or a dockerfile")],
+    ),
+    "two tellers of outside data in an image": (
+        "runtime: {image: x}\n" + STEP + "external: [file:///a]\n    fingerprint: date\n",
+        [(7, 5, 'in an image a step has either "external" or "fingerprint"')],
+    ),
+    "unknown form of a release": (
+        PACK + "environments: {s: {port: 80, as: pod}}\n",
+        [(5, 34, 'expected process or container, found the text "pod"')],
+    ),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
     "later in a gate": (GATE + "{metric: a.x, at_least: 1, confidence: 1}", [(6, 33, '"confidence" is not available')]),
     "later in an environment": (

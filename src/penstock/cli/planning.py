@@ -101,7 +101,7 @@ class Foresight:
 
     def _lock(self, step: PlannedStep) -> PlanRow:
         request = runtime_request(self._pipeline)
-        files = self._world.runtimes.files(request, self._read)
+        files = self._world.runtimes.files(request, self._read, self._files.tree.entries)
         tree = Tree({p: File(digest_of_bytes(data), len(data)) for p, data in files.items()})
         return self._own(step, lock_ingredients(tree, self._world.runtimes.key(request, files)))
 

@@ -54,7 +54,7 @@ def open_world(settings: Settings) -> Iterator[World]:
     """All real parts on the home of the settings. Raises EngineError where the home cannot be used."""
     from penstock.cache.disk import DiskCache
     from penstock.routers.envoy import EnvoyRouter
-    from penstock.runners.process import ProcessRunner
+    from penstock.runners.container import ContainerRunner
     from penstock.runtimes.uv import UvRuntimes
     from penstock.sources.git import GitSource
     from penstock.store.secrets import KEY_FILE, Secrets
@@ -69,7 +69,7 @@ def open_world(settings: Settings) -> Iterator[World]:
         ) from error
     handler = _log_to(home)
     crash = crasher(settings.crash)
-    runner = ProcessRunner()
+    runner = ContainerRunner(settings.container_engine)
     with closing(handler), closing(open_store(home.database, crash)) as store:
         vault = Secrets(store, home.path / KEY_FILE)
         yield World(

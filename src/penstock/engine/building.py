@@ -56,9 +56,10 @@ class OwnSteps:
     async def lock(self) -> None:
         """Exactly which packages, with hashes: the file's own lock, or one resolved and kept."""
         world, request = self._world, self._context.runtime_request
-        files = world.runtimes.files(request, self._read)
-        tree = Tree({p: File(world.cache.add_bytes(data), len(data)) for p, data in files.items()})
-        ingredients = lock_ingredients(tree, world.runtimes.key(request, files))
+        files = await asyncio.to_thread(self._runtime_files)
+        tree = self._kept(files)
+        key = await asyncio.to_thread(world.runtimes.key, request, files)
+        ingredients = lock_ingredients(tree, key)
 
         def result(done: Done) -> Mapping[str, Any]:
             content = (done.workspace / LOCK_FILE).read_bytes()
@@ -67,20 +68,28 @@ class OwnSteps:
 
         await self._action("lock", ingredients, tree, lambda: world.runtimes.resolve(request, files), result)
 
+    def _runtime_files(self) -> Mapping[str, bytes]:
+        """The commit's files that say what the runtime holds."""
+        return self._world.runtimes.files(self._context.runtime_request, self._read, self._context.files.tree.entries)
+
+    def _kept(self, files: Mapping[str, bytes]) -> Tree:
+        return Tree({path: File(self._world.cache.add_bytes(data), len(data)) for path, data in files.items()})
+
     def _read(self, path: str) -> bytes | None:
         entry = self._context.files.tree.entries.get(path)
         return self._context.read(entry.digest) if isinstance(entry, File) else None
 
     async def runtime(self) -> None:
         """The environment of the lock, made once and shared by every run with the same lock."""
-        lock = self._context.result("lock")["lock"]
-        command = self._world.runtimes.build(self._context.runtime_request, self._world.cache.read(Digest(lock)))
+        lock = self._world.cache.read(Digest(self._context.result("lock")["lock"]))
+        command = await asyncio.to_thread(self._world.runtimes.build, self._context.runtime_request, lock)
         if command is None and self._context.step("runtime").status is StepStatus.QUEUED:
             with self._world.store.transaction():
                 self._context.move("runtime", "skip", reason="made by an earlier run", cached=True)
             return
         start = {"reason": command.reason} if command and command.reason else {}
-        done = await self._place("runtime", command or Command("true"), Tree(), start)
+        files = self._kept(await asyncio.to_thread(self._runtime_files))
+        done = await self._place("runtime", command or Command("true"), files, start)
         self._conclude("runtime", done, lambda _done: {})
 
     async def _action(
@@ -122,7 +131,8 @@ class OwnSteps:
         if not done.succeeded:
             event = "error" if done.reason == "lost" else "fail"
             with store.transaction():
-                self._execution.finish(done, event, reason=f"{_WHAT[name]}: {end_sentence(done, None)}")
+                what = _WHAT_OF_IMAGES if self._context.has_image else _WHAT
+                self._execution.finish(done, event, reason=f"{what.get(name, _WHAT[name])}: {end_sentence(done, None)}")
             return
         values = dict(result(done))
         with store.transaction():
@@ -165,7 +175,8 @@ class OwnSteps:
                     raise BlobMissing(entry.digest) from None
         lock = File(Digest(locked["lock"]), int(locked["size"])) if locked else None
         environment = Digest(locked["environment"]) if locked else None
-        manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment)
+        image = self._world.runtimes.image(environment) if environment else None
+        manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment, image)
         data = manifest.encode()
         tree = assemble(files, File(cache.add_bytes(data), len(data)), lock)
         cache.add_tree(tree)
@@ -215,6 +226,10 @@ _WHAT = {
     "check": "a file does not compile (its log names file and line)",
     "lock": "the runtime's packages cannot be locked (its log says why)",
     "runtime": "the runtime cannot be made (its log says why)",
+}
+_WHAT_OF_IMAGES = {
+    "lock": "the runtime's image cannot be pinned (its log says why)",
+    "runtime": "the runtime's image cannot be had (its log says why)",
 }
 
 

@@ -167,6 +167,11 @@ class RunContext:
         return None if found is None else Digest(found)
 
     @property
+    def has_image(self) -> bool:
+        """Whether the run's steps are processes in containers."""
+        return self.pipeline.runtime is not None and self.pipeline.runtime.is_image
+
+    @property
     def runtime_request(self) -> RuntimeRequest:
         return runtime_request(self.pipeline)
 
@@ -240,6 +245,10 @@ def runtime_request(pipeline: Pipeline) -> RuntimeRequest:
     runtime = pipeline.runtime
     if runtime is None:
         raise AssertionError("a pipeline without a runtime has no lock step")
+    if runtime.image is not None:
+        return RuntimeRequest("image", runtime.image, runtime.python)
+    if runtime.dockerfile is not None:
+        return RuntimeRequest("dockerfile", runtime.dockerfile, runtime.python)
     if runtime.lock is not None:
         return RuntimeRequest("lock", runtime.lock, runtime.python)
     if runtime.requirements is not None:

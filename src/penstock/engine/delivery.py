@@ -16,10 +16,12 @@ from penstock.engine.serving import (
     HEALTH_INTERVAL,
     answers,
     free_port,
+    in_image,
     lay_out_package,
     read_package,
     serve_variables,
 )
+from penstock.engine.variables import inside
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.packages import MANIFEST, Manifest
@@ -416,8 +418,9 @@ class Delivery:
         home = self._world.home.person(release.project)
         home.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
+        person = release.spec["person"]
         variables = {
-            **release.spec["person"],
+            **(person if manifest.image is None else inside(person)),
             "HOME": str(home),
             "PENSTOCK_ENVIRONMENT": release.environment,
             "PENSTOCK_VERSION": release.version,
@@ -426,7 +429,7 @@ class Delivery:
             **release.spec["variables"],
             **self._world.secrets(release.project, secrets, release.environment),
         }
-        return ProcessSpec(
+        spec = ProcessSpec(
             id=replica.id,
             command=interpolate(
                 manifest.serve or "", release.spec["declared"], release.version, release.spec["commit"]
@@ -439,6 +442,7 @@ class Delivery:
             folder=folder,
             secrets=secrets,
         )
+        return in_image(spec, manifest.image)
 
     async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
         clock = self._world.clock

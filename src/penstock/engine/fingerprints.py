@@ -1,6 +1,7 @@
 """Outside data: what it is now, told by a process before the steps that read it, so that their keys can hold it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.artifacts import Tree, digest_of_bytes
@@ -53,7 +54,9 @@ class Fingerprints:
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             files = step_inputs(step, self._context.files.tree, Tree())
             await self._context.workspaces.lay_out(workspace, files)
-            return self._spec(told, attempt, workspace, ())
+            spec = self._spec(told, attempt, workspace, ())
+            # Addresses are looked at by Penstock's own Python, which no image has.
+            return replace(spec, image=None, mounts=(), network=True) if step.external else spec
 
         return prepare
 

@@ -7,13 +7,14 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.artifacts import Digest
 from penstock.engine.context import RunContext
-from penstock.engine.contracts import Handle, ProcessSpec
+from penstock.engine.contracts import Handle, Mount, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
-from penstock.engine.variables import with_runtime
+from penstock.engine.variables import inside, with_runtime
 from penstock.engine.world import World
 from penstock.errors import EngineError
 from penstock.packages import LOCK, MANIFEST, Manifest, served_files
@@ -93,6 +94,13 @@ def serve_variables(
     return found
 
 
+def in_image(spec: ProcessSpec, image: str | None) -> ProcessSpec:
+    """A serving process in a container of the image, with its HOME; as it is where there is none."""
+    if image is None:
+        return spec
+    return replace(spec, image=image, mounts=(Mount(Path(spec.variables["HOME"])),))
+
+
 class PrivateReplica:
     """The package served once for the tests of a run, on a free port, while a step needs it."""
 
@@ -165,10 +173,12 @@ class PrivateReplica:
 
     def _spec(self, attempt: Attempt, manifest: Manifest, port: int) -> ProcessSpec:
         context = self._context
-        variables = {**context.variables("serve", attempt.number), **context.filled(context.pipeline.variables)}
+        base = context.variables("serve", attempt.number)
+        base = base if manifest.image is None else inside(base)
+        variables = {**base, **context.filled(context.pipeline.variables)}
         found = serve_variables(self._world, manifest, self.folder, port, variables)
         command = context.fill(manifest.serve or "")
-        return self._execution.spec(attempt, self.folder, command, found)
+        return in_image(self._execution.spec(attempt, self.folder, command, found), manifest.image)
 
     def _conclude(self, done: Done, unhealthy: str | None) -> None:
         """Record how the replica ended: well where nobody needed it any more (also where an earlier coordinator had

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,13 +11,13 @@ from urllib.parse import quote
 from penstock.artifacts import Digest, File, Tree, digest_of
 from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
-from penstock.engine.contracts import ProcessSpec
+from penstock.engine.contracts import Mount, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.results import Collected, collect, declared_files, red_report
 from penstock.engine.reuse import Results
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.turns import Shared
-from penstock.engine.variables import with_runtime
+from penstock.engine.variables import inside, with_runtime
 from penstock.errors import PenstockError, SourceError, StateError
 from penstock.pipelines import Step
 from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs
@@ -253,7 +254,11 @@ class UserSteps:
     def spec(self, step: Step, attempt: Attempt, workspace: Path, gpus: tuple[int, ...]) -> ProcessSpec:
         """The process of a step's attempt: its command and variables, its limits, its runtime."""
         context = self._context
+        found = context.environment
+        image = self._world.runtimes.image(found) if found is not None and context.has_image else None
         variables = context.variables(step.name, attempt.number, step.env)
+        if image is not None:
+            variables = inside(variables)
         variables.update(context.filled({**context.pipeline.variables, **step.variables}))
         variables["PENSTOCK_METRICS"] = str(workspace / (step.metrics or "metrics.json"))
         if "package" in step.needs:
@@ -261,18 +266,30 @@ class UserSteps:
             if self._replica.url is not None:
                 variables["PENSTOCK_URL"] = self._replica.url
         runtime = context.pipeline.runtime
-        found = context.environment
         using = self._world.runtimes.variables(found) if found is not None else {}
         with_runtime(variables, using, workspace, runtime.path if runtime else ())
         if step.resources.gpu.count:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            # A container has its own GPUs alone, counted from 0.
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus if image is None else range(len(gpus))))
         if step.checkpoint is not None:
             variables["PENSTOCK_CHECKPOINT"] = str(self._checkpoint(step, workspace))
         if step.secrets and context.scope:
             raise StateError(f"step {step.name} names secrets, and a change that is not trusted is given none")
         if step.secrets:
             variables.update(self._world.secrets(context.run.project, step.secrets, ""))
-        return self._execution.spec(attempt, workspace, context.fill(step.run), variables, step)
+        spec = self._execution.spec(attempt, workspace, context.fill(step.run), variables, step)
+        if image is None:
+            return spec
+        return replace(spec, image=image, mounts=self._mounts(step, variables), gpus=gpus, network=step.network)
+
+    def _mounts(self, step: Step, variables: Mapping[str, str]) -> tuple[Mount, ...]:
+        """What a step finds of this machine beside its workspace."""
+        found = [Mount(self._context.home)]
+        if step.checkpoint is not None:
+            found.append(Mount(Path(variables["PENSTOCK_CHECKPOINT"])))
+        if "package" in step.needs:
+            found.append(Mount(self._replica.folder, read_only=True))
+        return tuple(found)
 
     def _checkpoint(self, step: Step, workspace: Path) -> Path:
         """The folder that every attempt of the step finds as the one before left it, linked into the workspace."""

@@ -28,6 +28,13 @@ PASSED_ON = frozenset(
 )
 """Passed on from the person to every process: where programs are, language, time zone, proxies and CAs."""
 
+OF_THE_MACHINE = frozenset({"PATH", *(name for name in PASSED_ON if name.endswith(("_FILE", "_DIR", "_BUNDLE")))}) | {
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+}
+"""Those of them that name places of this machine, which mean nothing inside an image."""
+
 SEED = "0"
 
 
@@ -36,6 +43,11 @@ def passed_on(person: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, 
     names = PASSED_ON | set(more)
     found = {k: v for k, v in person.items() if k in names or k.startswith("LC_")}
     return {**found, **_without_proxy(found)}
+
+
+def inside(variables: Mapping[str, str]) -> dict[str, str]:
+    """What of a process's variables goes into an image: those that name places of the machine are the image's own."""
+    return {name: value for name, value in variables.items() if name not in OF_THE_MACHINE}
 
 
 def _without_proxy(found: Mapping[str, str]) -> dict[str, str]:

@@ -236,7 +236,7 @@ class _Reading:
 
     def _without_value(self, where: Where) -> Flaw:
         part = _part_at(where[:-1])
-        if part is not None and part is not Matrix and where[-1] not in part.model_fields:
+        if part is not None and part is not Matrix and where[-1] not in keys_of(part):
             return self._unknown(where)
         return Flaw(where, f'"{shortened(str(where[-1]))}" has no value: give it one, or take the key out')
 
