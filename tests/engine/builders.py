@@ -28,6 +28,7 @@ from penstock.packages import Manifest, assemble
 from penstock.routers.scripted import ScriptedRouter
 from penstock.runners.scripted import NEVER, Act, ScriptedRunner
 from penstock.runs import RequestStatus, RunView, StepView
+from penstock.runtimes.exporting import Exports
 from penstock.runtimes.uv import UvRuntimes
 from penstock.sources.git import GitSource
 from penstock.store.contract import Follower, Project, Release, Request
@@ -200,6 +201,7 @@ class House:
             runtimes=UvRuntimes(home.path, self.environment),
             runner=self.machine,
             router=self.router,
+            images=Exports(home.path, None),
             clock=self.clock,
             environment=self.environment,
             capacity=Capacity(2),

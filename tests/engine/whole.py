@@ -25,7 +25,7 @@ from penstock.artifacts import File, Tree, digest_of_bytes
 from penstock.cache.disk import DiskCache
 from penstock.commits import Commit
 from penstock.engine.context import need_of
-from penstock.engine.contracts import Command, Ending, Handle, ProcessSpec, Runner, Runtimes, Source
+from penstock.engine.contracts import Command, Ending, Handle, Images, ProcessSpec, Runner, Runtimes, Source
 from penstock.engine.coordinator import Coordinator
 from penstock.engine.followers import boot_id, poke
 from penstock.engine.scheduling import Need
@@ -162,6 +162,7 @@ class Life:
             runtimes=cast("Runtimes", NoRuntimes()),
             runner=cast("Runner", Lease(home.machine, self)),
             router=ScriptedRouter(),
+            images=cast("Images", None),
             clock=home.clock,
             environment={},
             capacity=HOME,

@@ -55,6 +55,9 @@ def open_world(settings: Settings) -> Iterator[World]:
     from penstock.cache.disk import DiskCache
     from penstock.routers.envoy import EnvoyRouter
     from penstock.runners.container import ContainerRunner
+    from penstock.runtimes.choosing import ChosenRuntimes
+    from penstock.runtimes.exporting import Exports
+    from penstock.runtimes.images import ImageRuntimes
     from penstock.runtimes.uv import UvRuntimes
     from penstock.sources.git import GitSource
     from penstock.store.secrets import KEY_FILE, Secrets
@@ -77,9 +80,13 @@ def open_world(settings: Settings) -> Iterator[World]:
             store=store,
             cache=DiskCache(home.cache),
             source=GitSource(home.sources, settings.environment, store.blobs),
-            runtimes=UvRuntimes(settings.home, settings.environment, gpu=bool(settings.gpus)),
+            runtimes=ChosenRuntimes(
+                UvRuntimes(settings.home, settings.environment, gpu=bool(settings.gpus)),
+                ImageRuntimes(settings.home, settings.container_engine),
+            ),
             runner=runner,
             router=EnvoyRouter(home.router, runner),
+            images=Exports(settings.home, settings.container_engine),
             clock=SystemClock(),
             environment=settings.environment,
             capacity=Capacity(

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from penstock.artifacts import Digest, Tree
 from penstock.commits import Change, Commit
+from penstock.oci import Exported
 
 
 class Clock(Protocol):
@@ -46,6 +47,11 @@ class ProcessSpec:
 
     `contain` asks for a pid namespace of its own where the machine has them. `memory` (bytes, of the whole tree) and
     `open_files` are limits. `secrets` names variables whose values must never reach the log in any shape.
+
+    With an `image` (a reference that this machine's container engine knows) the process lives in a container of it,
+    as our own user, with the workspace and the `mounts` at the same paths as here, the `gpus` of these indices and no
+    others, and the machine's network, or with `network=False` none. What the variables do not say is as the image says.
+    With `whole` the image is started as it is: its own command, folder and user, and of this machine only the `mounts`.
     """
 
     id: str
@@ -65,6 +71,7 @@ class ProcessSpec:
     mounts: tuple[Mount, ...] = ()
     gpus: tuple[int, ...] = ()
     network: bool = True
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,5 +410,24 @@ class Runtimes(Protocol):
         """The command that prints what stands at addresses of outside data now: a line each, the same while it is.
 
         It fails with one sentence for an address that cannot be looked at.
+        """
+        ...
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+class Images(Protocol):
+    """Packages as container images of their own: the same package and base give the same image."""
+
+    def minor(self, environment: Digest) -> str:
+        """The minor version (`3.11`) of the Python that a built environment is for. Raises EngineError without one."""
+        ...
+
+    def command(self, exported: Exported, target: str) -> Command:
+        """The command that makes the image and has the container engine hold it under the reference `target`.
+
+        The last line that it prints is a JSON object; its `id` is what a `ProcessSpec` takes. It may be killed at any
+        point and started again. Raises EngineError where this machine has no container engine.
         """
         ...

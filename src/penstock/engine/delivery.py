@@ -6,12 +6,13 @@ coordinator that dies at any point is followed by one that derives the same rout
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.artifacts import Digest
 from penstock.engine.contracts import Backend, Handle, ProcessSpec, Route
+from penstock.engine.images import ReleaseImages, is_container
 from penstock.engine.serving import (
     HEALTH_INTERVAL,
     answers,
@@ -73,6 +74,7 @@ class Delivery:
         self._recovered = asyncio.Event()
         self._recovered.set()
         self._joining: set[int] = set()
+        self._images = ReleaseImages(world)
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -203,6 +205,8 @@ class Delivery:
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
                     await asyncio.to_thread(self._lay_out, release)
+                    if not all(self._lives(r) for r in self._releases.replicas(release.id)):
+                        await self._images.make(release, lambda: None)
                     # It may have been stopped or replaced while we waited: then nothing of it starts again.
                     if self._releases.get(release.id).status is ReleaseStatus.SERVING:
                         await self._start(release, self._manifest(release))
@@ -251,6 +255,8 @@ class Delivery:
         self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
         await asyncio.to_thread(self._lay_out, release)
         manifest = self._manifest(release)
+        if is_container(release):
+            await self._make_image(release, stopping)
         await self._start(release, manifest)
         await self._become_healthy(release, manifest, stopping)
         self._releases.note(release.id, phase="joining the router")
@@ -261,6 +267,14 @@ class Delivery:
             if self._world.clock.monotonic() > limit:
                 raise UnhealthyError("the router did not find its replicas healthy")
             await asyncio.sleep(HEALTH_INTERVAL)
+
+    async def _make_image(self, release: Release, stopping: Stopping) -> None:
+        phase = self._releases.get(release.id).phase
+        self._releases.note(release.id, phase="making its image")
+        await self._images.make(release, stopping)
+        if stopping() is not None:
+            raise StoppedRollout
+        self._releases.note(release.id, phase=phase)
 
     def _refuse_taken_port(self, release: Release) -> None:
         for other in self._releases.of():
@@ -418,14 +432,13 @@ class Delivery:
         home = self._world.home.person(release.project)
         home.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        person = release.spec["person"]
+        person, own = release.spec["person"], is_container(release)
         variables = {
-            **(person if manifest.image is None else inside(person)),
-            "HOME": str(home),
+            **(inside(person) if own or manifest.image is not None else person),
+            **({} if own else {"HOME": str(home), "PENSTOCK_PACKAGE": str(package)}),
             "PENSTOCK_ENVIRONMENT": release.environment,
             "PENSTOCK_VERSION": release.version,
             "PENSTOCK_RELEASE": str(release.id),
-            "PENSTOCK_PACKAGE": str(package),
             **release.spec["variables"],
             **self._world.secrets(release.project, secrets, release.environment),
         }
@@ -435,14 +448,17 @@ class Delivery:
                 manifest.serve or "", release.spec["declared"], release.version, release.spec["commit"]
             ),
             workspace=package,
-            variables=serve_variables(self._world, manifest, package, replica.port, variables),
+            variables={**variables, "PORT": str(replica.port)}
+            if own
+            else serve_variables(self._world, manifest, package, replica.port, variables),
             log=folder / "log",
             record=folder / "record",
             kept=True,
             folder=folder,
             secrets=secrets,
         )
-        return in_image(spec, manifest.image)
+        image = self._images.of(release)
+        return in_image(spec, manifest.image) if image is None else replace(spec, image=image, whole=True)
 
     async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
         clock = self._world.clock

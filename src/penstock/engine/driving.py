@@ -405,4 +405,5 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "secrets": list(environment.secrets),
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
+        **({"as": environment.placed_as} if environment.placed_as != "process" else {}),
     }

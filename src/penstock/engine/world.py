@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.cache.contract import Cache
-from penstock.engine.contracts import Clock, Router, Runner, Runtimes, Source
+from penstock.engine.contracts import Clock, Images, Router, Runner, Runtimes, Source
 from penstock.engine.scheduling import Capacity
 from penstock.store.sql import Store
 
@@ -89,6 +89,7 @@ class World:
     runtimes: Runtimes
     runner: Runner
     router: Router
+    images: Images
     clock: Clock
     environment: Mapping[str, str]
     capacity: Capacity

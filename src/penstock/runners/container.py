@@ -11,10 +11,9 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from penstock.artifacts import digest_of
-from penstock.engine.contracts import ContainerEngine, Handle, ProcessSpec
+from penstock.engine.contracts import ContainerEngine, Handle, Mount, ProcessSpec
 from penstock.errors import EngineError
 from penstock.runners import shim
 from penstock.runners.containment import Containment, find_containment
@@ -172,20 +171,28 @@ def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]
         *(() if spec.memory is not None else ("--rm",)),
         *("--name", container_name(spec), "--label", f"{LABEL}={shim.marker(spec.id, str(spec.record.absolute()))}"),
         *("--pull", "never", "--network", "host" if spec.network else "none"),
-        *("--user", f"{os.getuid()}:{os.getgid()}", "--security-opt", "label=disable", "--shm-size", SHARED_MEMORY),
+        *("--security-opt", "label=disable", "--shm-size", SHARED_MEMORY),
         *(_PODMAN if engine.kind == "podman" else ()),
-        *(("--userns", "keep-id") if engine.kind == "podman" and os.getuid() != 0 else ()),
         *(() if spec.memory is None else ("--memory", str(spec.memory), "--memory-swap", str(spec.memory))),
         *_gpus(spec, engine),
         *_mounts(spec),
         *_variables(spec, engine),
-        *("--workdir", str(spec.workspace.absolute()), "--entrypoint", "/bin/sh", str(spec.image)),
-        *("-c", _first(spec), "sh", *shim.shell_argv(spec)),
+        *(() if spec.whole else _as_ours(spec, engine)),
+        str(spec.image),
+        *(() if spec.whole else ("-c", _first(spec), "sh", *shim.shell_argv(spec))),
     )
 
 
 # Output goes straight to where ours goes; proxies are among the variables where they are wanted.
 _PODMAN = ("--log-driver", "passthrough", "--http-proxy=false")
+
+
+def _as_ours(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
+    """As our own user, so that what it writes is ours, in the workspace, with a text of ours."""
+    yield from ("--user", f"{os.getuid()}:{os.getgid()}", "--workdir", str(spec.workspace.absolute()))
+    yield from ("--entrypoint", "/bin/sh")
+    if engine.kind == "podman" and os.getuid() != 0:
+        yield from ("--userns", "keep-id")
 
 
 def _first(spec: ProcessSpec) -> str:
@@ -204,9 +211,9 @@ def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
 
 
 def _mounts(spec: ProcessSpec) -> Iterator[str]:
-    for path, read_only in ((spec.workspace, False), *((mount.path, mount.read_only) for mount in spec.mounts)):
-        place = Path(path).absolute()
-        yield from ("--mount", f'type=bind,"source={place}","target={place}"{",readonly" if read_only else ""}')
+    for mount in (*(() if spec.whole else (Mount(spec.workspace),)), *spec.mounts):
+        place = mount.path.absolute()
+        yield from ("--mount", f'type=bind,"source={place}","target={place}"{",readonly" if mount.read_only else ""}')
 
 
 def _variables(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
