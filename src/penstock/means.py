@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FEW = 200
 """Up to so many differences that are not 0, a claim that the mean is not 0 must also stand up to random signs."""
 RESAMPLES = 2000
+_LARGEST = 1e150
 _ROOM = 4_000_000
 """Numbers that a bootstrap holds at once: 32 MB."""
 
@@ -61,14 +62,18 @@ def mean_interval(values: Floats, confidence: float) -> Interval:
 
 def _moments(values: Floats) -> tuple[float, float, float]:
     """Mean, its standard error, and the skewness of the values (0 where all are the same)."""
-    n = len(values)
+    import numpy as np
+
     center = float(values.mean())
     distances = values - center
+    reach = float(np.abs(distances).max())
+    if reach <= 1e-12 * abs(center):
+        return center, 0.0, 0.0
+    distances /= reach
     squares = distances * distances
     spread = float(squares.mean())
-    cubes = float(squares @ distances) / n
-    skewness = cubes / spread**1.5 if spread > 1e-300 else 0.0
-    return center, math.sqrt(spread / (n - 1)), skewness
+    skewness = float(squares @ distances) / len(values) / spread**1.5
+    return center, reach * math.sqrt(spread / (len(values) - 1)), skewness
 
 
 def _unskewed(quantile: float, skewness: float, n: int) -> float:
@@ -139,12 +144,10 @@ def _adjusted(chance: float, values: Floats, means: Floats) -> float:
     import numpy as np
     from scipy.special import ndtr, ndtri
 
-    center = float(values.mean())
+    center, _, skewness = _moments(values)
     below = float(((means < center).sum() + (means == center).sum() / 2) / len(means))
     bias = float(ndtri(min(max(below, 1 / len(means)), 1 - 1 / len(means))))
-    distances = values - center
-    spread = float((distances**2).sum())
-    acceleration = float((distances**3).sum()) / (6 * spread**1.5) if spread > 1e-300 else 0.0
+    acceleration = skewness / (6 * math.sqrt(len(values)))
     step = bias + float(ndtri(chance))
     return float(np.clip(ndtr(bias + step / (1 - acceleration * step)), 0.0, 1.0))
 
@@ -175,6 +178,7 @@ def _check(values: Floats) -> None:
 
     if len(values) < 2:
         raise ReportError(f"there are {len(values)} examples, and a mean with bounds needs two at least: add examples")
-    if not math.isfinite(float(np.sum(values))) and not bool(np.isfinite(values).all()):
-        row = int(np.argmin(np.isfinite(values)))
-        raise ReportError(f"the score of example number {row + 1} is {values[row]}: write finite numbers")
+    sound = np.abs(values) <= _LARGEST
+    if not bool(sound.all()):
+        row = int(np.argmin(sound))
+        raise ReportError(f"the score of example number {row + 1} is {values[row]:g}: write finite numbers to 1e150")

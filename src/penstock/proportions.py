@@ -24,6 +24,8 @@ FEW = 100
 EXCESS = 1.4
 """A mid-P tail may stand for an exact tail of at most so many times the risk."""
 _STEPS = 50
+_TAILS = 16
+"""Halvings for a bound: to 1e-15 by a statistic, to a ten thousandth of its distance where tails are counted out."""
 
 
 # --- one share -----------------------------------------------------------------------------------------------------
@@ -120,13 +122,12 @@ def score_tail(wins: int, losses: int, n: int, gain: float) -> float:
 
     lost = _likely_losses(float(wins), float(losses), n, gain)
     won = min(max(lost + gain, 0.0), 1.0)
-    most = min(n, math.ceil(n * lost + 9 * math.sqrt(n * lost * (1 - lost)) + 30))
-    others = np.arange(most + 1.0)
-    least = _least_wins(others, n, gain, score_statistic(wins, losses, n, gain) - 1e-9)
-    chances = np.exp(log_binomial(others, n, lost))
     share = min(won / (1 - lost), 1.0) if lost < 1 else 0.0
-    beyond = np.where(least > 0, bdtrc(np.maximum(least - 1, 0), n - others, share), 1.0)
-    beyond = np.where(least > n - others, 0.0, beyond)
+    others = np.arange(_reach(n, lost) + 1.0)
+    wanted = score_statistic(wins, losses, n, gain) - 1e-9
+    least = _least_wins(others, _reach(n, won), n, gain, wanted)
+    chances = np.exp(log_binomial(others, n, lost))
+    beyond = np.where(least > 0, bdtrc(np.maximum(least - 1, 0), n - others.astype(np.int64), share), 1.0)
     full = float((chances * beyond).sum())
     own = float(np.exp(log_binomial(losses, n, lost) + log_binomial(wins, n - losses, share)))
     return max(full - own / 2, full / EXCESS)
@@ -148,12 +149,19 @@ def _likely_losses(wins: float, losses: float, n: int, gain: float) -> float:
     return min(max((root - middle) / (4 * n), -gain, 0.0), 1.0)
 
 
-def _least_wins(losses: Floats, n: int, gain: float, wanted: float) -> Floats:
-    """For each count of losses the least count of wins with a statistic of at least `wanted`; n + 1 where none has."""
+def _reach(n: int, share: float) -> int:
+    """A count that is as good as never exceeded, where each of n counts with this chance."""
+    return min(n, math.ceil(n * share + 9 * math.sqrt(n * share * (1 - share)) + 30))
+
+
+def _least_wins(losses: Floats, most: int, n: int, gain: float, wanted: float) -> Floats:
+    """For each count of losses the least count of wins with a statistic of at least `wanted`; one more than there can
+    be, or than `most`, where none has.
+    """
     import numpy as np
 
-    low, high = np.full(len(losses), -1.0), n - losses + 1
-    for _ in range(math.ceil(math.log2(n + 2)) + 1):
+    low, high = np.full(len(losses), -1.0), np.minimum(n - losses, most) + 1
+    for _ in range(math.ceil(math.log2(most + 2)) + 1):
         middle = np.floor((low + high) / 2)
         enough = _statistics(middle, losses, n, gain) >= wanted
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
@@ -178,7 +186,7 @@ def _lower(wins: int, losses: int, n: int, alpha: float) -> float:
     low = _tango_lower(wins, losses, n, z)
     if wins + losses <= FEW:
         start = _tango_lower(wins, losses, n, z + 2)
-        low = _last(lambda gain: score_tail(wins, losses, n, gain) <= alpha, start, (wins - losses) / n, 26)
+        low = _last(lambda gain: score_tail(wins, losses, n, gain) <= alpha, start, (wins - losses) / n, _TAILS)
     return min(low, 0.0) if mcnemar(wins, losses) > alpha else low
 
 

@@ -30,9 +30,7 @@ def paired_examples(
     if room <= 0:
         raise UsageError(f"a true gain of {gain:g} never passes a margin of {margin:g}: allow a wider margin")
     if not 0 < disagreement <= 1 or abs(gain) > disagreement:
-        raise UsageError(
-            f"a gain of {gain:g} cannot come of a disagreement of {disagreement:g}: write a larger one"
-        )
+        raise UsageError(f"a gain of {gain:g} cannot come of a disagreement of {disagreement:g}: write a larger one")
     spread = math.sqrt(max(disagreement - margin**2, 0.0)), math.sqrt(disagreement - gain**2)
     wanted = normal_quantile(1 - alpha) * spread[0] + normal_quantile(power) * spread[1]
     return max(1, math.ceil((max(wanted, 0.0) / room) ** 2))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
 
 STAKES = tuple(0.03 * 30 ** (step / 13) for step in range(14))
-"""Shares of the largest safe stake, from .03 to .9: small ones tell a small gain at last, large ones a large one soon."""
+"""Shares of the largest safe stake, from .03 to .9: small ones tell small gains at last, large ones large gains soon."""
 _BLOCK = 1 << 16
 
 
@@ -109,13 +109,10 @@ def _gains(distances: Floats, room: float, counts: Integers | None) -> Floats:
     """Ln of what each stake makes of its wealth; a stake of 1 would lose all where a distance is -room."""
     import numpy as np
 
-    made = np.zeros(len(STAKES))
+    stakes, made = np.array(STAKES)[:, None], np.zeros(len(STAKES))
     for start in range(0, len(distances), _BLOCK):
-        part = distances[start : start + _BLOCK] / room
-        weights = None if counts is None else counts[start : start + _BLOCK]
-        for place, stake in enumerate(STAKES):
-            logs = np.log1p(stake * part)
-            made[place] += float(logs.sum() if weights is None else logs @ weights)
+        logs = np.log1p(stakes * (distances[start : start + _BLOCK] / room))
+        made += logs.sum(axis=1) if counts is None else logs @ counts[start : start + _BLOCK]
     return made
 
 
