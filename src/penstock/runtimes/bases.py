@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from penstock.runtimes.layers import Shelf
 
 _PYTHON = re.compile(r"python3\.\d+")
 _PIECE = 1 << 20
+_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+"""How the end of an archive looks that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,24 @@ class Engine:
 
     @contextmanager
     def saving(self, reference: str) -> Iterator[IO[bytes]]:
-        """The image as a tar, while the engine writes it."""
+        """The image as a tar, while the engine writes it; one that is cut off ends in EngineError too."""
         form = ["--format", "docker-archive"] if self.kind == "podman" else []
         argv = [self._engine.program, "save", *form, reference]
         environment = dict(self._engine.variables)
         with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            whole = True
             try:
                 yield cast("IO[bytes]", process.stdout)
+            except _BROKEN:
+                whole = False
             except BaseException:
                 process.kill()
                 raise
-            said = process.stderr.read() if process.stderr else b""
-            if process.wait() != 0:
+            said = process.communicate()[1]
+            if process.returncode != 0:
                 raise EngineError(f"{self.kind} could not save the image {reference}: {_last(said)}")
+            if not whole:
+                raise _not_whole(reference)
 
     def load(self, layout: Path, reference: str, image: str) -> None:
         """Give podman the image of a layout, of which it takes the layers that it does not have.
@@ -187,10 +195,14 @@ def _unpack(stream: IO[bytes], shelf: Shelf, reference: str) -> tuple[dict[str, 
     except (KeyError, ValueError, IndexError, OSError):
         whole = False
     if not whole:
-        raise EngineError(f"the image {reference} was not saved whole: try again, or name another base")
+        raise _not_whole(reference)
     for other in set(found.values()) - set(layers):
         shelf.drop(other)
     return config, layers
+
+
+def _not_whole(reference: str) -> EngineError:
+    return EngineError(f"the image {reference} was not saved whole: try again, or name another base")
 
 
 def _keep(content: IO[bytes], shelf: Shelf) -> Blob:

@@ -101,10 +101,11 @@ class Exports:
         shelf, engine = Shelf(self._home / "images"), Engine(self._engine)
         cache = DiskCache(self._home / "cache")
         with shelf.held(lambda: say("another export of this home is going on: waiting for it")):
-            for _ in range(3):
+            for _ in range(2):
                 with suppress(DamagedError):
                     return _Export(self._home, shelf, engine, cache, exported, say).to(target)
-                say("what an earlier export left was damaged: it is made anew")
+                say("something was changed since it was made: it is made anew")
+                shelf.drop_damaged()
         raise EngineError("files of the package change while it is exported: end what changes them, then try again")
 
     def minor(self, environment: Digest) -> str:
@@ -289,8 +290,9 @@ class _Export:
         make_layout(layout, made.small_files(reference), self._shelf.folder / "blobs")
         try:
             self._engine.load(layout, reference, _bare(made.config.digest))
-        except EngineError:
-            self._shelf.verify(made.blobs)
+        except EngineError as error:
+            if self._shelf.drop_damaged():
+                raise DamagedError(reference) from error
             raise
         finally:
             shutil.rmtree(layout, ignore_errors=True)

@@ -101,11 +101,18 @@ class Shelf:
             self.drop(blob)
             raise DamagedError(blob.digest)
 
-    def verify(self, blobs: Iterable[Blob]) -> None:
-        """Read blobs. Raises DamagedError for the first that is not what it was."""
+    def drop_damaged(self) -> int:
+        """Read every blob, remove those that are not what they were, and say how many."""
+        found = [Blob(f"sha256:{path.name}", path.stat().st_size) for path in self._blobs.iterdir()]
+        return sum(self._is_damaged(blob) for blob in found)
+
+    def _is_damaged(self, blob: Blob) -> bool:
         with Path(os.devnull).open("wb") as nowhere:
-            for blob in blobs:
+            try:
                 self.pour(blob, nowhere)
+            except DamagedError:
+                return True
+        return False
 
     def record(self, name: str) -> Any:
         """The value that was noted under a name, or None."""
