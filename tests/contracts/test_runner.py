@@ -1,6 +1,8 @@
 """The Runner contract, on every implementation. What only real processes can show is in tests/runners."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from engine.invented import play
 from penstock.engine.contracts import Ending, Handle, ProcessSpec, Runner
 from penstock.errors import EngineError
 from penstock.runners import groups
+from penstock.runners.container import ContainerRunner
 from penstock.runners.process import ProcessRunner
 from penstock.runners.scripted import LOST, NEVER, Act, ScriptedRunner
 
@@ -44,24 +47,34 @@ def scripted() -> ScriptedRunner:
     )
 
 
-@pytest.fixture(params=[ProcessRunner, scripted])
+@pytest.fixture(params=["process", "scripted", "container"])
 def runner(request: pytest.FixtureRequest) -> Counting:
-    make: Callable[[], Counting] = request.param
-    return make()
+    if request.param == "container":
+        return ContainerRunner(request.getfixturevalue("container_engine"))
+    makes: dict[str, Callable[[], Counting]] = {"process": ProcessRunner, "scripted": scripted}
+    return makes[request.param]()
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> ProcessSpec:
+def plain(tmp_path: Path) -> ProcessSpec:
+    """A process without an image."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     return ProcessSpec(
         id="r1/train[seed=0].1",
         command="true",
         workspace=workspace,
-        variables={"PATH": "/usr/bin:/bin"},
+        variables={"PATH": "/usr/local/bin:/usr/bin:/bin"},
         log=tmp_path / "log",
         record=tmp_path / "record",
     )
+
+
+@pytest.fixture
+def spec(runner: Counting, plain: ProcessSpec, request: pytest.FixtureRequest) -> ProcessSpec:
+    if isinstance(runner, ContainerRunner):
+        return replace(plain, image=request.getfixturevalue("base_image"))
+    return plain
 
 
 def ending(runner: Runner, spec: ProcessSpec) -> Ending:
@@ -85,7 +98,16 @@ def test_exit_code(runner: Counting, spec: ProcessSpec, command: str, code: int)
 
 def test_lost(runner: Counting, spec: ProcessSpec) -> None:
     """A process that nobody recorded the end of is lost, and has no exit code."""
-    end = ending(runner, replace(spec, command=LOSE))
+
+    async def lost() -> Ending:
+        if not isinstance(runner, ContainerRunner):
+            return await runner.wait(runner.start(replace(spec, command=LOSE)))
+        # From inside a container nothing reaches the shim.
+        handle = runner.start(replace(spec, command=SLEEP))
+        os.kill(handle.pid, signal.SIGKILL)
+        return await runner.wait(handle)
+
+    end = asyncio.run(lost())
     assert end.lost
     assert end.exit_code is None
 
@@ -261,55 +283,55 @@ def test_held_end(runner: Counting, spec: ProcessSpec, *, contain: bool) -> None
 
 def test_oom(runner: Counting, spec: ProcessSpec) -> None:
     """A process that its memory limit ended says so."""
-    if isinstance(runner, ProcessRunner) and groups.memory_base() is None:
+    if type(runner) is ProcessRunner and groups.memory_base() is None:
         pytest.skip("no memory cgroup can be made on this machine; tests/runners shows the other way")
     hog = replace(spec, command=HOG, shell="python", memory=64 * 1024**2)  # noqa: S604 - a name of ours
     end = ending(runner, hog)
     assert (end.exit_code, end.oom) == (-9, True)
 
 
-def test_finish(spec: ProcessSpec) -> None:
+def test_finish(plain: ProcessSpec) -> None:
     """A scripted process that never ends by itself ends when the test says so, with that code and output."""
-    runner = ScriptedRunner({spec.id: NEVER, "nothing": 1})
+    runner = ScriptedRunner({plain.id: NEVER, "nothing": 1})
 
     async def finished() -> Ending:
-        early = asyncio.ensure_future(runner.finish(spec.id, 7, "bye\n"))
+        early = asyncio.ensure_future(runner.finish(plain.id, 7, "bye\n"))
         await asyncio.sleep(0)
-        handle = runner.start(spec)
+        handle = runner.start(plain)
         await early
         return await runner.wait(handle)
 
     assert asyncio.run(finished()) == Ending(7, 4)
-    assert runner.started == (spec,)
+    assert runner.started == (plain,)
 
 
-def test_scripted_files(spec: ProcessSpec) -> None:
+def test_scripted_files(plain: ProcessSpec) -> None:
     """A scripted process leaves the files that its act names in its workspace."""
     runner = ScriptedRunner({"true": Act(files={"model/weights": "w"})})
-    ending(runner, spec)
-    assert (spec.workspace / "model" / "weights").read_text() == "w"
+    ending(runner, plain)
+    assert (plain.workspace / "model" / "weights").read_text() == "w"
 
 
-def test_scripted_seconds(spec: ProcessSpec) -> None:
+def test_scripted_seconds(plain: ProcessSpec) -> None:
     """A scripted process that lives a while is alive until then, and leaves its files and its log at its end."""
     runner = ScriptedRunner({"true": Act(3, seconds=0.01, output="late\n", files={"late": ""})})
 
     async def lived() -> Ending:
-        handle = runner.start(spec)
+        handle = runner.start(plain)
         assert runner.alive(handle)
-        assert not (spec.workspace / "late").exists()
+        assert not (plain.workspace / "late").exists()
         return await runner.wait(handle)
 
     assert play(lived()) == Ending(3, 5)
-    assert (spec.workspace / "late").exists()
+    assert (plain.workspace / "late").exists()
 
 
-def test_scripted_deaf(spec: ProcessSpec) -> None:
+def test_scripted_deaf(plain: ProcessSpec) -> None:
     """A scripted process that is deaf to TERM lives until its grace is over; its own end comes too late then."""
     runner = ScriptedRunner({"true": Act(seconds=0.05, deaf=True, output="never")})
 
     async def killed() -> Ending:
-        handle = runner.start(spec)
+        handle = runner.start(plain)
         await runner.end(handle, 0.01)
         ending = await runner.wait(handle)
         await asyncio.sleep(0.1)
@@ -319,9 +341,9 @@ def test_scripted_deaf(spec: ProcessSpec) -> None:
     assert play(killed()) == Ending(-9, 0)
 
 
-def test_scripted_crash(spec: ProcessSpec, tmp_path: Path) -> None:
+def test_scripted_crash(plain: ProcessSpec, tmp_path: Path) -> None:
     """A crash of a scripted kept process counts as a start more, and tells the code."""
     runner = ScriptedRunner()
-    handle = runner.start(replace(spec, kept=True, folder=tmp_path))
-    runner.crash(spec.id, 1)
+    handle = runner.start(replace(plain, kept=True, folder=tmp_path))
+    runner.crash(plain.id, 1)
     assert (runner.alive(handle), runner.starts(handle), runner.last_exit(handle)) == (True, 2, 1)

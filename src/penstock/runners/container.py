@@ -41,15 +41,19 @@ while :; do
 done
 """
 
-# Where a limit was set, the engine is asked whether the kernel enforced it, and so the container is removed after that.
-_LIMITED = """\
-code=0
-CLIENT || code=$?
-if [ "$code" = 137 ] && [ "$(ENGINE inspect --format '{{.State.OOMKilled}}' NAME 2>/dev/null)" = true ]; then
-  printf '\\noom ID 0 .\\n' >>RECORD
-fi
-ENGINE rm --force NAME >/dev/null 2>&1 || :
-exit "$code"
+# Where a limit was set, the container's own group tells whether the kernel enforced it; engines do so at times only.
+_OUT_OF_MEMORY = """\
+_penstock_memory() {
+  while read -r _penstock_name _penstock_number; do
+    [ "$_penstock_name" != oom_kill ] || [ "$_penstock_number" = 0 ] || printf '\\noom %s 0 .\\n' ID >>RECORD
+  done
+} 2>/dev/null
+_penstock_left() {
+  for _penstock_file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ "$_penstock_code" != 137 ] || [ ! -r "$_penstock_file" ] || _penstock_memory <"$_penstock_file"
+  done
+}
+trap _penstock_left EXIT
 """
 
 
@@ -80,8 +84,10 @@ class ContainerRunner(ProcessRunner):
         return self._engine
 
     def _terms(self, spec: ProcessSpec, containment: Containment) -> Terms:
-        terms = super()._terms(spec, containment)
-        return terms if spec.image is None else terms._replace(container=container_name(spec))
+        if spec.image is None:
+            return super()._terms(spec, containment)
+        terms = super()._terms(replace(spec, memory=None), containment)
+        return terms._replace(container=container_name(spec), limited=spec.memory is not None)
 
     async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
         """A container goes with its client, unless the client was killed: that is what the exit code may mean."""
@@ -141,7 +147,6 @@ def _outside(spec: ProcessSpec, engine: ContainerEngine) -> ProcessSpec:
         command=_client(spec, engine),
         shell="sh",
         variables={**spec.variables, **engine.variables},
-        memory=None,
         open_files=None,
         contain=False,
     )
@@ -149,26 +154,18 @@ def _outside(spec: ProcessSpec, engine: ContainerEngine) -> ProcessSpec:
 
 def _client(spec: ProcessSpec, engine: ContainerEngine) -> str:
     """The shell text that runs the process in a container, and leaves none behind."""
-    name = container_name(spec)
-    run = shlex.join((engine.program, *run_arguments(spec, engine)))
-    if spec.memory is None:
-        text = f"exec {run}"
-    else:
-        places = {"CLIENT": run, "ENGINE": shlex.quote(engine.program), "NAME": name, "ID": spec.id}
-        text = _LIMITED.replace("RECORD", shlex.quote(str(spec.record.absolute())))
-        for place, value in places.items():
-            text = text.replace(place, value)
+    text = f"exec {shlex.join((engine.program, *run_arguments(spec, engine)))}"
     if not spec.kept:
         return text
     # A start before may have left its container, as a start that was killed does.
-    return f"{shlex.join((engine.program, *removal(engine, name)))} >/dev/null 2>&1 || :\n{text}"
+    return f"{shlex.join((engine.program, *removal(engine, container_name(spec))))} >/dev/null 2>&1 || :\n{text}"
 
 
 def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]:
     """The arguments of the engine's `run` for a process."""
     return (
         "run",
-        *(() if spec.memory is not None else ("--rm",)),
+        "--rm",
         *("--name", container_name(spec), "--label", f"{LABEL}={shim.marker(spec.id, str(spec.record.absolute()))}"),
         *("--pull", "never", "--network", "host" if spec.network else "none"),
         *("--security-opt", "label=disable", "--shm-size", SHARED_MEMORY),
@@ -197,8 +194,11 @@ def _as_ours(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
 
 def _first(spec: ProcessSpec) -> str:
     """The script of the first process. It limits open files itself: engines that are told to may refuse all limits."""
-    limit = spec.open_files
-    return _FIRST if limit is None else f"ulimit -n {limit} || exit 125\n{_FIRST}"
+    files = f"ulimit -n {spec.open_files} || exit 125\n" if spec.open_files is not None else ""
+    if spec.memory is None:
+        return files + _FIRST
+    record = shlex.quote(str(spec.record.absolute()))
+    return files + _OUT_OF_MEMORY.replace("ID", shlex.quote(spec.id)).replace("RECORD", record) + _FIRST
 
 
 def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
@@ -211,7 +211,8 @@ def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
 
 
 def _mounts(spec: ProcessSpec) -> Iterator[str]:
-    for mount in (*(() if spec.whole else (Mount(spec.workspace),)), *spec.mounts):
+    record = (Mount(spec.record),) if spec.memory is not None else ()
+    for mount in (*(() if spec.whole else (Mount(spec.workspace), *record)), *spec.mounts):
         place = mount.path.absolute()
         yield from ("--mount", f'type=bind,"source={place}","target={place}"{",readonly" if mount.read_only else ""}')
 

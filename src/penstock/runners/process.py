@@ -513,6 +513,7 @@ def _ended_for_memory(notes: Notes) -> bool:
     if any(groups.oom_kills(group) for group in notes.terms.groups):
         return True
     killed = notes.exit_code in {None, -signal.SIGKILL} and notes.placed is not None and not notes.asked
+    killed = killed and not notes.terms.limited
     more = killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills
     # Our own group tells nothing of a container, which has one of its own.
     return more and (bool(notes.terms.container) or not groups.spared())

@@ -37,8 +37,8 @@ _TAIL = 4096
 class Terms(NamedTuple):
     """How a process is held. `groups` are its cgroups; `watched` is a limit in bytes that only who waits enforces.
 
-    `contained` is for a namespace of its own, `container` the name of its container. `oom_kills` is how many the
-    machine had seen when it was started.
+    `contained` is for a namespace of its own, `container` the name of its container, and `limited` is for one that
+    tells itself whether its limit was enforced. `oom_kills` is how many the machine had seen when it was started.
     """
 
     contained: bool = False
@@ -47,6 +47,7 @@ class Terms(NamedTuple):
     masked: bool = False
     oom_kills: int = 0
     container: str = ""
+    limited: bool = False
 
 
 FREE = Terms()
@@ -116,7 +117,15 @@ def _terms(given: Mapping[Any, Any]) -> Terms:
     return Terms(**{**known, "groups": tuple(map(str, known.get("groups", ())))})
 
 
-_TYPES = {"contained": bool, "groups": list, "watched": int, "masked": bool, "oom_kills": int, "container": str}
+_TYPES = {
+    "contained": bool,
+    "groups": list,
+    "watched": int,
+    "masked": bool,
+    "oom_kills": int,
+    "container": str,
+    "limited": bool,
+}
 
 
 def read_notes(data: bytes, spec_id: str) -> Notes:
