@@ -5,6 +5,12 @@ set -eu
 wanted=""
 command -v bwrap >/dev/null 2>&1 || wanted="$wanted bubblewrap"
 command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /sbin/mkfs.ext4 ] || wanted="$wanted e2fsprogs"
+if ! docker info >/dev/null 2>&1; then
+  command -v podman >/dev/null 2>&1 || wanted="$wanted podman"
+  # What podman runs containers with; netavark is its network.
+  command -v runc >/dev/null 2>&1 || wanted="$wanted runc"
+  [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ] || wanted="$wanted netavark"
+fi
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086 # a list of words
