@@ -176,16 +176,16 @@ def test_its_labels_lead_back(project: Tiny, name: str) -> None:
 def test_the_same_commit_in_another_home(project: Tiny, wheels: tuple[Path, str], tmp_path: Path) -> None:
     """Another home on the same commit gives the same digest and the same file; a second export writes nothing."""
     first = exported(project, str(tmp_path / "first.tar"))
-    other = project.command.environment | {"PENSTOCK_HOME": str(tmp_path / "home")}
-    project("run", "--no-deploy", **other)
+    other = str(tmp_path / "home")
+    project("run", "--no-deploy", PENSTOCK_HOME=other)
     argv = ("export", first["version"], "--oci", str(tmp_path / "second.tar"), "--base", base_image())
-    said = project(*argv, **other)
+    said = project(*argv, PENSTOCK_HOME=other)
     assert said.out == f"{tmp_path / 'second.tar'} {first['digest']}\n"
     assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
     assert "packing the dependencies" in said.err
     again = exported(project, str(tmp_path / "first.tar"))
     assert (again["written"], again["digest"]) == (False, first["digest"])
-    project("stop", **other)
+    project("stop", PENSTOCK_HOME=other)
 
 
 def test_a_new_model_sends_the_model(wheels: tuple[Path, str], tmp_path: Path) -> None:

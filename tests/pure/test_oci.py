@@ -257,7 +257,7 @@ def test_manifest_and_index_name_their_parts() -> None:
 
 def test_the_same_values_give_the_same_bytes() -> None:
     """The order in which variables and labels were written changes nothing."""
-    turned = exported(variables=dict(reversed(exported().variables.items())))
+    turned = exported(variables=dict(reversed(list(exported().variables.items()))))
     base = {**dict(reversed(BASE.items())), "created": "2027-01-01T00:00:00Z"}
     assert oci.configuration(turned, base, "sha256:b", LAYERS) == oci.configuration(
         exported(), BASE, "sha256:b", LAYERS

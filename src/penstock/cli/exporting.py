@@ -74,14 +74,14 @@ def _show(image: "Image") -> None:
 def _exported(
     world: "World", exports: "Exports", project: "Project", package: "PackageRecord", base: str | None
 ) -> "Exported":
-    """What the image is made of; the environment of its dependencies is made where it is not there."""
+    """What the image is made of."""
     from penstock.artifacts import Digest
     from penstock.engine.serving import read_package
     from penstock.oci import base_of, exported_of
     from penstock.pipelines import Pipeline
 
     manifest = read_package(world, Digest(package.digest))
-    python, image = _runtime(world, exports, Digest(package.digest), manifest)
+    python = _python(world, exports, Digest(package.digest), manifest)
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     plain = ".".join((manifest.python or own).split(".")[:2])
     return exported_of(
@@ -90,29 +90,28 @@ def _exported(
         version=package.version,
         commit=package.lineage["commit"]["sha"],
         identity=project.identity,
-        base=base or image or base_of(python or plain),
+        base=base or manifest.base or manifest.image or base_of(python or plain),
         python=python,
         variables=Pipeline.model_validate(world.store.runs.get(package.run).pipeline).variables,
     )
 
 
-def _runtime(world: "World", exports: "Exports", package: str, manifest: "Manifest") -> tuple[str | None, str | None]:
-    """The minor version of the Python that there are dependencies for, or the image that holds all of them."""
+def _python(world: "World", exports: "Exports", package: str, manifest: "Manifest") -> str | None:
+    """The minor version of the Python that there are dependencies for; None where there are none, or all in an image.
+
+    The environment of the dependencies is made where it is not there.
+    """
     from penstock.artifacts import Digest
     from penstock.engine.serving import read_lock
     from penstock.runtimes.exporting import locked_request
 
-    if manifest.environment is None:
-        return None, None
-    environment = Digest(manifest.environment)
-    image = world.runtimes.image(environment)
-    if image is not None:
-        return None, image
-    lock = read_lock(world, Digest(package)) or b""
+    if manifest.environment is None or manifest.image is not None:
+        return None
+    environment, lock = Digest(manifest.environment), read_lock(world, Digest(package)) or b""
     command = world.runtimes.build(locked_request(world.runtimes, environment, lock, manifest.python), lock)
     if command is not None:
         _place(command)
-    return exports.minor(environment), None
+    return exports.minor(environment)
 
 
 def _place(command: "Command") -> None:
