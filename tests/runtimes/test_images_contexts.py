@@ -19,6 +19,8 @@ COMMIT: Mapping[str, bytes | None] = {
     "docker/data/small.txt": b"small",
 }
 
+NOTHING: Mapping[str, bytes] = {}
+
 
 def context(file: str, text: str, more: Mapping[str, bytes | None] | None = None) -> list[str]:
     """The paths that building takes, beside the Dockerfile itself; None in `more` is a link."""
@@ -102,7 +104,7 @@ def test_what_is_missing_is_said(file: str, text: str, sentence: str) -> None:
 def test_a_missing_dockerfile_is_said() -> None:
     """As any file that the pipeline names."""
     with pytest.raises(SourceError, match="runtime names Dockerfile, which the commit does not have"):
-        context_files("Dockerfile", {}.get, [])
+        context_files("Dockerfile", NOTHING.get, [])
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _chosen(
     patterns: list[str] = []
     files, there = frozenset(within), frozenset(_folders(kept))
     for source in wanted:
-        pattern = posixpath.normpath(f"/{source.path}").lstrip("/").replace("[^", "[!")
+        pattern = _source_pattern(source)
         if not pattern or _passes_through(pattern, files):
             return None
         if not has_wildcard(pattern) and pattern not in there:
@@ -107,6 +107,17 @@ def _chosen(
         patterns.append(pattern)
     named = any_of(patterns)
     return [path for path in kept if named(path)]
+
+
+def is_narrowed(dockerfile: Dockerfile) -> bool:
+    """Whether less than all may be there of the context, by what the Dockerfile takes."""
+    wanted = taken(dockerfile)
+    return wanted is not None and all(_source_pattern(source) for source in wanted)
+
+
+def _source_pattern(source: Taken) -> str:
+    """A source as a pattern of ours, relative to the context; '' for all of it."""
+    return posixpath.normpath(f"/{source.path}").lstrip("/").replace("[^", "[!")
 
 
 def _folders(paths: Iterable[str]) -> set[str]:

@@ -17,8 +17,8 @@ from penstock.engine.contracts import Command, ContainerEngine, RuntimeRequest
 from penstock.errors import EngineError, SourceError
 from penstock.images import ImageName, parse_image
 from penstock.runtimes import imaging
-from penstock.runtimes.contexts import context_files, read_dockerfile
-from penstock.runtimes.dockerfiles import DockerfileError, Upon, bases, taken
+from penstock.runtimes.contexts import context_files, is_narrowed, read_dockerfile
+from penstock.runtimes.dockerfiles import DockerfileError, Upon, bases
 from penstock.runtimes.pulling import Calls, ImageError, architecture
 
 _VARIABLE_BYTES = 100_000
@@ -83,8 +83,8 @@ class ImageRuntimes:
         if request.kind == "image":
             return self._command(request, ["pin-image", request.file])
         dockerfile = read_dockerfile(request.file, files.get(request.file))
-        narrowed = taken(dockerfile) is not None
-        return self._command(request, ["pin-dockerfile", request.file, *(["--narrowed"] if narrowed else [])])
+        flags = ["--narrowed"] if is_narrowed(dockerfile) else []
+        return self._command(request, ["pin-dockerfile", request.file, *flags])
 
     def digest(self, request: RuntimeRequest, lock: bytes) -> Digest:
         """The name of the environment of a lock: the image, or the context and the images that it builds upon."""

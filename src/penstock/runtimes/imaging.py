@@ -153,7 +153,8 @@ def build(calls: Calls, wanted: argparse.Namespace) -> None:
     upon = {(one["image"], one["asked"]): take_base(calls, one, held) for one in lock["bases"]}
     pinned_file = folder / "Dockerfile"
     pinned_file.write_text(pinned(dockerfile, architecture(), upon), encoding="utf-8")
-    argv = build_argv(calls.kind, str(pinned_file), wanted.tag, folder.name, str(Path(file).parent))
+    shell = any(instruction.name == "SHELL" for instruction in dockerfile.instructions)
+    argv = build_argv(calls.kind, str(pinned_file), wanted.tag, folder.name, str(Path(file).parent), shell=shell)
     done, _ = calls.show(*argv, held=[held], extra=_BUILD_VARIABLES)
     found = calls.look(wanted.tag) if done else None
     if found is None:
@@ -185,11 +186,16 @@ def base_reference(kind: str, image: str, pinned_as: str) -> tuple[tuple[str, ..
     return ("tag", image, alias), alias
 
 
-def build_argv(kind: str, file: str, tag: str, environment: str, context: str) -> tuple[str, ...]:
-    """The arguments by which an image is built, from a Dockerfile that names images which are here."""
+def build_argv(kind: str, file: str, tag: str, environment: str, context: str, *, shell: bool) -> tuple[str, ...]:
+    """The arguments by which an image is built, from a Dockerfile that names images which are here.
+
+    `shell` says that it has a SHELL: podman heeds that only in docker's format, and without docker's format the same
+    build gives the same image.
+    """
     usual = ("build", "--file", file, "--tag", tag, "--label", f"{LABEL}={environment}", "--network", "host")
-    # Its format knows all that Dockerfiles say (SHELL, HEALTHCHECK). What is ignored was left out before.
-    podman = ("--pull=never", "--timestamp", "0", "--layers", "--format", "docker", "--ignorefile", "/dev/null")
+    # What is ignored was left out before.
+    form = ("--format", "docker" if shell else "oci")
+    podman = ("--pull=never", "--timestamp", "0", "--layers", "--ignorefile", "/dev/null", *form)
     return (*usual, "--force-rm", *(podman if kind == "podman" else ()), context)
 
 

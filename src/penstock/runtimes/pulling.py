@@ -7,7 +7,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,8 +140,15 @@ def _image(found: Mapping[str, Any]) -> Image:
         id=f"sha256:{str(found['Id']).removeprefix('sha256:')}",
         platform=f"{found.get('Os') or 'linux'}/{found.get('Architecture') or architecture()}",
         digests=tuple(sorted(map(str, found.get("RepoDigests") or ()))),
-        triggers=tuple(map(str, config.get("OnBuild") or ())),
+        triggers=tuple(map(str, config["OnBuild"] or ())) if "OnBuild" in config else tuple(_told(found)),
     )
+
+
+def _told(found: Mapping[str, Any]) -> Iterator[str]:
+    """The ONBUILD instructions of an image's history, for podman, which tells of no others."""
+    for entry in found.get("History") or ():
+        if isinstance(entry, dict) and (told := re.search(r"\bONBUILD (.+)", str(entry.get("created_by")))):
+            yield told[1]
 
 
 def last_error(said: str) -> str:
