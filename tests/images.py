@@ -4,6 +4,7 @@ No image is pulled: the base is made of this machine's own Python, `sh` and the 
 and kept between runs. Where podman runs as root, it is given what a machine without systemd needs of it.
 """
 
+import ensurepip
 import fcntl
 import hashlib
 import io
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -143,18 +145,27 @@ def _files() -> dict[str, Path | bytes]:
     sh = Path(shutil.which("sh") or "/bin/sh").resolve()
     python = Path(os.path.realpath(sys.executable))
     files |= {"/bin/sh": sh, f"/usr/local/bin/python{MINOR}": python, "/usr/local/bin/python3": python}
-    files |= {"/usr/local/bin/python": python}
+    files |= {"/usr/local/bin/python": python, "/usr/local/bin/pip": b'#!/bin/sh\nexec python -m pip "$@"\n'}
     small = {name: Path(found).resolve() for name in PROGRAMS if (found := shutil.which(name))}
     files |= {f"/bin/{name}": program for name, program in small.items()}
     for path in (prefix / f"lib/python{MINOR}").rglob("*"):
         where = f"/usr/local/{path.relative_to(prefix)}"
         if path.is_file() and not _LEFT_OUT.search(where):
             files[where] = path
+    files |= {f"/usr/local/lib/python{MINOR}/site-packages/{path}": data for path, data in _pip().items()}
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.is_file():
         files[str(certificates)] = certificates
     programs = [sh, python, *small.values(), *(p for p in files.values() if isinstance(p, Path) and ".so" in p.name)]
     return files | {str(library): library for library in _libraries(programs)}
+
+
+def _pip() -> dict[str, bytes]:
+    """The files of the pip that Python brings along for its virtual environments."""
+    folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
+    found = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
+    with zipfile.ZipFile(found[0]) as wheel:
+        return {name: wheel.read(name) for name in wheel.namelist() if not name.endswith("/")}
 
 
 def _libraries(programs: list[Path]) -> Iterator[Path]:
