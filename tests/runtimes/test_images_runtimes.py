@@ -411,10 +411,10 @@ def test_a_dockerfile_that_cannot_be_built(tmp_path: Path, text: str, sentence: 
 # --- killed, and at once -------------------------------------------------------------------------------------------
 
 
-def asking(listener: socket.socket) -> str:
+def asking(listener: socket.socket, base: str) -> str:
     """A Dockerfile whose one RUN waits until the test answers."""
     code = f"import socket; s = socket.create_connection(('127.0.0.1', {listener.getsockname()[1]})); s.recv(1)"
-    return f'FROM {base_image()}\nRUN ["/usr/local/bin/python3", "-c", "{code}"]\n'
+    return f'FROM {base}\nRUN ["/usr/local/bin/python3", "-c", "{code}"]\n'
 
 
 def placed(command: Command, folder: Path) -> "subprocess.Popen[str]":
@@ -433,7 +433,7 @@ def test_two_at_once_build_once(images: ImageRuntimes, workspace: Path, place: P
     """The second waits for the first, and has its image."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(60)
-        lock = locked(images, DOCKERFILE, commit_of(asking(listener)), place, workspace)
+        lock = locked(images, DOCKERFILE, commit_of(asking(listener, base_image())), place, workspace)
         command = images.build(DOCKERFILE, lock)
         assert command is not None
         with placed(command, workspace) as first:
@@ -447,11 +447,13 @@ def test_two_at_once_build_once(images: ImageRuntimes, workspace: Path, place: P
         assert (first.returncode, second.returncode) == (0, 0)
 
 
-def test_a_killed_build_is_begun_again(images: ImageRuntimes, workspace: Path, place: Place) -> None:
+def test_a_killed_build_is_begun_again(images: ImageRuntimes, tag: str, workspace: Path, place: Place) -> None:
     """Whether the whole tree is killed or the script alone, the next build stands in the end."""
+    lay_out(workspace, {"Dockerfile": f"FROM {base_image()}\nLABEL of={tag[-12:]}\n".encode()})
+    assert podman("build", "--tag", tag, str(workspace)).returncode == 0  # with it goes what killed builds leave
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(60)
-        lock = locked(images, DOCKERFILE, commit_of(asking(listener)), place, workspace)
+        lock = locked(images, DOCKERFILE, commit_of(asking(listener, tag)), place, workspace)
         command = images.build(DOCKERFILE, lock)
         assert command is not None
         with placed(command, workspace) as process, listener.accept()[0]:
