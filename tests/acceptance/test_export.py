@@ -14,7 +14,7 @@ import pytest
 
 from acceptance.tiny import Tiny, end, free_ports, make
 from docs.test_docs import keys, section
-from runtimes.base_image import MINOR, bare_image, base_image, engine, podman
+from images import MINOR, bare_image, base_image, engine, podman
 
 PIPELINE = """\
 name: tiny

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from images import MINOR, bare_image, base_image, engine, podman
 from penstock import oci
 from penstock.artifacts import Digest, File, Link, Tree
 from penstock.cache.disk import DiskCache
@@ -31,7 +32,6 @@ from penstock.packages import Manifest, assemble
 from penstock.runtimes.exporting import Exports, Image, locked_request, target_of
 from penstock.runtimes.layers import DamagedError, Item, Shelf, dependencies, write_layer
 from penstock.runtimes.uv import UvRuntimes
-from runtimes.base_image import MINOR, bare_image, base_image, engine, podman
 
 Place = Callable[[Command, Path], "subprocess.CompletedProcess[str]"]
 Members = dict[str, tuple[tarfile.TarInfo, bytes]]
