@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from images import base_image, podman
+from images import engine as find_engine
 from penstock.artifacts import Digest
 from penstock.engine.contracts import Command, ContainerEngine, RuntimeRequest, Runtimes
 from penstock.errors import EngineError, SourceError
@@ -21,8 +23,6 @@ from penstock.runtimes.choosing import ChosenRuntimes
 from penstock.runtimes.images import ImageRuntimes, described
 from penstock.runtimes.imaging import base_reference, build_argv
 from penstock.runtimes.uv import UvRuntimes
-from runtimes.base_image import base_image, podman
-from runtimes.base_image import engine as find_engine
 from runtimes.registry import Registry, served
 
 Place = Callable[[Command, Path], "subprocess.CompletedProcess[str]"]
