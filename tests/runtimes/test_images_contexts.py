@@ -130,6 +130,12 @@ def test_rules_of_ignore_files(lines: str, left: list[str]) -> None:
     assert list(unignored(".dockerignore", lines.encode(), ["a.md", "b/a.md", "b/c/d.txt", "e"])) == left
 
 
+def test_an_ignore_file_that_is_no_text() -> None:
+    """It is said by its name."""
+    with pytest.raises(SourceError, match=r"docker/.dockerignore is not UTF-8 text"):
+        context("docker/Dockerfile", "FROM a\nCOPY . /x", {"docker/.dockerignore": b"\xff"})
+
+
 RULES = st.lists(st.text(alphabet="ab*/?!.[^]\\# ", max_size=6), max_size=6)
 PATHS = st.lists(st.from_regex(r"[ab]{1,2}(/[ab]{1,2}){0,2}", fullmatch=True), max_size=6, unique=True)
 
