@@ -117,10 +117,22 @@ class Exports:
             raise EngineError(f"the environment {environment} is not here any more: try again") from error
 
     def discard(self, before: float) -> int:
-        """Remove what no export used since `before` (seconds since the epoch); the bytes that this freed."""
+        """Remove what no export used since `before` (seconds since the epoch); the bytes that this freed.
+
+        Nothing goes while an export is going on.
+        """
         shelf = Shelf(self._home / "images")
-        with shelf.held(lambda: None):
+        with suppress(_BusyError), shelf.held(_busy):
             return shelf.discard(before)
+        return 0
+
+
+class _BusyError(Exception):
+    """An export is going on."""
+
+
+def _busy() -> None:
+    raise _BusyError
 
 
 def target_of(asked: str, version: str) -> str:

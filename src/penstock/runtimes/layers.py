@@ -115,9 +115,11 @@ class Shelf:
         return False
 
     def record(self, name: str) -> Any:
-        """The value that was noted under a name, or None."""
+        """The value that was noted under a name, or None; it is kept as the blobs are that are asked for."""
+        path = self._records / f"{name}.json"
         try:
-            return json.loads((self._records / f"{name}.json").read_bytes())
+            os.utime(path)
+            return json.loads(path.read_bytes())
         except (OSError, ValueError):
             return None
 
@@ -125,11 +127,11 @@ class Shelf:
         _write(self._records / f"{name}.json", json.dumps(value).encode())
 
     def discard(self, before: float) -> int:
-        """Remove blobs that no export used since `before` (seconds since the epoch), and say how many bytes."""
-        found = [(path, path.stat()) for path in self._blobs.glob("*") if not path.name.endswith(_OLD)]
+        """Remove what no export used since `before` (seconds since the epoch), and say how many bytes."""
+        found = [(path, path.stat()) for folder in (self._blobs, self._records) for path in folder.iterdir()]
         old = [(path, status.st_size) for path, status in found if status.st_mtime < before]
         for path, _ in old:
-            path.unlink(missing_ok=True)
+            path.unlink()
         return sum(size for _, size in old)
 
 
