@@ -129,7 +129,7 @@ class OwnSteps:
             return
         store, record = self._world.store, self._context.step(name)
         if not done.succeeded:
-            event = "error" if done.reason == "lost" else "fail"
+            event = "error" if done.untold else "fail"
             with store.transaction():
                 what = _WHAT_OF_IMAGES if self._context.has_image else _WHAT
                 self._execution.finish(done, event, reason=f"{what.get(name, _WHAT[name])}: {end_sentence(done, None)}")

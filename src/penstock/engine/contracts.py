@@ -97,12 +97,14 @@ class Handle:
 class Ending:
     """How a process ended: its exit code (negative: minus the signal), or None where no complete record tells.
 
-    `log_end` is the byte of the log where its output ends; `oom` says that the kernel or its memory limit ended it.
+    `log_end` is the byte of the log where its output ends; `oom` says that the kernel or its memory limit ended it,
+    `unplaced` that no container could be made for it, or none told its end: its log says why.
     """
 
     exit_code: int | None
     log_end: int
     oom: bool = False
+    unplaced: bool = False
 
     @property
     def lost(self) -> bool:

@@ -42,6 +42,11 @@ class Done:
     def succeeded(self) -> bool:
         return self.reason is EndReason.EXIT and self.exit_code == 0
 
+    @property
+    def untold(self) -> bool:
+        """Whether nobody can tell how the command fared: an error and no failure."""
+        return self.reason in {EndReason.LOST, EndReason.INFRASTRUCTURE}
+
 
 class Execution:
     """The processes of one run."""
@@ -171,6 +176,8 @@ class Execution:
             return EndReason(why), ending
         if ending.oom:
             return EndReason.OOM, ending
+        if ending.unplaced:
+            return EndReason.INFRASTRUCTURE, ending
         return (EndReason.LOST if ending.lost else EndReason.EXIT), ending
 
     def spec(
@@ -242,6 +249,8 @@ def end_sentence(done: Done, timeout: float | None) -> str:
         return f"took longer than its timeout of {timeout:g} s"
     if done.reason is EndReason.OOM:
         return "ran out of memory"
+    if done.reason is EndReason.INFRASTRUCTURE:
+        return "its container could not be run (the log says why)"
     if done.reason is EndReason.LOST:
         return "its process vanished without an exit record (killed from outside, or the machine went down)"
     if done.exit_code is not None and done.exit_code < 0:

@@ -74,7 +74,7 @@ class Fingerprints:
         elif not told.strip() or len(told) > LIMIT:
             what = "nothing" if not told.strip() else f"more than {LIMIT >> 20} MiB"
             reason = f"the fingerprint of {step.family} printed {what}: print a short text that changes with the data"
-        event = "error" if done.reason == "lost" else "fail" if reason else "pass"
+        event = "error" if done.untold else "fail" if reason else "pass"
         with self._context.world.store.transaction():
             result = None if reason else {"outside": digest_of_bytes(told)}
             self._execution.finish(done, event, reason=reason, result=result)

@@ -312,7 +312,7 @@ class UserSteps:
                 event = "fail" if collected.failure else "pass"
                 reason = collected.failure
             else:
-                event = "error" if done.reason == "lost" else "fail"
+                event = "error" if done.untold else "fail"
                 red = await asyncio.to_thread(red_report, step, done.workspace, self._cache)
                 collected = Collected({k: v for k, v in red.items() if k == "tests"})
                 reason = red.get("failed_tests") or end_sentence(done, step.timeout)

@@ -11,6 +11,8 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import ceil
+from typing import Literal
 
 from penstock.artifacts import digest_of
 from penstock.engine.contracts import ContainerEngine, Handle, Mount, ProcessSpec
@@ -30,30 +32,36 @@ SHARED_MEMORY = "8g"
 _REMOVAL_SECONDS = 60
 
 # A first process is spared every signal that it does not handle, and a shell that waits in the foreground handles none.
+# Its end is that of all others, so once they were asked to end it waits for the last of them.
 _FIRST = """\
-trap 'kill -TERM -1 2>/dev/null' TERM INT HUP
+_penstock_asked=
+trap '_penstock_asked=1; kill -TERM -1 2>/dev/null' TERM INT HUP
 "$@" &
 _penstock_child=$!
 while :; do
   wait "$_penstock_child"
   _penstock_code=$?
-  kill -0 "$_penstock_child" 2>/dev/null || exit "$_penstock_code"
+  kill -0 "$_penstock_child" 2>/dev/null || break
 done
+while [ -n "$_penstock_asked" ] && kill -0 -1 2>/dev/null; do sleep 0.05 || sleep 1 || break; done 2>/dev/null
+_penstock_tell
+exit "$_penstock_code"
 """
 
-# Where a limit was set, the container's own group tells whether the kernel enforced it; engines do so at times only.
-_OUT_OF_MEMORY = """\
+# It tells in the record how the command left: what the engine's client says of that is wrong at times, for one that was
+# told to end in its first moments leaves with 0. The container's own group tells of a kill for want of memory.
+_TELLING = """\
 _penstock_memory() {
   while read -r _penstock_name _penstock_number; do
     [ "$_penstock_name" != oom_kill ] || [ "$_penstock_number" = 0 ] || printf '\\noom %s 0 .\\n' ID >>RECORD
   done
 } 2>/dev/null
-_penstock_left() {
+_penstock_tell() {
   for _penstock_file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     [ "$_penstock_code" != 137 ] || [ ! -r "$_penstock_file" ] || _penstock_memory <"$_penstock_file"
   done
+  printf '\\nleft %s %s .\\n' ID "$_penstock_code" >>RECORD
 }
-trap _penstock_left EXIT
 """
 
 
@@ -87,26 +95,36 @@ class ContainerRunner(ProcessRunner):
         if spec.image is None:
             return super()._terms(spec, containment)
         terms = super()._terms(replace(spec, memory=None), containment)
-        return terms._replace(container=container_name(spec), limited=spec.memory is not None)
+        return terms._replace(container=container_name(spec), inner=not spec.whole)
 
-    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
-        """A container goes with its client, unless the client was killed: that is what the exit code may mean."""
+    async def _cleared(self, handle: Handle, terms: Terms, grace: float | None) -> None:
+        """A container goes with its client, unless the client was killed: that is what the exit code may mean.
+
+        A client that is told to end before it passes signals on leaves the container as it is, so that it is told now.
+        """
         code = notes_of_handle(handle).exit_code
-        if terms.container and (asked or handle.kept or code is None or code < 0):
-            await self._remove(terms.container)
-        await super()._cleared(handle, terms, asked=asked)
+        if terms.container and (grace is not None or handle.kept or code is None or code < 0):
+            await self._remove(terms.container, grace or 0.0)
+        await super()._cleared(handle, terms, grace)
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str, grace: float) -> None:
         """End and remove a container, if it is there. Raises EngineError where the engine cannot."""
+        if self._engine is not None and self._engine.kind == "docker" and grace:
+            await self._call("stop", "--time", str(ceil(grace)), name, limit=grace)
+        kind = "podman" if self._engine is None else self._engine.kind
+        await self._call(*removal(kind, name, grace), limit=grace)
+
+    async def _call(self, *arguments: str, limit: float) -> None:
+        name = arguments[-1]
         if self._engine is None:
             raise EngineError(f"container {name} cannot be removed: neither podman nor docker is on this machine")
         process = await asyncio.create_subprocess_exec(
-            self._engine.program, *removal(self._engine, name),
+            self._engine.program, *arguments,
             env=dict(self._engine.variables), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            _, said = await asyncio.wait_for(process.communicate(), _REMOVAL_SECONDS)
+            _, said = await asyncio.wait_for(process.communicate(), limit + _REMOVAL_SECONDS)
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -121,9 +139,9 @@ def container_name(spec: ProcessSpec) -> str:
     return f"penstock-{digest_of('container', shim.marker(spec.id, str(spec.record.absolute())))[:24]}"
 
 
-def removal(engine: ContainerEngine, name: str) -> tuple[str, ...]:
-    """The arguments that end and remove a container at once."""
-    return ("rm", "--force", *(("--time", "0", "--ignore") if engine.kind == "podman" else ()), name)
+def removal(kind: Literal["podman", "docker"], name: str, grace: float = 0.0) -> tuple[str, ...]:
+    """The arguments that end and remove a container; podman gives it `grace` seconds after a TERM, docker none."""
+    return ("rm", "--force", *(("--time", str(ceil(grace)), "--ignore") if kind == "podman" else ()), name)
 
 
 def _outside(spec: ProcessSpec, engine: ContainerEngine) -> ProcessSpec:
@@ -158,7 +176,7 @@ def _client(spec: ProcessSpec, engine: ContainerEngine) -> str:
     if not spec.kept:
         return text
     # A start before may have left its container, as a start that was killed does.
-    return f"{shlex.join((engine.program, *removal(engine, container_name(spec))))} >/dev/null 2>&1 || :\n{text}"
+    return f"{shlex.join((engine.program, *removal(engine.kind, container_name(spec))))} >/dev/null 2>&1 || :\n{text}"
 
 
 def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]:
@@ -195,10 +213,8 @@ def _as_ours(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
 def _first(spec: ProcessSpec) -> str:
     """The script of the first process. It limits open files itself: engines that are told to may refuse all limits."""
     files = f"ulimit -n {spec.open_files} || exit 125\n" if spec.open_files is not None else ""
-    if spec.memory is None:
-        return files + _FIRST
     record = shlex.quote(str(spec.record.absolute()))
-    return files + _OUT_OF_MEMORY.replace("ID", shlex.quote(spec.id)).replace("RECORD", record) + _FIRST
+    return files + _TELLING.replace("ID", shlex.quote(spec.id)).replace("RECORD", record) + _FIRST
 
 
 def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
@@ -211,8 +227,8 @@ def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
 
 
 def _mounts(spec: ProcessSpec) -> Iterator[str]:
-    record = (Mount(spec.record),) if spec.memory is not None else ()
-    for mount in (*(() if spec.whole else (Mount(spec.workspace), *record)), *spec.mounts):
+    own = () if spec.whole else (Mount(spec.workspace), Mount(spec.record))
+    for mount in (*own, *spec.mounts):
         place = mount.path.absolute()
         yield from ("--mount", f'type=bind,"source={place}","target={place}"{",readonly" if mount.read_only else ""}')
 

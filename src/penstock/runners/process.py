@@ -255,11 +255,11 @@ class ProcessRunner:
             await trees.clear(tree, 0, 0)
         elif not proven and not (watched and tree.surely_empty()):
             await trees.clear(tree, LEFTOVER_GRACE)
-        await self._cleared(handle, terms, asked=False)
+        await self._cleared(handle, terms, None)
 
-    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
-        """Wait for, or end, what the tree does not hold; `asked` where it was ended because somebody asked."""
-        del asked
+    async def _cleared(self, handle: Handle, terms: Terms, grace: float | None) -> None:
+        """Wait for, or end, what the tree does not hold; in `grace` seconds where somebody asked for the end."""
+        del grace
         if terms.masked:
             await _masker_gone(handle)
 
@@ -275,8 +275,9 @@ class ProcessRunner:
             if not notes.asked and self.alive(handle):
                 with suppress(OSError):
                     records.append(handle.record, records.line("asked", handle.id, 0))
+            deadline = time.monotonic() + grace
             await trees.clear(self._tree(handle, notes.terms, sure=trees.has_number(handle)), grace)
-            await self._cleared(handle, notes.terms, asked=True)
+            await self._cleared(handle, notes.terms, max(0.0, deadline - time.monotonic()))
             self._reap(handle)
         finally:
             over.set()
@@ -297,6 +298,7 @@ class ProcessRunner:
             contained=terms.contained,
             groups=terms.groups,
             others=self._children.keys() - {handle.pid},
+            clients=bool(terms.container),
         )
 
     def _child(self, handle: Handle) -> _Child | None:
@@ -331,7 +333,7 @@ class ProcessRunner:
                 self._append(handle, child, lines)
             _remove(child.terms if child is not None else notes.terms)
         exit_code = notes.exit_code if here else None
-        return Ending(exit_code, log_end, oom=oom and exit_code != 0)
+        return Ending(exit_code, log_end, oom=oom and exit_code != 0, unplaced=here and notes.unplaced)
 
     def _own_notes(self, handle: Handle, child: _Child) -> Notes:
         """The notes of a process that we started: its lines begin where the record ended then."""
@@ -513,10 +515,9 @@ def _ended_for_memory(notes: Notes) -> bool:
     if any(groups.oom_kills(group) for group in notes.terms.groups):
         return True
     killed = notes.exit_code in {None, -signal.SIGKILL} and notes.placed is not None and not notes.asked
-    killed = killed and not notes.terms.limited
-    more = killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills
-    # Our own group tells nothing of a container, which has one of its own.
-    return more and (bool(notes.terms.container) or not groups.spared())
+    # A container tells itself, from its own group.
+    killed = killed and not notes.terms.container
+    return killed and groups.oom_kills_of_the_machine() > notes.terms.oom_kills and not groups.spared()
 
 
 def notes_of_handle(handle: Handle) -> Notes:

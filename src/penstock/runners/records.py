@@ -6,6 +6,7 @@ A line is complete only with its closing mark, so a half-written one can never b
     begin ID .             a kept process was started once more
     exit ID CODE .         that start of a kept process ended
     end ID CODE .          the shim leaves; the code is that of the (last) command
+    left ID CODE .         the command in a container left: without it the code is the engine's, and of no command
     masked ID CODE .       the masker has left after its last byte; without a 0 here the process is lost
     asked ID 0 .           somebody called `end`: a KILL after this is no want of memory
     oom ID 0 .             it held more memory than its limit, and was killed for that (written by who did)
@@ -19,6 +20,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,8 +39,8 @@ _TAIL = 4096
 class Terms(NamedTuple):
     """How a process is held. `groups` are its cgroups; `watched` is a limit in bytes that only who waits enforces.
 
-    `contained` is for a namespace of its own, `container` the name of its container, and `limited` is for one that
-    tells itself whether its limit was enforced. `oom_kills` is how many the machine had seen when it was started.
+    `contained` is for a namespace of its own, `container` the name of its container, in which it tells its end
+    itself where that is `inner`. `oom_kills` is how many the machine had seen when it was started.
     """
 
     contained: bool = False
@@ -47,7 +49,7 @@ class Terms(NamedTuple):
     masked: bool = False
     oom_kills: int = 0
     container: str = ""
-    limited: bool = False
+    inner: bool = False
 
 
 FREE = Terms()
@@ -70,6 +72,7 @@ class Placed:
 class Notes:
     """What a record says of one process; None is what nobody wrote.
 
+    `unplaced` says that a container ended without a command in it.
     `log_end` is where the log was settled; `next_log_start` is where the next process sharing log and record began.
     """
 
@@ -83,6 +86,7 @@ class Notes:
     masked: int | None = None
     asked: bool = False
     oom: bool = False
+    unplaced: bool = False
 
     @property
     def terms(self) -> Terms:
@@ -124,7 +128,7 @@ _TYPES = {
     "masked": bool,
     "oom_kills": int,
     "container": str,
-    "limited": bool,
+    "inner": bool,
 }
 
 
@@ -146,17 +150,25 @@ def read_notes(data: bytes, spec_id: str) -> Notes:
             numbers[closed["word"]].append(int(closed["number"]))
     ends, exits, masked = numbers["end"][:1], numbers["exit"][-1:], numbers["masked"][:1]
     raw = placed is not None and placed.terms.masked and masked != [0]
+    code, unplaced = _code(ends), False
+    if placed is not None and placed.terms.inner:
+        # Without a word from inside, one that was asked to end was killed; any other never ran, whatever its client says.
+        untold = not numbers["left"] and code is not None and code >= 0
+        unplaced = untold and not numbers["asked"]
+        code = _code(numbers["left"][-1:]) if numbers["left"] else -signal.SIGKILL if untold else code
+        code = None if unplaced else code
     return Notes(
         pid=pid,
         placed=placed,
         starts=begun or int(placed is not None and not placed.kept),
         last_code=_code(exits or ends),
-        exit_code=None if raw else _code(ends),
+        exit_code=None if raw else code,
         log_end=numbers["settled"][0] if numbers["settled"] else None,
         next_log_start=following,
         masked=masked[0] if masked else None,
         asked=bool(numbers["asked"]),
         oom=bool(numbers["oom"]),
+        unplaced=unplaced,
     )
 
 
@@ -236,7 +248,7 @@ def free_of_the_shim(descriptor: int) -> int:
         os.close(descriptor)
 
 
-_WORDS = ("exit", "end", "masked", "asked", "oom", "settled")
+_WORDS = ("exit", "end", "left", "masked", "asked", "oom", "settled")
 _CLOSED = re.compile(rf"(?P<word>{'|'.join(_WORDS)}) (?P<id>\S+) (?P<number>[0-9]{{1,18}}) \.")
 _START = re.compile(r"start (?P<id>\S+) (?P<pid>[0-9]{1,10}) (?P<rest>.*)")
 

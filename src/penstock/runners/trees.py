@@ -78,7 +78,8 @@ class Tree:
 
     The session's number proves something only where it is `sure` that the shim has it, or had it until this moment:
     later it may be somebody else's. `ended` says that the shim is gone. `others` are shims of other handles, whose
-    numbers are theirs beyond doubt.
+    numbers are theirs beyond doubt. `clients` says that the shim's own child is a client that passes a TERM on by
+    processes of its own, which must not be told to end too.
     """
 
     handle: Handle
@@ -88,6 +89,7 @@ class Tree:
     contained: bool = False
     groups: tuple[str, ...] = ()
     others: Collection[int] = ()
+    clients: bool = False
 
     def members(self) -> dict[int, Seen]:
         """The living processes, by their numbers, oldest first; without the shim where that is known to have ended.
@@ -109,6 +111,8 @@ class Tree:
             ours |= {pid for pid in living if space(pid) in spaces}
         while more := {pid for pid, it in living.items() if it.parent in ours and pid not in ours}:
             ours |= more
+        if numbers is not None:  # threads have numbers too, which only a list of all processes leaves out
+            ours = {pid for pid in ours if not _is_thread(pid)}
         return {pid: living[pid] for pid in sorted(ours, key=lambda pid: (living[pid].start_time, pid))}
 
     def surely_empty(self) -> bool:
@@ -131,6 +135,10 @@ class Tree:
         outer = self.outer(members)
         first = {pid for pid, it in members.items() if it.parent in outer or it.parent not in members}
         return {self.handle.pid, *outer, *(first if self.contained else ())}
+
+    def hears(self, pid: int, it: Seen) -> bool:
+        """Whether a TERM is for this process of the tree; a kept one's shim hands it to its client itself."""
+        return not self.clients or self.handle.pid == (pid if self.handle.kept else it.parent)
 
     def _possible(self, pid: int, it: Seen) -> bool:
         """Whether it could be one of ours: it lives, began after the shim, and is of nobody else's session."""
@@ -158,7 +166,7 @@ async def clear(tree: Tree, grace: float, shim_grace: float = SHIM_GRACE) -> Non
 def _ask(tree: Tree, members: Mapping[int, Seen], told: set[tuple[int, int]]) -> None:
     outer = tree.outer(members)
     for pid, seen in members.items():
-        if (pid, seen.image) not in told and pid not in outer:
+        if (pid, seen.image) not in told and pid not in outer and tree.hears(pid, seen):
             told.add((pid, seen.image))
             _send(pid, seen, signal.SIGTERM, signal.SIGCONT)
 
@@ -258,6 +266,11 @@ def shim_of(pid: int, marker: str) -> records.Placed | None:
         return None
     arguments = read(f"/proc/{pid}/cmdline").split(b"\0")
     return next(filter(None, (records.read_description(os.fsdecode(argument)) for argument in arguments)), None)
+
+
+def _is_thread(pid: int) -> bool:
+    status = read(f"/proc/{pid}/status")
+    return bool(status) and b"\nTgid:\t%d\n" % pid not in status
 
 
 def marked(marker: str) -> list[int]:
