@@ -28,7 +28,7 @@ from penstock.engine.contracts import ContainerEngine
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 PROGRAMS = ("bash", "cat", "chmod", "cp", "env", "false", "id", "ls", "mkdir", "rm", "sleep", "touch", "true", "wc")
 
-_LEFT_OUT = re.compile(r"/(__pycache__|test|tests|site-packages|idlelib|tkinter|lib2to3|config-[^/]*)(/|$)")
+_LEFT_OUT = re.compile(r"/(test|tests|site-packages|idlelib|tkinter|lib2to3|config-[^/]*)(/|$)")
 _ALSO = (
     "libstdc++.so.6",
     "libgcc_s.so.1",
@@ -136,6 +136,7 @@ def _add(tar: tarfile.TarFile, path: str, content: Path | bytes) -> None:
         return
     data = content if isinstance(content, bytes) else content.read_bytes()
     entry.size = len(data)
+    entry.mtime = 0 if isinstance(content, bytes) else int(content.stat().st_mtime)  # of which Python's bytecode knows
     tar.addfile(entry, io.BytesIO(data))
 
 
