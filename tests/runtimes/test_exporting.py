@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import fcntl
 import gzip
 import hashlib
 import io
@@ -29,6 +30,7 @@ from penstock.engine.contracts import Command, ContainerEngine, RuntimeRequest
 from penstock.errors import EngineError, PenstockError, StateError, UsageError
 from penstock.oci import Blob, Exported
 from penstock.packages import Manifest, assemble
+from penstock.runtimes import bases, exporting
 from penstock.runtimes.exporting import Exports, Image, locked_request, target_of
 from penstock.runtimes.layers import DamagedError, Item, Shelf, dependencies, write_layer
 from penstock.runtimes.uv import UvRuntimes
@@ -363,6 +365,18 @@ def test_podman_gets_the_image_under_its_name(tmp_path: Path, name: str) -> None
     assert list(Path("/tmp").glob(f"penstock-export-{os.getuid()}-{second.digest[7:23]}")) == []  # noqa: S108
 
 
+def test_what_a_killed_export_left_with_podman_goes(tmp_path: Path, name: str) -> None:
+    """Killed when the image had its name already, the next export finds it and takes away the name in between."""
+    exported = packaged(tmp_path)
+    image = export(tmp_path, exported, name)
+    layout = bases.layout_folder(image.digest.removeprefix("sha256:"))
+    layout.mkdir()
+    podman("tag", name, f"localhost{layout}")
+    assert not export(tmp_path, exported, name).written
+    assert json.loads(podman("image", "inspect", name).stdout)[0]["RepoTags"] == [name]
+    assert not layout.exists()
+
+
 def test_docker_gets_an_archive(tmp_path: Path, name: str) -> None:
     """An engine that is called as docker is reads the archive from its standard input and has the same image."""
     program = tmp_path / "docker"
@@ -555,3 +569,56 @@ def test_a_start_ends_as_its_server(serve: str, code: int) -> None:
     """The exit code is that of the serve command, which stops at the first error as under Penstock."""
     done = subprocess.run(["sh", "-c", oci.START, "serve", serve], start_new_session=True, check=False)
     assert done.returncode == code
+
+
+# --- what goes wrong at the end ------------------------------------------------------------------------------------
+
+
+def failing(folder: Path, kind: str) -> ContainerEngine:
+    """The engine of this machine, but that it takes no image."""
+    program = folder / kind
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = load ] && {{ cat; echo "Error: no room." >&2; exit 1; }}\nexec {engine().program} "$@"\n'
+    )
+    program.chmod(0o755)
+    return replace(engine(), kind="podman" if kind == "podman" else "docker", program=str(program))
+
+
+@pytest.mark.parametrize("kind", ["podman", "docker"])
+def test_an_engine_that_takes_nothing(tmp_path: Path, kind: str, name: str) -> None:
+    """Its own words are told, the layers stay for the next try, and what was rotten among them is made anew."""
+    exported, said = packaged(tmp_path), list[str]()
+    broken = Exports(tmp_path, failing(tmp_path, kind))
+    with pytest.raises(EngineError, match=rf"{kind} could not take the image {name}: Error: no room$"):
+        broken.export(exported, name, quiet)
+    shelf = Shelf(tmp_path / "images")
+    model = max((shelf.folder / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    model.write_bytes(b"\1" * model.stat().st_size)
+    with pytest.raises(EngineError):
+        broken.export(exported, name, said.append)
+    assert "something was changed since it was made: it is made anew" in said
+    assert export(tmp_path, exported, name).written
+
+
+def test_two_homes_do_not_write_one_file(tmp_path: Path) -> None:
+    """While another export writes the same file, this one says so and touches nothing."""
+    with (tmp_path / ".a.tar.unfinished").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match=r"another export is writing .*: try again when it has ended"):
+            export(tmp_path, packaged(tmp_path), tmp_path / "a.tar")
+    assert export(tmp_path, packaged(tmp_path), tmp_path / "a.tar").written
+
+
+def test_what_a_runner_executes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image on the last line and 0, or one sentence and 1."""
+    argv = shlex.split(Exports(tmp_path, engine()).command(packaged(tmp_path), str(tmp_path / "a.tar")).text)
+    for variable, value in engine().variables.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "argv", argv[3:])
+    assert exporting.main() == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["reference"] == str(tmp_path / "a.tar")
+    monkeypatch.setattr(sys, "argv", [*argv[3:-3], str(tmp_path / "no/a.tar"), *argv[-2:]])
+    assert exporting.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("name another file")

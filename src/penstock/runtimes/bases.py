@@ -90,13 +90,17 @@ class Engine:
     def load(self, layout: Path, reference: str, image: str) -> None:
         """Give podman the image of a layout, of which it takes the layers that it does not have.
 
-        The folder's name becomes a name of the image for a moment, so it is in lower case.
+        The folder's name becomes a name of the image until `tidy`, so it is in lower case.
         """
-        passing = f"localhost{layout}"
-        for argv in (["load", "--quiet", "--input", str(layout)], ["tag", image, reference], ["untag", image, passing]):
+        for argv in (["load", "--quiet", "--input", str(layout)], ["tag", image, reference]):
             done = self._run(*argv)
             if done.returncode != 0:
                 raise EngineError(f"{self.kind} could not take the image {reference}: {_last(done.stderr)}")
+
+    def tidy(self, layout: Path, image: str) -> None:
+        """Take away what `load` needed: the folder of the layout, and its name for the image."""
+        self._run("untag", image, f"localhost{layout}:latest")
+        shutil.rmtree(layout, ignore_errors=True)
 
     @contextmanager
     def loading(self, reference: str) -> Iterator[IO[bytes]]:

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -285,20 +284,21 @@ class _Export:
 
     def _to_engine(self, made: "_Made", reference: str) -> bool:
         """Give it to the container engine under its name; False where it has it so."""
-        known = self._engine.inspect(reference)
+        known, layout = self._engine.inspect(reference), layout_folder(_bare(made.manifest.digest))
         if known is not None and _bare(known["Id"]) in {_bare(made.config.digest), _bare(made.manifest.digest)}:
+            if layout.exists():  # an earlier export was killed in between
+                self._engine.tidy(layout, _bare(made.config.digest))
             return False
         self._say(f"giving {reference} to {self._engine.kind}")
         if self._engine.kind == "podman":
-            self._to_podman(made, reference)
+            self._to_podman(made, reference, layout)
         else:
             with self._engine.loading(reference) as file:
                 write_archive(file, made.members(reference), self._shelf)
         return True
 
-    def _to_podman(self, made: "_Made", reference: str) -> None:
+    def _to_podman(self, made: "_Made", reference: str, layout: Path) -> None:
         """By a folder, of which podman reads the layers that it does not have."""
-        layout = layout_folder(_bare(made.manifest.digest))
         make_layout(layout, made.small_files(reference), self._shelf.folder / "blobs")
         try:
             self._engine.load(layout, reference, _bare(made.config.digest))
@@ -307,7 +307,7 @@ class _Export:
                 raise DamagedError(reference) from error
             raise
         finally:
-            shutil.rmtree(layout, ignore_errors=True)
+            self._engine.tidy(layout, _bare(made.config.digest))
 
 
 @dataclass(frozen=True, slots=True)
