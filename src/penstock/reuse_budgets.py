@@ -18,8 +18,8 @@ TIRED = 10
 def share(number: int, alpha: float) -> float:
     """What of α the decision with this number (from 1) may spend: α_k = 6α / π²k², which add up to α.
 
-    Source: Euler's sum; the discipline is that of Hardt and Ullman 2014 in its simplest form. Raises UsageError for
-    numbers below 1.
+    Source: the union bound, with Euler's sum. It holds for commits that depend on verdicts before them, if nothing but
+    pass or fail was revealed: until the first pass there is only one history. Raises UsageError for numbers below 1.
     """
     if number < 1:
         raise UsageError(f"there is no decision number {number}: count from 1")
