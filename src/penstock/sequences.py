@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
 
 STAKES = tuple(0.03 * 30 ** (step / 13) for step in range(14))
-"""Shares of the largest safe stake, from .03 to .9: small ones tell small gains at last, large ones large gains soon."""
+"""Shares of the largest safe stake, from .03 to .9: small ones tell small gains, large ones large gains soon."""
 _BLOCK = 1 << 16
 
 
