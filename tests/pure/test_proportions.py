@@ -122,7 +122,7 @@ def test_a_wrong_claim_passes_at_most_two_points_too_often(gain: float) -> None:
     assert max(sizes) <= 0.07
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(counts(), st.sampled_from([0.8, 0.95, 0.999]))
 def test_swapping_the_models_mirrors_the_interval(case: tuple[int, int, int], confidence: float) -> None:
     """The loss of the one is the gain of the other; the bounds are around the estimate, within -1 and 1."""
@@ -132,7 +132,7 @@ def test_swapping_the_models_mirrors_the_interval(case: tuple[int, int, int], co
     assert -1 <= found.low <= found.estimate <= found.high <= 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(counts(40))
 def test_more_confidence_is_never_shorter(case: tuple[int, int, int]) -> None:
     """A bound of 99 % lies outside that of 90 %."""
@@ -141,7 +141,7 @@ def test_more_confidence_is_never_shorter(case: tuple[int, int, int]) -> None:
     assert wide.high >= narrow.high - 1e-6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(counts(40), st.floats(-0.4, 0.4))
 def test_one_more_win_is_never_more_surprising_to_lose(case: tuple[int, int, int], gain: float) -> None:
     """Turning a loss into a tie, or a tie into a win, never raises the tail."""
@@ -152,7 +152,7 @@ def test_one_more_win_is_never_more_surprising_to_lose(case: tuple[int, int, int
         assert score_statistic(wins, losses - 1, n, gain) >= score_statistic(wins, losses, n, gain) - 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(counts(150), st.floats(-0.3, 0.3))
 def test_asking_for_one_threshold_agrees_with_the_bound(case: tuple[int, int, int], gain: float) -> None:
     """`is_beyond` says what the lower bound says, away from it."""

@@ -14,7 +14,6 @@ NEW = np.where(DRAW.random(120) < 0.05, 1 - OLD, OLD).astype(float)
 HEAVY, OTHER = np.abs(DRAW.standard_t(5, 120)), np.abs(DRAW.standard_t(5, 120))
 RULES = [
     Rule("better_than"),
-    Rule("better_than", 0.01),
     Rule("not_worse_than"),
     Rule("not_worse_than", 0.02, indifference=0.01),
     Rule("not_worse_than", 0.05, relative=True),

@@ -75,6 +75,7 @@ def test_batches_only_say_when_one_looks(values: list[float], batch: int) -> Non
         assert (parts.n, parts.discordant) == (whole.n, whole.discordant) == (len(values), int(np.count_nonzero(found)))
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1, 1), min_size=70, max_size=90))
 def test_few_kinds_of_values_are_counted_and_many_are_not(values: list[float]) -> None:
     """Both ways give the wealth of the bet as it is defined: the product of 1 + λ(x - c)."""
