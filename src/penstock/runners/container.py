@@ -11,7 +11,6 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from math import ceil
 from typing import Literal
 
 from penstock.artifacts import digest_of
@@ -28,8 +27,9 @@ LABEL = "penstock.process"
 SHARED_MEMORY = "8g"
 """The most that /dev/shm may hold, through which data loaders share batches; the engines' own 64 MiB are too little."""
 
-# Seconds for which the engine may be busy with the removal of a container.
-_REMOVAL_SECONDS = 60
+# Seconds for which the engine may be busy with one call, and after which it is asked again for what just begins.
+_CALL_SECONDS = 60
+_ASK_AGAIN = 0.05
 
 # A first process is spared every signal that it does not handle, and a shell that waits in the foreground handles none.
 # Its end is that of all others, so once they were asked to end it waits for the last of them.
@@ -38,6 +38,8 @@ _penstock_asked=
 trap '_penstock_asked=1; kill -TERM -1 2>/dev/null' TERM INT HUP
 "$@" &
 _penstock_child=$!
+[ -z "$_penstock_asked" ] || kill -TERM -1 2>/dev/null
+printf '\\ninside %s 1 .\\n' ID >>RECORD
 while :; do
   wait "$_penstock_child"
   _penstock_code=$?
@@ -97,41 +99,60 @@ class ContainerRunner(ProcessRunner):
         terms = super()._terms(replace(spec, memory=None), containment)
         return terms._replace(container=container_name(spec), inner=not spec.whole)
 
-    async def _cleared(self, handle: Handle, terms: Terms, grace: float | None) -> None:
-        """A container goes with its client, unless the client was killed: that is what the exit code may mean.
+    async def end(self, handle: Handle, grace: float) -> None:
+        """End the container and its client: TERM, `grace` seconds, KILL; returns when nothing of it is left."""
+        if handle.container is None:
+            await super().end(handle, grace)
+            return
+        asking = asyncio.ensure_future(self._ask(handle, handle.container))
+        try:
+            await super().end(handle, grace)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
-        A client that is told to end before it passes signals on leaves the container as it is, so that it is told now.
+    async def _ask(self, handle: Handle, name: str) -> None:
+        """TERM to the first process of a container, as soon as it listens and the engine knows it to run.
+
+        Not by the client: one that hears a TERM in its first moments leaves with 0, and lets the container be.
         """
+        while self.alive(handle):
+            if notes_of_handle(handle).stands and (await self._call("kill", "--signal", "TERM", name))[0] == 0:
+                return
+            await asyncio.sleep(_ASK_AGAIN)
+
+    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
+        """A container goes with its client, unless the client was killed: that is what the exit code may mean."""
         code = notes_of_handle(handle).exit_code
-        if terms.container and (grace is not None or handle.kept or code is None or code < 0):
-            await self._remove(terms.container, grace or 0.0)
-        await super()._cleared(handle, terms, grace)
+        if terms.container and (asked or handle.kept or code is None or code < 0):
+            await self._remove(terms.container)
+        await super()._cleared(handle, terms, asked=asked)
 
-    async def _remove(self, name: str, grace: float) -> None:
+    async def _remove(self, name: str) -> None:
         """End and remove a container, if it is there. Raises EngineError where the engine cannot."""
-        if self._engine is not None and self._engine.kind == "docker" and grace:
-            await self._call("stop", "--time", str(ceil(grace)), name, limit=grace)
         kind = "podman" if self._engine is None else self._engine.kind
-        await self._call(*removal(kind, name, grace), limit=grace)
+        code, said = await self._call(*removal(kind, name))
+        if code != 0 and "o such container" not in said:
+            raise EngineError(f"container {name} could not be removed: {said.strip().rpartition(chr(10))[2]}")
 
-    async def _call(self, *arguments: str, limit: float) -> None:
-        name = arguments[-1]
+    async def _call(self, *arguments: str) -> tuple[int | None, str]:
+        """The exit code of a call of the engine, and what it said on stderr."""
         if self._engine is None:
-            raise EngineError(f"container {name} cannot be removed: neither podman nor docker is on this machine")
+            raise EngineError(f"container {arguments[-1]} is out of reach: this machine has neither podman nor docker")
         process = await asyncio.create_subprocess_exec(
             self._engine.program, *arguments,
             env=dict(self._engine.variables), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            _, said = await asyncio.wait_for(process.communicate(), limit + _REMOVAL_SECONDS)
+            _, said = await asyncio.wait_for(process.communicate(), _CALL_SECONDS)
         except TimeoutError:
-            process.kill()
-            await process.wait()
             said = b"it took too long"
-        if process.returncode != 0 and b"o such container" not in said:
-            reason = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            raise EngineError(f"container {name} could not be removed: {reason}")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return process.returncode, said.decode("utf-8", "replace")
 
 
 def container_name(spec: ProcessSpec) -> str:
@@ -139,9 +160,9 @@ def container_name(spec: ProcessSpec) -> str:
     return f"penstock-{digest_of('container', shim.marker(spec.id, str(spec.record.absolute())))[:24]}"
 
 
-def removal(kind: Literal["podman", "docker"], name: str, grace: float = 0.0) -> tuple[str, ...]:
-    """The arguments that end and remove a container; podman gives it `grace` seconds after a TERM, docker none."""
-    return ("rm", "--force", *(("--time", str(ceil(grace)), "--ignore") if kind == "podman" else ()), name)
+def removal(kind: Literal["podman", "docker"], name: str) -> tuple[str, ...]:
+    """The arguments that end and remove a container at once."""
+    return ("rm", "--force", *(("--time", "0", "--ignore") if kind == "podman" else ()), name)
 
 
 def _outside(spec: ProcessSpec, engine: ContainerEngine) -> ProcessSpec:
@@ -214,7 +235,7 @@ def _first(spec: ProcessSpec) -> str:
     """The script of the first process. It limits open files itself: engines that are told to may refuse all limits."""
     files = f"ulimit -n {spec.open_files} || exit 125\n" if spec.open_files is not None else ""
     record = shlex.quote(str(spec.record.absolute()))
-    return files + _TELLING.replace("ID", shlex.quote(spec.id)).replace("RECORD", record) + _FIRST
+    return files + (_TELLING + _FIRST).replace("ID", shlex.quote(spec.id)).replace("RECORD", record)
 
 
 def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:

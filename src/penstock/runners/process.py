@@ -255,11 +255,11 @@ class ProcessRunner:
             await trees.clear(tree, 0, 0)
         elif not proven and not (watched and tree.surely_empty()):
             await trees.clear(tree, LEFTOVER_GRACE)
-        await self._cleared(handle, terms, None)
+        await self._cleared(handle, terms, asked=False)
 
-    async def _cleared(self, handle: Handle, terms: Terms, grace: float | None) -> None:
-        """Wait for, or end, what the tree does not hold; in `grace` seconds where somebody asked for the end."""
-        del grace
+    async def _cleared(self, handle: Handle, terms: Terms, *, asked: bool) -> None:
+        """Wait for, or end, what the tree does not hold; `asked` where it was ended because somebody asked."""
+        del asked
         if terms.masked:
             await _masker_gone(handle)
 
@@ -275,9 +275,8 @@ class ProcessRunner:
             if not notes.asked and self.alive(handle):
                 with suppress(OSError):
                     records.append(handle.record, records.line("asked", handle.id, 0))
-            deadline = time.monotonic() + grace
             await trees.clear(self._tree(handle, notes.terms, sure=trees.has_number(handle)), grace)
-            await self._cleared(handle, notes.terms, max(0.0, deadline - time.monotonic()))
+            await self._cleared(handle, notes.terms, asked=True)
             self._reap(handle)
         finally:
             over.set()

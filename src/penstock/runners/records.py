@@ -6,6 +6,7 @@ A line is complete only with its closing mark, so a half-written one can never b
     begin ID .             a kept process was started once more
     exit ID CODE .         that start of a kept process ended
     end ID CODE .          the shim leaves; the code is that of the (last) command
+    inside ID 1 .          a container's first process stands, and hears a TERM
     left ID CODE .         the command in a container left: without it the code is the engine's, and of no command
     masked ID CODE .       the masker has left after its last byte; without a 0 here the process is lost
     asked ID 0 .           somebody called `end`: a KILL after this is no want of memory
@@ -72,7 +73,7 @@ class Placed:
 class Notes:
     """What a record says of one process; None is what nobody wrote.
 
-    `unplaced` says that a container ended without a command in it.
+    `unplaced` says that a container ended without a command in it, `stands` that what was started last hears a TERM.
     `log_end` is where the log was settled; `next_log_start` is where the next process sharing log and record began.
     """
 
@@ -87,6 +88,7 @@ class Notes:
     asked: bool = False
     oom: bool = False
     unplaced: bool = False
+    stands: bool = True
 
     @property
     def terms(self) -> Terms:
@@ -152,7 +154,7 @@ def read_notes(data: bytes, spec_id: str) -> Notes:
     raw = placed is not None and placed.terms.masked and masked != [0]
     code, unplaced = _code(ends), False
     if placed is not None and placed.terms.inner:
-        # Without a word from inside, one that was asked to end was killed; any other never ran, whatever its client says.
+        # Without a word from inside, one that was asked to end was killed; another never ran, whatever its client says.
         untold = not numbers["left"] and code is not None and code >= 0
         unplaced = untold and not numbers["asked"]
         code = _code(numbers["left"][-1:]) if numbers["left"] else -signal.SIGKILL if untold else code
@@ -169,6 +171,7 @@ def read_notes(data: bytes, spec_id: str) -> Notes:
         asked=bool(numbers["asked"]),
         oom=bool(numbers["oom"]),
         unplaced=unplaced,
+        stands=placed is None or not placed.terms.inner or len(numbers["inside"]) >= max(begun, 1),
     )
 
 
@@ -248,7 +251,7 @@ def free_of_the_shim(descriptor: int) -> int:
         os.close(descriptor)
 
 
-_WORDS = ("exit", "end", "left", "masked", "asked", "oom", "settled")
+_WORDS = ("exit", "end", "inside", "left", "masked", "asked", "oom", "settled")
 _CLOSED = re.compile(rf"(?P<word>{'|'.join(_WORDS)}) (?P<id>\S+) (?P<number>[0-9]{{1,18}}) \.")
 _START = re.compile(r"start (?P<id>\S+) (?P<pid>[0-9]{1,10}) (?P<rest>.*)")
 

@@ -87,7 +87,10 @@ _SWEEP_NAMESPACE = "  [ $$ -ne 1 ] || kill -KILL -1 2>/dev/null\n"
 _KEPT = (
     """\
 _penstock_stop= _penstock_child= _penstock_code=0 _penstock_delay=2
-trap '_penstock_stop=1; [ -z "$_penstock_child" ] || kill -TERM "$_penstock_child" 2>/dev/null' TERM INT HUP
+_penstock_pass_on() {
+  %PASS%[ -z "$_penstock_child" ] || kill -TERM "$_penstock_child" 2>/dev/null
+}
+trap '_penstock_stop=1; _penstock_pass_on' TERM INT HUP
 _penstock_sweep() {
 %SWEEP%}
 """
@@ -100,7 +103,7 @@ LONGwhile [ -z "$_penstock_stop" ] && [ ! -e "$_penstock_file" ]; do
   read -r _penstock_began _penstock_idle </proc/uptime
   "$@" 8>&- 9>&- &
   _penstock_child=$!
-  [ -z "$_penstock_stop" ] || kill -TERM "$_penstock_child" 2>/dev/null
+  [ -z "$_penstock_stop" ] || _penstock_pass_on
   wait "$_penstock_child"
   _penstock_code=$?
   while [ "$_penstock_code" -gt 128 ] && [ -n "$_penstock_stop" ] && kill -0 "$_penstock_child" 2>/dev/null; do
@@ -168,6 +171,8 @@ def launch(spec: ProcessSpec, placed: Placed) -> Launch:
     else:
         script, arguments = _CHILD, (*opening, *command)
     script = script.replace("LONG", _LONG if long else "").replace("ID", spec.id)
+    # A container is told to end by its engine; its client then ends by itself.
+    script = script.replace("%PASS%", "return 0; " if placed.terms.container else "")
     script = script.replace("%SWEEP%", _SWEEP_NAMESPACE if placed.terms.contained else _SWEEP)
     return Launch(
         ("/bin/sh", "-c", script.replace("%LIMITS%", _limits(spec, placed.terms)), "sh", *arguments),

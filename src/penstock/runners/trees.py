@@ -78,8 +78,8 @@ class Tree:
 
     The session's number proves something only where it is `sure` that the shim has it, or had it until this moment:
     later it may be somebody else's. `ended` says that the shim is gone. `others` are shims of other handles, whose
-    numbers are theirs beyond doubt. `clients` says that the shim's own child is a client that passes a TERM on by
-    processes of its own, which must not be told to end too.
+    numbers are theirs beyond doubt. `clients` says that what is below the shim is the client of a container engine,
+    which ends when its container does and is not told to.
     """
 
     handle: Handle
@@ -136,9 +136,9 @@ class Tree:
         first = {pid for pid, it in members.items() if it.parent in outer or it.parent not in members}
         return {self.handle.pid, *outer, *(first if self.contained else ())}
 
-    def hears(self, pid: int, it: Seen) -> bool:
-        """Whether a TERM is for this process of the tree; a kept one's shim hands it to its client itself."""
-        return not self.clients or self.handle.pid == (pid if self.handle.kept else it.parent)
+    def hears(self, pid: int) -> bool:
+        """Whether a TERM is for this process of the tree: of a client's, only a shim that would start another."""
+        return not self.clients or (self.handle.kept and pid == self.handle.pid)
 
     def _possible(self, pid: int, it: Seen) -> bool:
         """Whether it could be one of ours: it lives, began after the shim, and is of nobody else's session."""
@@ -166,7 +166,7 @@ async def clear(tree: Tree, grace: float, shim_grace: float = SHIM_GRACE) -> Non
 def _ask(tree: Tree, members: Mapping[int, Seen], told: set[tuple[int, int]]) -> None:
     outer = tree.outer(members)
     for pid, seen in members.items():
-        if (pid, seen.image) not in told and pid not in outer and tree.hears(pid, seen):
+        if (pid, seen.image) not in told and pid not in outer and tree.hears(pid):
             told.add((pid, seen.image))
             _send(pid, seen, signal.SIGTERM, signal.SIGCONT)
 
