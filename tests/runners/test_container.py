@@ -172,7 +172,7 @@ def test_children_hear_term(runner: ContainerRunner, inside: ProcessSpec, bell: 
         return (await runner.wait(handle)).exit_code
 
     assert asyncio.run(ended()) == -15
-    assert inside.log.read_text().splitlines()[:1] == ["bye"]
+    assert "bye" in inside.log.read_text().splitlines()
 
 
 @pytest.mark.parametrize("victim", ["the client", "the shim", "both"])
