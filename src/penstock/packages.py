@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 class Manifest:
     """How a package is served. `environment` is the digest of its runtime, `path` its folders of importable code.
 
-    `image` is what it runs in where the runtime is an image; `base` is what it stands on as an image of its own, where
+    `image` says that the environment is an image. `base` is what the package stands on as an image of its own, where
     the file says so.
     """
 
@@ -36,12 +36,12 @@ class Manifest:
     path: tuple[str, ...]
     model: tuple[str, ...]
     schema: int = 1
-    image: str | None = None
+    image: bool = False
     base: str | None = None
 
     def encode(self) -> bytes:
         """The manifest's bytes; a package that has nothing to do with images has none of their keys."""
-        values = {k: v for k, v in asdict(self).items() if v is not None or k not in {"image", "base"}}
+        values = {k: v for k, v in asdict(self).items() if v or k not in {"image", "base"}}
         return json.dumps(values, sort_keys=True, indent=1).encode() + b"\n"
 
     @classmethod
@@ -54,10 +54,8 @@ class Manifest:
             raise UntrustworthyError("the package's manifest is damaged: build the version again") from error
 
 
-def manifest_of(
-    pipeline: Pipeline, lock: Digest | None, environment: Digest | None, image: str | None = None
-) -> Manifest:
-    """How the pipeline's package is served, in the environment of its lock, which may be an image."""
+def manifest_of(pipeline: Pipeline, lock: Digest | None, environment: Digest | None) -> Manifest:
+    """How the pipeline's package is served, in the environment of its lock."""
     package, runtime = pipeline.package, pipeline.runtime
     if package is None:
         raise AssertionError("a pipeline without a package has no manifest")
@@ -71,7 +69,7 @@ def manifest_of(
         environment=environment,
         path=runtime.path if runtime else (),
         model=package.model or (),
-        image=image,
+        image=runtime is not None and runtime.is_image,
         base=package.base,
     )
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from penstock.crons import cron_fault
+from penstock.images import check_image
 from penstock.patterns import has_wildcard
 
 
@@ -223,18 +224,11 @@ def _check_checkpoint(path: str) -> str:
     return path
 
 
-# As container engines read it: [HOST[:PORT]/]PATH[:TAG][@DIGEST], without capitals in the path.
-_IMAGE = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/)?"
-    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
-
-
 def _check_image(name: str) -> str:
-    if len(name) > 512 or not _IMAGE.fullmatch(name):
-        raise wrong(f'"{shortened(name)}" is no name of an image: write one such as python:3.11-slim, without capitals')
-    return name
+    try:
+        return check_image(name)
+    except ValueError as error:
+        raise wrong(str(error)) from None
 
 
 def _check_pyproject(path: str) -> str:

@@ -124,12 +124,12 @@ def test_unused_blobs_are_discarded(tmp_path: Path) -> None:
     with shelf.held(lambda: None):
         shelf.add(b"old", old)
         shelf.add(b"new", new)
-        assert exports.discard(2) == 0  # an export is going on
+        assert exports.discard((), 2) == 0  # an export is going on
         shelf.note("known", [1])
     left = shelf.path(old).with_name("new.unfinished")
     left.write_bytes(b"half")
     os.utime(shelf.path(old), (1, 1))
-    assert exports.discard(2) == 3
+    assert exports.discard((), 2) == 3
     assert (shelf.has(old), shelf.has(new), left.exists(), shelf.record("known")) == (False, True, False, [1])
 
 

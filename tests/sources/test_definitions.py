@@ -193,7 +193,7 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(4, 16, '"pull_request" is not available yet')],
     ),
     "later in a step": (STEP + "coverage: c.xml\n", [(5, 5, '"coverage" is not available yet')]),
-    "no name of an image": (ONE + "runtime: {image: Python 3}\n", [(4, 18, '"Python 3" is no name of an image')]),
+    "no name of an image": (ONE + "runtime: {image: Python 3}\n", [(4, 18, '"Python 3" has capital letters')]),
     "two sources of a runtime": (
         ONE + "runtime: {image: x, dockerfile: Dockerfile}\n",
         [(4, 21, 'expected one of requirements, lock, pyproject, image and dockerfile, found "image" before')],

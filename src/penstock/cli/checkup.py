@@ -36,6 +36,7 @@ def examine(world: World, settings: Settings) -> list[Finding]:
         _program("uv", [_uv(), "--version"], "pip install uv"),
         _envoy_version(),
         _sqlite(),
+        *_containers(settings),
         Finding("home", True, str(settings.home)),
         _database(world),
         _disk(settings.home),
@@ -77,6 +78,20 @@ def _program(name: str, argv: list[str], remedy: str) -> Finding:
         return Finding(name, False, f"{error}: {remedy}")
     lines = [line for line in result.stdout.splitlines() if line.strip()]
     return Finding(name, result.returncode == 0, lines[0].strip() if lines else remedy)
+
+
+def _containers(settings: Settings) -> list[Finding]:
+    """The container engine, where there is one: nothing but images needs it."""
+    engine = settings.container_engine
+    if engine is None:
+        return []
+    asked = [engine.program, *(("info",) if engine.kind == "podman" else ("ps", "--quiet", "--last", "1"))]
+    works, found = (
+        _program(engine.kind, asked, ""),
+        _program(engine.kind, [engine.program, "--version"], "reinstall it"),
+    )
+    words = found.detail if works.fine else f"{found.detail}, which does not work here: steps in images cannot run"
+    return [Finding(engine.kind, True, words)]
 
 
 def _sqlite() -> Finding:

@@ -76,7 +76,7 @@ def _exported(
 ) -> "Exported":
     """What the image is made of."""
     from penstock.artifacts import Digest
-    from penstock.engine.serving import read_package
+    from penstock.engine.serving import image_of, read_package
     from penstock.oci import base_of, exported_of
     from penstock.pipelines import Pipeline
 
@@ -90,7 +90,7 @@ def _exported(
         version=package.version,
         commit=package.lineage["commit"]["sha"],
         identity=project.identity,
-        base=base or manifest.base or manifest.image or base_of(python or plain),
+        base=base or manifest.base or image_of(world, manifest) or base_of(python or plain),
         python=python,
         variables=Pipeline.model_validate(world.store.runs.get(package.run).pipeline).variables,
     )
@@ -105,7 +105,7 @@ def _python(world: "World", exports: "Exports", package: str, manifest: "Manifes
     from penstock.engine.serving import read_lock
     from penstock.runtimes.exporting import locked_request
 
-    if manifest.environment is None or manifest.image is not None:
+    if manifest.environment is None or manifest.image:
         return None
     environment, lock = Digest(manifest.environment), read_lock(world, Digest(package)) or b""
     command = world.runtimes.build(locked_request(world.runtimes, environment, lock, manifest.python), lock)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -270,12 +270,20 @@ def lineage(
         ("run", f"{facts['run']}  {facts['status']}"),
         ("package", facts["digest"]),
         ("lock", facts["lineage"]["lock"] or "-"),
+        *(("image", f"{name}  {pinned}") for name, pinned in _pinned(facts["lineage"].get("image"))),
         *(("input", f"{name}  {digest}") for name, digest in facts["lineage"]["inputs"].items()),
         *(("metric", f"{name}  {value:g}") for name, value in facts["metrics"].items()),
         *(("gate", f"{g['name']}  {g['verdict']}  {'; '.join(g['reasons'])}") for g in facts["gates"]),
         *(("release", f"{r['environment']}  {r['status']}  by {r['actor']}") for r in facts["releases"]),
     ]
     typer.echo("\n".join(f"  {label:<8} {text}" for label, text in rows))
+
+
+def _pinned(image: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The images of a runtime, each with what it is pinned to."""
+    if image is None:
+        return []
+    return [(one["image"], one["pinned"]) for one in image.get("bases", (image,))]
 
 
 def _lineage(world: "World", project: str, version: str, name: str) -> dict[str, Any]:

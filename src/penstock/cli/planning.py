@@ -102,7 +102,8 @@ class Foresight:
     def _lock(self, step: PlannedStep) -> PlanRow:
         request = runtime_request(self._pipeline)
         files = self._world.runtimes.files(request, self._read, self._files.tree.entries)
-        tree = Tree({p: File(digest_of_bytes(data), len(data)) for p, data in files.items()})
+        commit = self._files.tree.entries
+        tree = Tree({p: commit.get(p) or File(digest_of_bytes(data), len(data)) for p, data in files.items()})
         return self._own(step, lock_ingredients(tree, self._world.runtimes.key(request, files)))
 
     def _read(self, path: str) -> bytes | None:
@@ -116,11 +117,16 @@ class Foresight:
         self._known[step.name] = {}
         lock = Digest(self._known["lock"]["lock"])
         try:
-            command = self._world.runtimes.build(runtime_request(self._pipeline), self._world.cache.read(lock))
+            data = self._world.cache.read(lock)
         except BlobError:
             return PlanRow(step.name, step.stage, "run", "its lock is gone from the cache")
+        request = runtime_request(self._pipeline)
+        command = self._world.runtimes.build(request, data)
+        from penstock.runtimes.images import described
+
+        pinned = f": {described(data)}" if request.kind in {"image", "dockerfile"} else ""
         if command is None:
-            return PlanRow(step.name, step.stage, "cached", "made by an earlier run")
+            return PlanRow(step.name, step.stage, "cached", f"made by an earlier run{pinned}")
         return PlanRow(step.name, step.stage, "run", command.reason or "no environment of this lock stands here")
 
     def _fingerprint(self, step: PlannedStep) -> PlanRow:

@@ -1,13 +1,15 @@
 """Penstock's own steps: check the files, lock the packages, make the runtime, assemble the package."""
 
 import asyncio
+import json
 import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penstock.artifacts import Digest, File, Tree
+from penstock.artifacts import Digest, File, Link, Tree
 from penstock.cache.contract import BlobMissing
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
@@ -73,7 +75,13 @@ class OwnSteps:
         return self._world.runtimes.files(self._context.runtime_request, self._read, self._context.files.tree.entries)
 
     def _kept(self, files: Mapping[str, bytes]) -> Tree:
-        return Tree({path: File(self._world.cache.add_bytes(data), len(data)) for path, data in files.items()})
+        """These files as the commit has them; what is made of them is kept."""
+
+        def entry(path: str, data: bytes) -> File | Link:
+            known = self._context.files.tree.entries.get(path)
+            return known or File(self._world.cache.add_bytes(data), len(data))
+
+        return Tree({path: entry(path, data) for path, data in files.items()})
 
     def _read(self, path: str) -> bytes | None:
         entry = self._context.files.tree.entries.get(path)
@@ -120,7 +128,9 @@ class OwnSteps:
         async def prepare(attempt: Attempt, workspace: Path) -> ProcessSpec:
             await self._context.workspaces.lay_out(workspace, files)
             variables = {**self._context.variables(name, attempt.number), **command.variables}
-            return self._execution.spec(attempt, workspace, command.text, variables)
+            spec = self._execution.spec(attempt, workspace, command.text, variables)
+            # A container engine has namespaces of its own, which it cannot always make within another.
+            return replace(spec, contain=False) if self._context.has_image and name in _WHAT_OF_IMAGES else spec
 
         return await self._execution.place(name, prepare, None, start)
 
@@ -175,8 +185,7 @@ class OwnSteps:
                     raise BlobMissing(entry.digest) from None
         lock = File(Digest(locked["lock"]), int(locked["size"])) if locked else None
         environment = Digest(locked["environment"]) if locked else None
-        image = self._world.runtimes.image(environment) if environment else None
-        manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment, image)
+        manifest = manifest_of(self._context.pipeline, lock.digest if lock else None, environment)
         data = manifest.encode()
         tree = assemble(files, File(cache.add_bytes(data), len(data)), lock)
         cache.add_tree(tree)
@@ -203,9 +212,16 @@ class OwnSteps:
                 metrics=runs.metrics(run.id),
                 hardware=hardware(),
                 variables=context.pipeline.variables,
-            ),
+            )
+            | self._pinned(manifest),
             created=self._world.clock.now(),
         )
+
+    def _pinned(self, manifest: Manifest) -> dict[str, Any]:
+        """What the lock of an image pins: names with their digests."""
+        if not manifest.image or manifest.lock is None:
+            return {}
+        return {"image": json.loads(self._world.cache.read(Digest(manifest.lock)))}
 
     def _outside(self) -> dict[str, str]:
         """The state of the outside data of this run, by address, else by what told it."""

@@ -433,3 +433,15 @@ class Images(Protocol):
         point and started again. Raises EngineError where this machine has no container engine.
         """
         ...
+
+    def name(self, package: Digest) -> str:
+        """What the image of a package that this home serves is called: a reference that no other home uses."""
+        ...
+
+    def discard(self, keep: Collection[Digest], before: float) -> int:
+        """Remove the images by such a name of packages outside `keep`, and what was made for images and not used since.
+
+        `before` is in seconds since the epoch. The bytes that this freed of the home are given; nothing is raised where
+        the engine cannot remove an image, as one that a container uses.
+        """
+        ...

@@ -17,6 +17,7 @@ from penstock.engine.serving import (
     HEALTH_INTERVAL,
     answers,
     free_port,
+    image_of,
     in_image,
     lay_out_package,
     read_package,
@@ -205,13 +206,20 @@ class Delivery:
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
                     await asyncio.to_thread(self._lay_out, release)
-                    if not all(self._lives(r) for r in self._releases.replicas(release.id)):
-                        await self._images.make(release, lambda: None)
-                    # It may have been stopped or replaced while we waited: then nothing of it starts again.
-                    if self._releases.get(release.id).status is ReleaseStatus.SERVING:
-                        await self._start(release, self._manifest(release))
+                    await self._start_again(release)
         if self._routes():
             await self.apply()
+
+    async def _start_again(self, release: Release) -> None:
+        """Start what is missing of a release that should serve; what cannot be started is told, and hinders nobody."""
+        try:
+            if not all(self._lives(r) for r in self._releases.replicas(release.id)):
+                await self._images.make(release, lambda: None)
+            # It may have been stopped or replaced while we waited: then nothing of it starts again.
+            if self._releases.get(release.id).status is ReleaseStatus.SERVING:
+                await self._start(release, self._manifest(release))
+        except EngineError as error:
+            self._releases.note(release.id, phase=f"cannot start again: {error}")
 
     def _is_orphan(self, release: Release) -> bool:
         request = self._world.store.requests.get(release.request)
@@ -434,7 +442,7 @@ class Delivery:
         folder.mkdir(parents=True, exist_ok=True)
         person, own = release.spec["person"], is_container(release)
         variables = {
-            **(inside(person) if own or manifest.image is not None else person),
+            **(inside(person) if own or manifest.image else person),
             **({} if own else {"HOME": str(home), "PENSTOCK_PACKAGE": str(package)}),
             "PENSTOCK_ENVIRONMENT": release.environment,
             "PENSTOCK_VERSION": release.version,
@@ -457,8 +465,9 @@ class Delivery:
             folder=folder,
             secrets=secrets,
         )
-        image = self._images.of(release)
-        return in_image(spec, manifest.image) if image is None else replace(spec, image=image, whole=True)
+        if own:
+            return replace(spec, image=self._images.of(release), whole=True)
+        return in_image(spec, image_of(self._world, manifest))
 
     async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
         clock = self._world.clock

@@ -10,11 +10,11 @@ from typing import Any
 
 from penstock.artifacts import Digest
 from penstock.engine.contracts import Handle, ProcessSpec
-from penstock.engine.serving import read_package
+from penstock.engine.serving import image_of, read_package
 from penstock.engine.variables import passed_on
 from penstock.engine.world import World
 from penstock.errors import EngineError
-from penstock.oci import Exported, base_of, exported_of, reference
+from penstock.oci import Exported, base_of, exported_of
 from penstock.packages import Manifest
 from penstock.store.contract import Release
 
@@ -30,16 +30,14 @@ class ReleaseImages:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def of(self, release: Release) -> str | None:
-        """The image of a release, by its id; None for one that is served as it is."""
-        if not is_container(release):
-            return None
+    def of(self, release: Release) -> str:
+        """The image of a release that was made, by its id."""
         return str(json.loads((self._folder(release) / MADE).read_bytes())["id"])
 
     async def make(self, release: Release, stopping: Stopping) -> None:
         """Have the image of a release in the container engine; one that is there takes a moment.
 
-        Raises EngineError where it cannot be made.
+        Nothing for a release that is served as it is. Raises EngineError where it cannot be made.
         """
         if not is_container(release):
             return
@@ -70,7 +68,7 @@ class ReleaseImages:
             if self._world.runner.alive(found):
                 return found
             number += 1
-        command = self._world.images.command(exported, self.reference(release, exported))
+        command = self._world.images.command(exported, self._world.images.name(Digest(release.package)))
         spec = ProcessSpec(
             id=_name(release, number),
             command=command.text,
@@ -82,10 +80,6 @@ class ReleaseImages:
         )
         return self._world.runner.start(spec)
 
-    def reference(self, release: Release, exported: Exported) -> str:
-        """What the image is called: one name for each package, whatever is released where."""
-        return reference(f"penstock/{release.project.lower()}:{exported.package[:24]}", release.version)
-
     def _exported(self, release: Release) -> Exported:
         manifest = read_package(self._world, Digest(release.package))
         python, base = self._base(manifest)
@@ -94,7 +88,7 @@ class ReleaseImages:
             release.package,
             version=release.version,
             commit=release.spec["commit"],
-            identity="/",
+            identity=next(p.identity for p in self._world.store.runs.projects() if p.id == release.project),
             base=manifest.base or base,
             python=python,
             variables=release.spec["declared"],
@@ -102,8 +96,9 @@ class ReleaseImages:
 
     def _base(self, manifest: Manifest) -> tuple[str | None, str]:
         """The Python that the dependencies are for, if the image needs any, and what the image stands on."""
-        if manifest.image is not None:
-            return None, manifest.image
+        image = image_of(self._world, manifest)
+        if image is not None:
+            return None, image
         if manifest.environment is None:
             own = manifest.python or platform.python_version()
             return None, base_of(".".join(own.split(".")[:2]))

@@ -94,6 +94,16 @@ def serve_variables(
     return found
 
 
+def image_of(world: World, manifest: Manifest) -> str | None:
+    """The image that a package is served in; None for one that needs none. Raises EngineError where it is gone."""
+    if not manifest.image or manifest.environment is None:
+        return None
+    found = world.runtimes.image(Digest(manifest.environment))
+    if found is None:
+        raise EngineError("the image of the package's runtime is not here any more: run its commit again")
+    return found
+
+
 def in_image(spec: ProcessSpec, image: str | None) -> ProcessSpec:
     """A serving process in a container of the image, with its HOME; as it is where there is none."""
     if image is None:
@@ -174,11 +184,11 @@ class PrivateReplica:
     def _spec(self, attempt: Attempt, manifest: Manifest, port: int) -> ProcessSpec:
         context = self._context
         base = context.variables("serve", attempt.number)
-        base = base if manifest.image is None else inside(base)
+        base = inside(base) if manifest.image else base
         variables = {**base, **context.filled(context.pipeline.variables)}
         found = serve_variables(self._world, manifest, self.folder, port, variables)
         command = context.fill(manifest.serve or "")
-        return in_image(self._execution.spec(attempt, self.folder, command, found), manifest.image)
+        return in_image(self._execution.spec(attempt, self.folder, command, found), image_of(self._world, manifest))
 
     def _conclude(self, done: Done, unhealthy: str | None) -> None:
         """Record how the replica ended: well where nobody needed it any more (also where an earlier coordinator had

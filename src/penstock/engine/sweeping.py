@@ -228,6 +228,8 @@ async def _tidy(world: World, horizon: float) -> tuple[int, int, int]:
     removed = await asyncio.to_thread(_remove, folders)
     discarded = await asyncio.to_thread(world.source.discard, mirrors, horizon)
     runtimes = await asyncio.to_thread(world.runtimes.discard, environments, horizon)
+    served = {Digest(release.package) for release in _kept_releases(world.store.releases.of())}
+    await asyncio.to_thread(world.images.discard, served, horizon)
     return removed, discarded, runtimes
 
 

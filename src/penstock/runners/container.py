@@ -213,20 +213,23 @@ def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]
         *_gpus(spec, engine),
         *_mounts(spec),
         *_variables(spec, engine),
-        *(() if spec.whole else _as_ours(spec, engine)),
+        *(("--log-driver", "none") if spec.whole else _as_ours(spec, engine)),
         str(spec.image),
         *(() if spec.whole else ("-c", _first(spec), "sh", *shim.shell_argv(spec))),
     )
 
 
-# Output goes straight to where ours goes; proxies are among the variables where they are wanted.
-_PODMAN = ("--log-driver", "passthrough", "--http-proxy=false")
+# Proxies are among the variables where they are wanted.
+_PODMAN = ("--http-proxy=false",)
 
 
 def _as_ours(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
     """As our own user, so that what it writes is ours, in the workspace, with a text of ours."""
     yield from ("--user", f"{os.getuid()}:{os.getgid()}", "--workdir", str(spec.workspace.absolute()))
     yield from ("--entrypoint", "/bin/sh")
+    if engine.kind == "podman":
+        # Output goes straight to where ours goes. Not for a user of the image's: the log would become that user's file.
+        yield from ("--log-driver", "passthrough")
     if engine.kind == "podman" and os.getuid() != 0:
         yield from ("--userns", "keep-id")
 

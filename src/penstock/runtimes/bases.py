@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,17 @@ class Engine:
         """Take away what `load` needed: the folder of the layout, and its name for the image."""
         self._run("untag", image, f"localhost{layout}:latest")
         shutil.rmtree(layout, ignore_errors=True)
+
+    def named(self, repository: str) -> list[str]:
+        """The references of a repository that the engine has; none where it does not answer."""
+        form = "{{.Repository}}:{{.Tag}}"
+        done = self._run("image", "ls", "--format", form, "--filter", f"reference={repository}")
+        return done.stdout.decode("utf-8", "replace").split() if done.returncode == 0 else []
+
+    def remove(self, references: Iterable[str]) -> None:
+        """Take names from images, which go with their last one; one that a container uses stays."""
+        for reference in references:
+            self._run("image", "rm", reference)
 
     @contextmanager
     def loading(self, reference: str) -> Iterator[IO[bytes]]:

@@ -12,7 +12,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ _FORM = 2
 """Part of every layer's key: another number where the same things are written in another way."""
 _SMALL = 8 << 20
 """Bytes of a file of the cache that are held in memory; larger ones go by the disk."""
+_SERVED = "localhost/penstock/release"
+"""The repository of the images of packages that are served."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -115,13 +117,27 @@ class Exports:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EngineError(f"the environment {environment} is not here any more: try again") from error
 
-    def discard(self, before: float) -> int:
+    def name(self, package: Digest) -> str:
+        """What the image of a package that this home serves is called."""
+        return f"{_SERVED}:{package[:24]}-{self._own}"
+
+    @property
+    def _own(self) -> str:
+        return digest_of_bytes(os.fsencode(self._home.absolute()))[:8]
+
+    def discard(self, keep: Collection[Digest], before: float) -> int:
         """Remove what no export used since `before` (seconds since the epoch); the bytes that this freed.
 
-        Nothing goes while an export is going on.
+        With it go the images of packages that were served and are not in `keep`. Nothing goes while an export goes on.
         """
-        shelf = Shelf(self._home / "images")
+        folder = self._home / "images"
+        if not folder.is_dir():
+            return 0
+        shelf, kept = Shelf(folder), {self.name(package) for package in keep}
         with suppress(_BusyError), shelf.held(_busy):
+            if self._said is not None:
+                engine = Engine(self._said)
+                engine.remove(name for name in engine.named(_SERVED) if name.endswith(self._own) and name not in kept)
             return shelf.discard(before)
         return 0
 

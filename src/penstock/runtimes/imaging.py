@@ -27,7 +27,7 @@ INTENT = "penstock-image.json"
 LOCK = "penstock.lock"
 LABEL = "penstock.environment"
 
-_BUILD_VARIABLES = {"BUILDKIT_PROGRESS": "plain", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "SOURCE_DATE_EPOCH": "0"}
+_BUILD_VARIABLES = {"BUILDKIT_PROGRESS": "plain", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 def main() -> int:
@@ -195,7 +195,7 @@ def build_argv(kind: str, file: str, tag: str, environment: str, context: str, *
     usual = ("build", "--file", file, "--tag", tag, "--label", f"{LABEL}={environment}", "--network", "host")
     # What is ignored was left out before.
     form = ("--format", "docker" if shell else "oci")
-    podman = ("--pull=never", "--timestamp", "0", "--layers", "--ignorefile", "/dev/null", *form)
+    podman = ("--pull=never", "--layers", "--ignorefile", "/dev/null", *form)
     return (*usual, "--force-rm", *(podman if kind == "podman" else ()), context)
 
 
