@@ -80,15 +80,11 @@ def conf_with_pip(folder: Path) -> Path:
     told = settings_of_pip()
     written = folder / "pip.conf"
     written.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in told.items()))
-    written.chmod(0o644)
     words = [word for value in told.values() for word in value.split()]
     named = [Path(word) for word in words if word.startswith("/")]
     named += [Path(word[7:]).parent for word in words if word.startswith("file:///")]  # an index has files beside it
     there = sorted({str(place) for place in named if place.exists()})
-    volumes = [
-        f"{written}:/etc/pip.conf:ro",
-        *(f"{place}:{place}:ro" for place in sorted(there) if Path(place).exists()),
-    ]
+    volumes = [f"{written}:/etc/pip.conf:ro", *(f"{place}:{place}:ro" for place in there)]
     made = folder / "containers.conf"
     made.write_text(f"{images.conf().read_text()}volumes = {json.dumps(volumes)}\n")
     return made
@@ -105,7 +101,8 @@ def command(tmp_path: Path, container_engine: ContainerEngine) -> Iterator[Comma
     made = Command(tmp_path / "home", variables)
     yield made
     end(made, tmp_path)
-    assert containers(tmp_path / "home", running=False) == []
+    assert containers(made.home, running=False) == []
+    forget_images(made.home)
 
 
 @pytest.fixture
@@ -118,7 +115,7 @@ def digits(tmp_path: Path, command: Command, base_image: str) -> Repo:
     repo.put("Dockerfile", dockerfile.replace(FROM, f"FROM {base_image}"))
     text = (DIGITS / "containers.yaml").read_text().replace("at_most: 250", "at_most: 60000")  # on a busy machine
     staging, production = free_ports(2)
-    repo.put("containers.yaml", text.replace("8801", str(staging)).replace("8800", str(production)))
+    repo.put("containers.yaml", text.replace("8811", str(staging)).replace("8810", str(production)))
     repo.commit("digits in containers")
     return repo
 
@@ -130,9 +127,30 @@ def containers(home: Path, *, running: bool = True) -> list[str]:
     return [line.split()[0] for line in said.splitlines() if str(home) in line]
 
 
+def forget_images(home: Path) -> None:
+    """Remove a home's images, but for the last that the Dockerfile gave: the next build finds its layers."""
+    served = {json.loads(path.read_bytes())["id"] for path in home.glob("releases/*/image.json")}
+    built = {json.loads(path.read_bytes())["image"] for path in home.glob("runtimes/*/penstock.json")}
+    for image in built:
+        images.podman("tag", image, "localhost/penstock-test-digits:kept")
+    for image in built | served:
+        told = json.loads(images.podman("image", "inspect", image).stdout or "[{}]")[0]
+        names = [name for name in told.get("RepoTags") or () if "penstock-test-digits" not in name]
+        images.podman("rmi", *(names or [image]))
+
+
 def production(repo: Repo) -> int:
     found: int = yaml.safe_load((repo.folder / "containers.yaml").read_text())["environments"]["production"]["port"]
     return found
+
+
+def serving(port: int) -> str | None:
+    """The version that answers."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/health")
+    release = connection.getresponse().getheader("x-penstock-release")
+    connection.close()
+    return release
 
 
 def predicted(port: int, sample: Mapping[str, Any]) -> int:
@@ -144,13 +162,13 @@ def predicted(port: int, sample: Mapping[str, Any]) -> int:
     return found
 
 
-def run(command: Command, repo: Repo) -> dict[str, Any]:
+def run(command: Command, repo: Repo, *more: str) -> dict[str, Any]:
     """A run of the variant, all of which passed."""
-    said = command("run", "--json", "--file", "containers.yaml", cwd=repo.folder)
-    if said.code != 0:
-        logs = [command("logs", "latest", name, cwd=repo.folder).all[-3000:] for name in ("lock", "runtime")]
-        raise AssertionError("\n".join([said.all, *logs]))
+    said = command("run", "--json", "--file", "containers.yaml", *more, cwd=repo.folder)
+    assert said.out, said
     found: dict[str, Any] = said.json
+    if said.code != 0:
+        raise AssertionError(f"{said.all}\n{command('logs', str(found['run']), cwd=repo.folder).all[-9000:]}")
     assert {step["name"] for step in found["steps"] if step["status"] != "passed" and not step["cached"]} == set()
     assert {gate["verdict"] for gate in found["gates"]} == {"pass"}
     return found
@@ -162,26 +180,42 @@ def of_others(folder: Path) -> list[str]:
 
 
 def test_the_variant_differs_in_nothing_else() -> None:
-    """The example in containers has the very steps, gates and environments of the example without."""
+    """The example in containers has the very steps, gates and environments of the example without, on other ports."""
     plain, contained = (yaml.safe_load((DIGITS / name).read_text()) for name in ("penstock.yaml", "containers.yaml"))
     assert contained.pop("runtime") == {"dockerfile": "Dockerfile", "path": plain.pop("runtime")["path"]}
+    assert contained.pop("name") != plain.pop("name")
     assert [each.pop("as") for each in contained["environments"].values()] == ["container", "container"]
+    ports = [each.pop("port") for file in (plain, contained) for each in file["environments"].values()]
+    assert len(set(ports)) == len(ports) == 4
     assert contained == plain
+
+
+def test_the_image_of_the_example_keeps_to_its_word() -> None:
+    """A maintained Python below, every dependency pinned, a user that is not root, no cache of pip, no code inside."""
+    lines = [line for line in (DIGITS / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == FROM
+    assert all("==" in line for line in (DIGITS / "requirements.txt").read_text().splitlines())
+    assert [line.split()[1].split(":")[0] != "0" for line in lines if line.startswith("USER ")] == [True]
+    assert ["--no-cache-dir" in line for line in lines if "pip install" in line] == [True]
+    assert [line for line in lines if line.startswith(("COPY ", "ADD "))] == [
+        "COPY requirements.txt /tmp/requirements.txt"
+    ]
 
 
 @pytest.mark.timeout(1200)
 def test_digits_in_containers(command: Command, digits: Repo) -> None:
-    """From a Dockerfile to a prediction; then forward and back under load, of which no request fails."""
+    """From a Dockerfile to a prediction; then forward and back under load, of which no request fails; then nothing."""
     port = production(digits)
-    samples = [json.loads(line) for line in (digits.folder / "samples.jsonl").read_text().splitlines()]
     first = run(command, digits)
-    assert len(containers(command.home)) == 3, "one replica of staging, two of production"
+    assert "pip install" in command("logs", str(first["run"]), "runtime", cwd=digits.folder, code=0).out
+    served_by_nobody(command)
+    samples = [json.loads(line) for line in (digits.folder / "samples.jsonl").read_text().splitlines()]
     right = [predicted(port, sample) == sample["truth"] for sample in samples]
     assert sum(right) >= 0.85 * len(right)
-    # The log of a replica is given to the user of its image by runc, which does so with every standard output.
-    assert [
-        path for path in of_others(command.home) if not (path.startswith("releases/") and path.endswith("/log"))
-    ] == []
+
+    again = run(command, digits, "--no-deploy")
+    assert {step["name"] for step in again["steps"] if not step["cached"]} <= {"package"}
+    exported_is_what_serves(command, digits, first["version"])
 
     server = digits.folder / "src/digits/serve.py"
     server.write_text(f"{server.read_text()}\n# the same answers\n")
@@ -191,5 +225,27 @@ def test_digits_in_containers(command: Command, digits: Repo) -> None:
         second = run(command, digits)
         assert {"data", "train", "runtime"} <= {step["name"] for step in second["steps"] if step["cached"]}
         command("rollback", "production", cwd=digits.folder, code=0)
+        assert serving(port) == first["version"]
     assert callers.failed == []
     assert {first["version"], second["version"]} == set(callers.answers)
+
+    command("stop", cwd=digits.folder, code=0)
+    assert containers(command.home, running=False) == []
+    assert command.processes() == {}
+    assert of_others(command.home) == []
+
+
+def served_by_nobody(command: Command) -> None:
+    """One replica of staging and two of production, each in a container of its own that nobody can be root in."""
+    found = containers(command.home)
+    assert len(found) == 3
+    assert [images.podman("exec", name, "id", "-u").stdout for name in found] == ["10001\n"] * 3
+
+
+def exported_is_what_serves(command: Command, digits: Repo, version: str) -> None:
+    """`penstock export` of a version gives the very image that its replicas run in."""
+    name = f"localhost/penstock-test-digits:{os.getpid()}"
+    told = command("export", version, "--oci", name, "--json", cwd=digits.folder, code=0).json
+    known = [images.podman("inspect", "--format", "{{.Image}}", name).stdout for name in containers(command.home)]
+    images.podman("rmi", name)
+    assert set(known) == {f"{told['id'].removeprefix('sha256:')}\n"}
