@@ -1,7 +1,7 @@
 """A house per test, which is stopped and looked over at its end; and homes whose commands are forks."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -42,9 +42,11 @@ def new_place(tmp_path: Path, forks: Forks, database: Path) -> Iterator[NewPlace
     """Makes a home, with a repository of these files, whose commands are forks; looked over at the end."""
     made: list[Place] = []
 
-    def make(*, contain: bool = False, home: Path | None = None, **files: str) -> Place:
+    def make(
+        *, contain: bool = False, home: Path | None = None, more: Mapping[str, str] | None = None, **files: str
+    ) -> Place:
         folder = tmp_path / f"place{len(made)}"
-        repo = new_repo(folder / "repo", isolated(folder / "person"))
+        repo = new_repo(folder / "repo", {**isolated(folder / "person"), **(more or {})})
         repo.commit("one", **{name.replace("_", "."): text for name, text in files.items()})
         place = Place(folder, forks, repo, contain=contain)
         if home is not None:
