@@ -76,7 +76,7 @@ class ReleaseImages:
             variables={**passed_on(self._world.environment), "HOME": str(self._person(release)), **command.variables},
             log=folder / "image.log",
             record=record,
-            contain=self._world.contain,
+            contain=False,  # in another pid namespace podman does not find its own processes by their numbers
         )
         return self._world.runner.start(spec)
 
