@@ -549,6 +549,18 @@ def test_an_engine_that_fails(tmp_path: Path) -> None:
         Exports(tmp_path, program).export(exported, str(tmp_path / "a.tar"), quiet)
 
 
+def test_an_engine_that_cannot_look(tmp_path: Path) -> None:
+    """An engine that fails when it is asked for an image is not taken for one that has none: nothing is pulled."""
+    program = saved(tmp_path, {}, {})
+    Path(program.program).write_text(
+        "#!/bin/sh\ncase $1 in image) echo 'Error: no space.' >&2; exit 125;; *) touch \"$0.pulled\"; exit 1;; esac\n"
+    )
+    exported = Exported("a", "1", "c", "d", "docker.io/a:1", None, "/")
+    with pytest.raises(EngineError, match=r"docker could not look at the image docker.io/a:1: Error: no space$"):
+        Exports(tmp_path, program).export(exported, str(tmp_path / "a.tar"), quiet)
+    assert not Path(f"{program.program}.pulled").exists()
+
+
 def test_a_start_hands_term_on() -> None:
     """TERM reaches the server through the first process, which ends as the server does, when it has finished."""
     script = (

@@ -21,6 +21,7 @@ from penstock.engine.contracts import ContainerEngine
 from penstock.errors import EngineError, UsageError
 from penstock.oci import Blob, apply_layer, find_program, resolve
 from penstock.runtimes.layers import Shelf
+from penstock.runtimes.pulling import ABSENT
 
 _PYTHON = re.compile(r"python3\.\d+")
 _PIECE = 1 << 20
@@ -54,7 +55,9 @@ class Engine:
         """What the engine knows of an image that it has; None where it has none of that name."""
         done = self._run("image", "inspect", reference)
         if done.returncode != 0:
-            return None
+            if ABSENT.search(_last(done.stderr)):
+                return None
+            raise EngineError(f"{self.kind} could not look at the image {reference}: {_last(done.stderr)}")
         return cast("Mapping[str, Any]", json.loads(done.stdout)[0])
 
     def pull(self, reference: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from penstock.images import ImageName, parse_image
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_ABSENT = re.compile(r"image not known|no such (?:image|object)|does not exist|failed to find image", re.IGNORECASE)
+ABSENT = re.compile(r"image not known|no such (?:image|object)|does not exist|failed to find image", re.IGNORECASE)
+"""In which words an engine says that it has no such image."""
 _LOOK_SECONDS = 60
 _WHY = (
     ("no image found in|no matching manifest for", "is not made for {platform}: name an image that is"),
@@ -70,7 +71,7 @@ class Calls:
         if done.returncode == 0:
             return _image(json.loads(done.stdout)[0])
         said = last_error(done.stderr)
-        if _ABSENT.search(said):
+        if ABSENT.search(said):
             return None
         raise ImageError(f"{self.kind} could not look at the image {reference}: {said}")
 
