@@ -39,7 +39,7 @@ trap '_penstock_asked=1; kill -TERM -1 2>/dev/null' TERM INT HUP
 "$@" &
 _penstock_child=$!
 [ -z "$_penstock_asked" ] || kill -TERM -1 2>/dev/null
-printf '\\ninside %s 1 .\\n' ID >>RECORD
+_penstock_note inside 1
 while :; do
   wait "$_penstock_child"
   _penstock_code=$?
@@ -53,16 +53,21 @@ exit "$_penstock_code"
 # It tells in the record how the command left: what the engine's client says of that is wrong at times, for one that was
 # told to end in its first moments leaves with 0. The container's own group tells of a kill for want of memory.
 _TELLING = """\
+_penstock_id=$1 _penstock_record=$2
+shift 2
+_penstock_note() {
+  printf '\\n%s %s %s .\\n' "$1" "$_penstock_id" "$2" >>"$_penstock_record"
+}
 _penstock_memory() {
   while read -r _penstock_name _penstock_number; do
-    [ "$_penstock_name" != oom_kill ] || [ "$_penstock_number" = 0 ] || printf '\\noom %s 0 .\\n' ID >>RECORD
+    [ "$_penstock_name" != oom_kill ] || [ "$_penstock_number" = 0 ] || _penstock_note oom 0
   done
 } 2>/dev/null
 _penstock_tell() {
   for _penstock_file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     [ "$_penstock_code" != 137 ] || [ ! -r "$_penstock_file" ] || _penstock_memory <"$_penstock_file"
   done
-  printf '\\nleft %s %s .\\n' ID "$_penstock_code" >>RECORD
+  _penstock_note left "$_penstock_code"
 }
 """
 
@@ -215,7 +220,7 @@ def run_arguments(spec: ProcessSpec, engine: ContainerEngine) -> tuple[str, ...]
         *_variables(spec, engine),
         *(("--log-driver", "none") if spec.whole else _as_ours(spec, engine)),
         str(spec.image),
-        *(() if spec.whole else ("-c", _first(spec), "sh", *shim.shell_argv(spec))),
+        *(() if spec.whole else _first(spec)),
     )
 
 
@@ -234,11 +239,13 @@ def _as_ours(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
         yield from ("--userns", "keep-id")
 
 
-def _first(spec: ProcessSpec) -> str:
-    """The script of the first process. It limits open files itself: engines that are told to may refuse all limits."""
+def _first(spec: ProcessSpec) -> tuple[str, ...]:
+    """The first process, which has the shell of the spec below it.
+
+    It limits open files itself: engines that are told to may refuse all limits.
+    """
     files = f"ulimit -n {spec.open_files} || exit 125\n" if spec.open_files is not None else ""
-    record = shlex.quote(str(spec.record.absolute()))
-    return files + (_TELLING + _FIRST).replace("ID", shlex.quote(spec.id)).replace("RECORD", record)
+    return ("-c", files + _TELLING + _FIRST, "sh", spec.id, str(spec.record.absolute()), *shim.shell_argv(spec))
 
 
 def _gpus(spec: ProcessSpec, engine: ContainerEngine) -> Iterator[str]:
