@@ -114,9 +114,7 @@ class Step(Part):
     allow_failure: Flag = Field(default=False, description="Whether a red step only warns.")
     cache: Flag | None = Field(default=None, description="false: run every time, whatever it declares.")
     shell: Literal["sh", "bash", "python"] = Field(default="sh", description="What executes the run text.")
-    network: Flag = Field(
-        default=True, description="false: no network, where the runtime is an image."
-    )
+    network: Flag = Field(default=True, description="false: no network, where the runtime is an image.")
 
     @model_validator(mode="after")
     def _named_by_cell(self) -> Self:
