@@ -1,38 +1,137 @@
 """Evidence: per-example results, read from a step's files, joined by id, and scored.
 
-Columns are tuples of text as it was written, one place per example: a million examples are three tuples, not a
-million objects. Whatever makes the evidence doubtful raises ReportError naming file and line.
+Examples are places in arrays, in the order of their ids: a million of them are a few arrays, not a million objects.
+Whatever makes the evidence doubtful raises ReportError, naming the file and the line where that is known.
 """
 
-import csv
-import io
-import json
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from functools import cached_property
-from typing import Any, Literal, NoReturn
+from __future__ import annotations
 
-from penstock.artifacts import Digest, digest_of
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from penstock.artifacts import Digest
+from penstock.columns import Columns, read_columns, shown
 from penstock.errors import ReportError
+from penstock.texts import canonical, canonical_text, coded, digest_of_texts, matched, numbers, order, texts_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from penstock.texts import Floats, Places, Texts
+
+    Codes = npt.NDArray[np.int32]
 
 Score = Literal["correct", "absolute_error", "squared_error"]
 
+COMPUTED = ("correct", "absolute_error", "squared_error", "log_loss")
+"""The scores that Penstock computes; every other name is a numeric column of the file."""
 
-@dataclass(frozen=True)
-class Evidence:
-    """Examples that have both truth and prediction, in the order of the file that holds the truth.
+PROBABILITY = "probability"
+MAX_SLICES = 1000
+LEAST_PROBABILITY = 1e-15
+_SUM_TOLERANCE = 1e-3
 
-    `unpredicted` counts examples of the truth without a prediction, `unlabelled` predictions without a truth.
+
+# --- what evidence is ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """One score per example, in the order of the evidence's ids.
+
+    `values` are float64 and higher is better: errors and log losses are negated, and `sign` is then -1. A named
+    column is taken as higher is better, `sign` 1.
     """
 
-    ids: tuple[str, ...]
-    truth: tuple[str, ...]
-    predictions: tuple[str, ...]
-    unpredicted: int = 0
-    unlabelled: int = 0
+    name: str
+    values: Floats
+    sign: Literal[1, -1] = 1
+
+    @property
+    def own(self) -> Floats:
+        """The scores with their own sign: errors as they are, lower is better."""
+        return self.values if self.sign == 1 else -self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slices:
+    """To which slice each example belongs: the place of its label in `labels`, which are in order."""
+
+    name: str
+    codes: Codes
+    labels: tuple[str, ...]
+
+    def places(self, label: str) -> Places:
+        """The places of the examples of one slice. Raises ValueError for a label that there is not."""
+        import numpy as np
+
+        return np.flatnonzero(self.codes == self.labels.index(label))
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Evidence:
+    """Examples that have both truth and prediction, in the order of their ids.
+
+    `ids`, `truth` and `predictions` are arrays of bytes, UTF-8, the latter two in canonical form (see `texts`).
+    `unpredicted` counts examples of the truth without a prediction, `unlabelled` predictions without a truth.
+    `test_set` is the digest of all (id, truth) that were asked, predicted or not: ids as they are written, truths in
+    canonical form, so neither the order of rows nor the format of the file matters, nor `3` or `3.0`. `columns` are
+    the numeric columns that were read, by name.
+    """
+
+    ids: Texts
+    truth: Texts
+    predictions: Texts | None
+    unpredicted: int
+    unlabelled: int
+    test_set: Digest
+    columns: Mapping[str, Floats]
+    slices: Mapping[str, Slices]
+    sources: tuple[Columns, ...]
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        truth: Sequence[str],
+        predictions: Sequence[str],
+        unpredicted: int = 0,
+        unlabelled: int = 0,
+    ) -> None:
+        """Evidence of texts that are at hand; files are read by `read_evidence`."""
+        places = order(texts_of(ids))
+        labels, answers = canonical(texts_of(truth))[places], canonical(texts_of(predictions))[places]
+        self._fill(texts_of(ids)[places], labels, answers, unpredicted, unlabelled)
+
+    def _fill(
+        self, ids: Texts, truth: Texts, predictions: Texts | None, unpredicted: int, unlabelled: int, **others: object
+    ) -> Evidence:
+        asked = others.get("test_set") or test_set_of(ids, truth)
+        plain = {"ids": ids, "truth": truth, "predictions": predictions}
+        counts = {"unpredicted": unpredicted, "unlabelled": unlabelled, "test_set": asked}
+        for name, value in ({"columns": {}, "slices": {}, "sources": ()} | plain | others | counts).items():
+            object.__setattr__(self, name, value)
+        return self
+
+    @classmethod
+    def read(cls, given: Columns, asked: Columns, slices: Sequence[str], **others: Any) -> Evidence:
+        """The evidence of rows that belong together, one by one; `asked` has the truths, in canonical form."""
+        answers, sources = given.texts.get("prediction"), (given, asked)
+        numeric = [name for name in (*given.texts, *asked.texts) if name not in ("id", "truth", "prediction", *slices)]
+        return cls.__new__(cls)._fill(  # noqa: SLF001 (another way to be made)
+            asked.texts["id"],
+            asked.texts["truth"],
+            None if answers is None else canonical(answers),
+            columns={name: _column(sources, name) for name in dict.fromkeys(numeric)},
+            slices={name: _slices(sources, name) for name in slices},
+            sources=tuple(source.emptied() for source in sources),
+            **others,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,39 +141,106 @@ class Evidence:
         """Examples that only one of the two files has."""
         return self.unpredicted + self.unlabelled
 
-    @cached_property
-    def test_set(self) -> Digest:
-        """What was asked, whatever was answered: the digest of all (id, truth), in no particular order."""
-        return digest_of("test-set", sorted(zip(self.ids, self.truth, strict=True)))
-
     def scores(self, kind: Score) -> tuple[float, ...]:
-        """One score per example: 1 or 0 for `correct`, else the error, absolute or squared, in the truth's unit.
+        """The scores with their own sign as a tuple, for few examples; see `scored`."""
+        return tuple(self.scored(kind).own.tolist())
 
-        A prediction is correct if it is the truth's very text or the same number (`3` and `3.0`). Errors need
-        finite numbers; raises ReportError naming the example that has none.
+    def scored(self, name: str) -> Scores:
+        """The score of each example: one of `COMPUTED`, or a numeric column that was read.
+
+        `correct` is 1 or 0: whether the prediction is the truth, as a text or as a number (`3` and `3.0`). Errors are
+        absolute or squared, in the truth's unit. `log_loss` is -ln of the probability that was given to the truth, in
+        nats; less than 1e-15 counts as that. Raises ReportError naming the example whose score cannot be computed.
         """
-        pairs = zip(self.truth, self.predictions, strict=True)
-        if kind == "correct":
-            return tuple(float(is_same(truth, prediction)) for truth, prediction in pairs)
-        power = 1 if kind == "absolute_error" else 2
-        truth = [self._number(i, text, "truth") for i, text in zip(self.ids, self.truth, strict=True)]
-        found = [self._number(i, text, "prediction") for i, text in zip(self.ids, self.predictions, strict=True)]
-        return tuple(self._error(*row, power) for row in zip(self.ids, truth, found, strict=True))
+        if name == "correct":
+            return Scores(name, (self.truth == self._predictions()).astype(float))
+        if name in ("absolute_error", "squared_error"):
+            return Scores(name, -self._errors(1 if name == "absolute_error" else 2), -1)
+        if name == "log_loss":
+            return Scores(name, self._log_probabilities(), -1)
+        if name not in self.columns:
+            raise ReportError(f'the score "{name}" was not read: it is none of {", ".join(COMPUTED)}, and no column')
+        return Scores(name, self.columns[name])
 
-    @staticmethod
-    def _number(example: str, text: str, column: str) -> float:
-        number = float(text) if _NUMBER.fullmatch(text) else math.nan
-        if not math.isfinite(number):
-            raise ReportError(f'the {column} of example "{_cut(example)}" is {_cut(text)!r}, expected a finite number')
-        return number
+    def _predictions(self) -> Texts:
+        if self.predictions is None:
+            raise ReportError('the evidence has no column "prediction", which this score needs: write one')
+        return self.predictions
 
-    @staticmethod
-    def _error(example: str, truth: float, prediction: float, power: int) -> float:
-        difference = abs(prediction - truth)
-        error = difference if power == 1 else difference * difference
-        if math.isinf(error):
-            raise ReportError(f'the error of example "{_cut(example)}" is too large to be counted')
-        return error
+    def _errors(self, power: int) -> Floats:
+        import numpy as np
+
+        truth, found = self._numbers(self.truth, "truth"), self._numbers(self._predictions(), "prediction")
+        with np.errstate(over="ignore"):
+            errors: Floats = np.abs(found - truth) if power == 1 else np.square(found - truth)
+        huge = np.flatnonzero(np.isinf(errors))
+        if len(huge):
+            raise ReportError(f"the error of {self._example(huge[0])} is too large to be counted")
+        return errors
+
+    def _numbers(self, texts: Texts, column: str) -> Floats:
+        import numpy as np
+
+        found = numbers(texts)
+        wrong = np.flatnonzero(~np.isfinite(found))
+        if len(wrong):
+            self._refuse(int(wrong[0]), column, f"is {shown(texts[wrong[0]])!r}, expected a finite number")
+        return found
+
+    def _refuse(self, place: int, column: str, sentence: str) -> NoReturn:
+        raise ReportError(f"{self._where(place, column)}the {column} of {self._example(place)} {sentence}")
+
+    def _example(self, place: int) -> str:
+        return f'example "{shown(self.ids[place])}"'
+
+    def _where(self, place: int, column: str) -> str:
+        source = next((source for source in self.sources if column in source.texts), None)
+        return "" if source is None else f"{source.where(place)}: "
+
+    def _log_probabilities(self) -> Floats:
+        """The logarithm of the probability of the truth: of `probability` that it is 1, or of `probability:TRUTH`."""
+        import numpy as np
+
+        if PROBABILITY in self.columns:
+            positive = self._is_positive()
+            found = np.where(positive, self.columns[PROBABILITY], 1 - self.columns[PROBABILITY])
+        else:
+            found = self._chosen_probabilities()
+        logs: Floats = np.log(np.clip(found, LEAST_PROBABILITY, 1))
+        return logs
+
+    def _is_positive(self) -> npt.NDArray[np.bool_]:
+        import numpy as np
+
+        positive: npt.NDArray[np.bool_] = (self.truth == b"1") | (self.truth == b"true")
+        wrong = np.flatnonzero(~(positive | (self.truth == b"0") | (self.truth == b"false")))
+        if len(wrong):
+            place = int(wrong[0])
+            hint = f'with one column "{PROBABILITY}" expected 0 or 1: else write "{PROBABILITY}:CLASS" for each class'
+            self._refuse(place, "truth", f"is {shown(self.truth[place])!r}, {hint}")
+        return positive
+
+    def _chosen_probabilities(self) -> Floats:
+        import numpy as np
+
+        classes = {n.partition(":")[2]: c for n, c in self.columns.items() if n.startswith(f"{PROBABILITY}:")}
+        if not classes:
+            raise ReportError(f'log_loss needs a column "{PROBABILITY}", or "{PROBABILITY}:CLASS" for each class')
+        found, total = np.full(len(self), np.nan), np.zeros(len(self))
+        for name, column in classes.items():
+            total += column
+            found = np.where(self.truth == canonical_text(name.encode()), column, found)
+        wrong = np.flatnonzero(np.isnan(found))
+        if len(wrong):
+            place = int(wrong[0])
+            label = shown(self.truth[place])
+            self._refuse(place, "truth", f'is {label!r}, and there is no column "{PROBABILITY}:{label}": add it')
+        off = np.flatnonzero(np.abs(total - 1) > _SUM_TOLERANCE)
+        if len(off):
+            place = int(off[0])
+            where = self._where(place, f"{PROBABILITY}:{next(iter(classes))}")
+            raise ReportError(f"{where}the probabilities of {self._example(place)} add up to {total[place]:.6g}, not 1")
+        return found
 
 
 def mean(scores: Sequence[float]) -> float:
@@ -82,163 +248,128 @@ def mean(scores: Sequence[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,6})?", re.ASCII)
-
-
 def is_same(truth: str, prediction: str) -> bool:
     """Whether two texts are equal, or write the same number; digits beyond a float's count too."""
-    if truth == prediction:
-        return True
-    if _NUMBER.fullmatch(truth) is None or _NUMBER.fullmatch(prediction) is None:
-        return False
-    return Decimal(truth) == Decimal(prediction)
+    return truth == prediction or canonical_text(truth.encode()) == canonical_text(prediction.encode())
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_evidence(predictions: bytes, truth: bytes | None, predictions_file: str, truth_file: str | None) -> Evidence:
+def read_evidence(
+    predictions: bytes,
+    truth: bytes | None,
+    predictions_file: str,
+    truth_file: str | None,
+    scores: Sequence[str] = ("correct",),
+    slices: Sequence[str] = (),
+) -> Evidence:
     """Read a file of predictions and one of truths, or one file that holds both (`truth` is None).
 
-    By the name's end a file is CSV (`.csv`: header row, commas, double quotes) or JSON Lines (`.jsonl`, `.ndjson`);
-    UTF-8, with or without byte order mark, any line ends. Columns are `id`, `prediction` and `truth`; others are left
-    alone. Raises ReportError for a missing or doubled column or id, an empty or NaN value, a row of another length.
+    Files are CSV, JSON Lines or Parquet (see `columns.read_columns`). Columns are `id`, `truth` and `prediction`; what
+    `scores` and `slices` name besides; for `log_loss` `probability`, that of the truth 1 where truths are 0 and 1, or
+    one `probability:CLASS` for each class. `prediction` may be missing where no score needs it. A slice or column is
+    taken from the file of predictions, else of truths. Raises ReportError for all that is doubtful, as a doubled id.
     """
+    needs = any(score in COMPUTED and score != "log_loss" for score in scores)
+    answer = ("prediction",) if needs else ()
+    extra = (*(score for score in scores if score not in COMPUTED), *slices)
+    spare = () if needs else ("prediction",)
+    spare = (*spare, PROBABILITY, f"{PROBABILITY}:") if "log_loss" in scores else spare
     if truth is None or truth_file is None:
-        ids, answers, labels = _columns(predictions, predictions_file, ("id", "prediction", "truth"))
-        return Evidence(ids, labels, answers)
-    answer_of = dict(zip(*_columns(predictions, predictions_file, ("id", "prediction")), strict=True))
-    ids, labels = _columns(truth, truth_file, ("id", "truth"))
-    kept = [(i, label, answer_of[i]) for i, label in zip(ids, labels, strict=True) if i in answer_of]
-    if not kept:
-        raise ReportError(f"{predictions_file}: no id of it is in {truth_file}: write the same ids into both")
-    known, wanted, given = zip(*kept, strict=True)
-    return Evidence(known, wanted, given, unpredicted=len(ids) - len(kept), unlabelled=len(answer_of) - len(kept))
+        both = read_columns(predictions, predictions_file, ("id", *answer, "truth", *extra), spare).sorted_by("id")
+        both = both.mended("truth")
+        return _joined(both, both, slices)
+    given = read_columns(predictions, predictions_file, ("id", *answer), (*extra, *spare)).sorted_by("id")
+    lacking = tuple(name for name in extra if name not in given.texts)
+    asked = read_columns(truth, truth_file, ("id", "truth", *lacking)).sorted_by("id").mended("truth")
+    return _joined(given, asked, slices)
 
 
-def _columns(data: bytes, file: str, names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The wanted columns of a file, each as long as the file has rows; ids are unique."""
-    reader = next((read for suffix, read in _READERS.items() if file.lower().endswith(suffix)), None)
-    if reader is None:
-        raise ReportError(f"{file}: evidence is read from files that end in {', '.join(_READERS)}: write one of these")
-    rows = list(reader(_text(data, file), file, names))
-    if not rows:
-        raise ReportError(f"{file}: there are no examples in it")
-    lines, *columns = zip(*rows, strict=True)
-    for name, column in zip(names, columns, strict=True):
-        _check_filled(file, lines, name, column)
-    _check_unique(file, lines, columns[0])
-    return columns
+def _joined(given: Columns, asked: Columns, slices: Sequence[str]) -> Evidence:
+    own, places = matched(given.texts["id"], asked.texts["id"])
+    is_whole = len(given.lines) == len(asked.lines) == len(places)
+    if not len(places):
+        raise ReportError(f"{given.file}: no id of it is in {asked.file}: write the same ids into both")
+    return Evidence.read(
+        given if is_whole else given.at(own),
+        asked if is_whole else asked.at(places),
+        slices,
+        unpredicted=len(asked.lines) - len(places),
+        unlabelled=len(given.lines) - len(places),
+        test_set=test_set_of(asked.texts["id"], asked.texts["truth"]),
+    )
 
 
-_NANS = frozenset({"", "nan", "+nan", "-nan"})
+def test_set_of(ids: Texts, truth: Texts) -> Digest:
+    """The digest of (id, truth), which are in the order of the ids; truths in canonical form."""
+    return digest_of_texts("test-set", (ids, truth))
 
 
-def _check_filled(file: str, lines: Sequence[int], name: str, column: Sequence[str]) -> None:
-    if not _NANS.isdisjoint(map(str.lower, column)):
-        line, value = next((n, v) for n, v in zip(lines, column, strict=True) if v.lower() in _NANS)
-        _refuse(file, line, f'the column "{name}" is {"NaN" if value else "empty"}: mend or leave out the row')
+def _column(sources: Sequence[Columns], name: str) -> Floats:
+    """A column as finite numbers; a probability is between 0 and 1."""
+    import numpy as np
+
+    source = next(source for source in sources if name in source.texts)
+    texts = canonical(source.texts[name])
+    found = numbers(texts)
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if len(wrong):
+        place = int(wrong[source.lines[wrong].argmin()])
+        source.refuse(place, f'the column "{name}" is {shown(texts[place])!r}, expected a finite number')
+    if name.partition(":")[0] == PROBABILITY:
+        off = np.flatnonzero((found < 0) | (found > 1))
+        if len(off):
+            place = int(off[source.lines[off].argmin()])
+            source.refuse(place, f'the column "{name}" is {shown(texts[place])}, expected a probability from 0 to 1')
+    return found
 
 
-def _check_unique(file: str, lines: Sequence[int], ids: Sequence[str]) -> None:
-    first = dict(zip(reversed(ids), reversed(lines), strict=True))
-    if len(first) < len(ids):
-        line, name = next((n, i) for n, i in zip(lines, ids, strict=True) if first[i] != n)
-        _refuse(file, line, f'the id "{_cut(name)}" is already in line {first[name]}: ids must differ')
+def _slices(sources: Sequence[Columns], name: str) -> Slices:
+    source = next(source for source in sources if name in source.texts)
+    codes, labels = coded(source.texts[name])
+    if len(labels) > MAX_SLICES:
+        raise ReportError(
+            f'{source.file}: the column "{name}" has {len(labels)} different values: slices may be {MAX_SLICES}'
+        )
+    return Slices(name, codes, labels)
 
 
-def _text(data: bytes, file: str) -> str:
-    if not data.strip():
-        raise ReportError(f"{file}: the file is empty: did the step write it?")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _refuse(file, data.count(b"\n", 0, error.start) + 1, "this is no UTF-8 text")
+# --- two models on the same examples -------------------------------------------------------------------------------
 
 
-def _csv_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    places: list[int] = []
-    width = 0
-    try:
-        for row in reader:
-            if not places:
-                places, width = _places(row, file, reader.line_num, names), len(row)
-            elif row:
-                if len(row) != width:
-                    _refuse(file, reader.line_num, f"there are {len(row)} columns, expected {width} as in the header")
-                yield (reader.line_num, *(row[place] for place in places))
-    except csv.Error as error:
-        _refuse(file, reader.line_num, f"this is no CSV: {error}")
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """The examples that two models answered, by their places in the evidence of either.
+
+    `only_new` and `only_old` count examples that one of them lacks, `relabelled` those whose truth is not the same in
+    both; all these are left out. `same_test_set` tells whether both were asked the very same.
+    """
+
+    new: Places
+    old: Places
+    only_new: int
+    only_old: int
+    relabelled: int
+    same_test_set: bool
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+    def scores(self, new: Scores, old: Scores) -> tuple[Floats, Floats]:
+        """The scores of the examples of both, new and old, higher is better, of equal length and in equal order."""
+        return new.values[self.new], old.values[self.old]
 
 
-def _places(header: list[str], file: str, line: int, names: tuple[str, ...]) -> list[int]:
-    found = [name.strip() for name in header]
-    for name in names:
-        if found.count(name) > 1:
-            _refuse(file, line, f'the column "{name}" is there twice: leave one out')
-        if name not in found:
-            _refuse(file, line, _absent(name, [column for column in found if column not in names]))
-    return [found.index(name) for name in names]
-
-
-def _absent(name: str, others: list[str]) -> str:
-    """A sentence on a column that is not there, with the nearest that is."""
-    from difflib import get_close_matches  # noqa: PLC0415 (loaded for a mistake only)
-
-    nearest = get_close_matches(name, others, 1, 0.5)
-    if nearest:
-        return f'there is no column "{name}": rename "{_cut(nearest[0])}" if that is it'
-    return f'there is no column "{name}"; others are {", ".join(map(_cut, others[:5])) or "none"}: rename or add it'
-
-
-def _json_rows(text: str, file: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    for line, row in enumerate(text.split("\n"), start=1):
-        if row.strip():
-            record = _json_record(row, file, line)
-            yield (line, *(_json_value(record, name, file, line) for name in names))
-
-
-def _json_record(row: str, file: str, line: int) -> dict[str, Any]:
-    try:
-        pairs = _DECODER.decode(row)
-    except (json.JSONDecodeError, RecursionError):
-        _refuse(file, line, "this is no JSON: expected one object per line")
-    if not isinstance(pairs, _Pairs):
-        _refuse(file, line, 'expected an object such as {"id": "1", "prediction": "7"}')
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        _refuse(file, line, "a name is there twice: leave one out")
-    return record
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written."""
-
-
-# Numbers stay the text that they are: what is compared or counted later decides how to read them.
-_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
-
-
-def _json_value(record: dict[str, Any], name: str, file: str, line: int) -> str:
-    if name not in record:
-        _refuse(file, line, _absent(name, list(record)))
-    value = record[name]
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        _refuse(file, line, f'"{name}" is a list or object, expected a text or number')
-    return value
-
-
-_READERS = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}
-
-
-def _refuse(file: str, line: int, sentence: str) -> NoReturn:
-    raise ReportError(f"{file}:{line}: {sentence}")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"
+def paired(new: Evidence, old: Evidence) -> Pairs:
+    """Join the evidence of two models by id; there may be no pair at all."""
+    mine, theirs = matched(new.ids, old.ids)
+    alike = new.truth[mine] == old.truth[theirs]
+    return Pairs(
+        new=mine[alike],
+        old=theirs[alike],
+        only_new=len(new) - len(mine),
+        only_old=len(old) - len(theirs),
+        relabelled=len(mine) - int(alike.sum()),
+        same_test_set=new.test_set == old.test_set,
+    )

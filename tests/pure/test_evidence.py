@@ -3,16 +3,18 @@
 import csv
 import io
 import json
+import math
 import random
+import sys
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.artifacts import digest_of
 from penstock.errors import ReportError
-from penstock.evidence import Evidence, Score, is_same, mean, read_evidence
+from penstock.evidence import Evidence, Score, is_same, mean, paired, read_evidence
+from penstock.texts import canonical_text
 
 PREDICTIONS = b"id,prediction\n1,7\n2,3.0\n3,9\n"
 TRUTH = b"id,truth\n3,9\n1,1\n2,3\n"
@@ -34,21 +36,31 @@ def as_lines(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> bytes:
     return "\n".join(json.dumps(dict(zip(header, row, strict=True))) for row in rows).encode()
 
 
+def meant(text: str) -> str:
+    return canonical_text(text.encode()).decode()
+
+
+def plain(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
+    """Ids, truths and predictions as texts."""
+    columns = (evidence.ids, evidence.truth, evidence.predictions)
+    return tuple(tuple(text.decode() for text in column.tolist()) for column in columns if column is not None)
+
+
 # --- reading and joining -------------------------------------------------------------------------------------------
 
 
 def test_two_files_are_joined_by_id() -> None:
-    """Truth and predictions meet by id, whatever their order; the truth's order stays."""
+    """Truth and predictions meet by id, whatever their order; examples are in the order of their ids."""
     evidence = read_evidence(PREDICTIONS, TRUTH, "p.csv", "data/t.csv")
-    assert evidence == Evidence(("3", "1", "2"), ("9", "1", "3"), ("9", "7", "3.0"))
+    assert plain(evidence) == (("1", "2", "3"), ("1", "3", "9"), ("7", "3", "9"))
     assert (len(evidence), evidence.unmatched) == (3, 0)
 
 
 def test_one_file_may_hold_it_all() -> None:
     """A file with id, truth and prediction, in any order and among other columns, is evidence by itself."""
-    assert read_evidence(BOTH, None, "p.csv", None) == Evidence(("1", "2"), ("a", "b"), ("a", "c"))
+    assert plain(read_evidence(BOTH, None, "p.csv", None)) == (("1", "2"), ("a", "b"), ("a", "c"))
     data = b'note,"prediction", id ,truth\n"x, y",a,1,a\n'
-    assert read_evidence(data, None, "P.CSV", None) == Evidence(("1",), ("a",), ("a",))
+    assert plain(read_evidence(data, None, "P.CSV", None)) == (("1",), ("a",), ("a",))
 
 
 @given(rows=ROWS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
@@ -56,12 +68,12 @@ def test_any_text_survives_in_any_format(rows: dict[str, tuple[str, str]], ends:
     """CSV with quotes, Windows line ends or a byte order mark, and JSON Lines, give the same evidence."""
     flat = [(i, t, p) for i, (t, p) in rows.items()]
     header = ("id", "truth", "prediction")
-    wanted = Evidence(*map(tuple, zip(*flat, strict=True)))  # type: ignore[arg-type]
-    assert read_evidence(mark + as_csv(header, flat, ends), None, "e.csv", None) == wanted
-    assert read_evidence(mark + as_lines(header, flat), None, "e.jsonl", None) == wanted
+    wanted = tuple(zip(*sorted((i, meant(t), meant(p)) for i, t, p in flat), strict=True))
+    assert plain(read_evidence(mark + as_csv(header, flat, ends), None, "e.csv", None)) == wanted
+    assert plain(read_evidence(mark + as_lines(header, flat), None, "e.jsonl", None)) == wanted
     two = [(i, p) for i, _, p in flat], [(i, t) for i, t, _ in flat]
     files = as_csv(("id", "prediction"), two[0]), as_lines(("id", "truth"), two[1])
-    assert read_evidence(*files, "p.csv", "t.ndjson") == wanted
+    assert plain(read_evidence(*files, "p.csv", "t.ndjson")) == wanted
 
 
 def test_json_numbers_keep_their_text() -> None:
@@ -70,14 +82,14 @@ def test_json_numbers_keep_their_text() -> None:
         b'{"id": 1, "truth": 12345678901234567890, "prediction": 1.10}\n\n{"id": 2, "truth": true, "prediction": false}'
     )
     evidence = read_evidence(data, None, "e.jsonl", None)
-    assert evidence == Evidence(("1", "2"), ("12345678901234567890", "true"), ("1.10", "false"))
+    assert plain(evidence) == (("1", "2"), ("12345678901234567890", "true"), ("1.1", "false"))
 
 
 def test_what_only_one_file_has_is_counted() -> None:
     """Examples without prediction and predictions without truth are left out, and both are counted."""
     evidence = read_evidence(PREDICTIONS, b"id,truth\n1,7\n4,4\n5,5\n", "p.csv", "t.csv")
-    assert evidence == Evidence(("1",), ("7",), ("7",), unpredicted=2, unlabelled=2)
-    assert evidence.unmatched == 4
+    assert plain(evidence) == (("1",), ("7",), ("7",))
+    assert (evidence.unpredicted, evidence.unlabelled, evidence.unmatched) == (2, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +107,10 @@ def test_what_only_one_file_has_is_counted() -> None:
         (BOTH + b",a,a\n", "e.csv", 'e.csv:4: the column "id" is empty'),
         (BOTH + b"3,,a\n", "e.csv", 'e.csv:4: the column "truth" is empty'),
         (BOTH + b"3,a,NaN\n", "e.csv", 'e.csv:4: the column "prediction" is NaN'),
-        (BOTH + b'3,"a,b', "e.csv", "e.csv:4: this is no CSV: unexpected end of data"),
-        (BOTH + b"3,a," + b"x" * 200_000, "e.csv", "e.csv:4: this is no CSV: field larger"),
+        (BOTH + b'3,"a,b', "e.csv", "e.csv:4: this is no CSV: a quote is opened"),
+        (BOTH + b'3,a,b"c\n4,"d",e', "e.csv", "e.csv:4: this is no CSV: a quote is in the middle of a field"),
+        (BOTH + b'3,a,b"c\n4,"d"",e', "e.csv", "e.csv:4: this is no CSV: a quote is in the middle of a field"),
+        (BOTH + b"3,\x00,a\n", "e.csv", "e.csv:4: there is a NUL byte"),
         (BOTH + b"3,\xff,a\n", "e.csv", "e.csv:4: this is no UTF-8 text"),
         (b"{}", "e.jsonl", 'e.jsonl:1: there is no column "id"'),
         (b'{"id": "1", "truth": "a", "prediction": "a"}\n{', "e.jsonl", "e.jsonl:2: this is no JSON"),
@@ -106,7 +120,8 @@ def test_what_only_one_file_has_is_counted() -> None:
         (b'{"id": null, "truth": 1, "prediction": 1}', "e.jsonl", 'the column "id" is empty'),
         (b'{"id": 1, "truth": NaN, "prediction": 1}', "e.jsonl", 'the column "truth" is NaN'),
         (b'{"id": 1, "truth": [1], "prediction": 1}', "e.jsonl", 'e.jsonl:1: "truth" is a list or object'),
-        (BOTH, "e.parquet", "e.parquet: evidence is read from files that end in .csv, .jsonl, .ndjson"),
+        (b'{"id": "a\\u0000", "truth": 1, "prediction": 1}', "e.jsonl", 'e.jsonl:1: "id" has a NUL character'),
+        (BOTH, "e.tsv", "e.tsv: evidence is read from files that end in .csv, .jsonl, .ndjson, .parquet"),
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else None,
 )
@@ -142,9 +157,180 @@ def test_the_test_set_is_what_was_asked_not_what_was_answered(rows: dict[str, tu
     ids, truth = list(rows), [t for t, _ in rows.values()]
     one = Evidence(tuple(ids), tuple(truth), tuple(truth))
     other = Evidence(tuple(ids[::-1]), tuple(truth[::-1]), ("?",) * len(ids))
-    assert one.test_set == other.test_set == digest_of("test-set", sorted(zip(ids, truth, strict=True)))
+    assert one.test_set == other.test_set
     changed = Evidence(tuple(ids), (truth[0] + "!", *truth[1:]), tuple(truth))
     assert changed.test_set != one.test_set
+
+
+@pytest.mark.parametrize(
+    "truths",
+    [
+        (b"3,1\n1,0.5\n2,-2\n", b'{"id":1,"truth":0.50}\n{"id":2,"truth":-2.0}\n{"id":3,"truth":1e0}'),
+        (b"1,cat\r\n2,d\xc3\xb6g\r\n", b'{"truth": "d\\u00f6g", "id": "2"}\r\n\r\n{"truth": "cat", "id": "1"}'),
+        (b'1,True\n2,False\n3,"a,b"\n', b'{"id":1,"truth":true}\n{"id":2,"truth":false}\n{"id":"3","truth":"a,b"}'),
+    ],
+    ids=["numbers", "texts", "booleans"],
+)
+def test_the_format_of_a_file_is_no_part_of_the_test_set(truths: tuple[bytes, bytes]) -> None:
+    """CSV and JSON Lines of the same data are the same test set, in any order and notation."""
+    answers = b'{"id": 1, "prediction": 1}'
+    one = read_evidence(answers, b"id,truth\n" + truths[0], "p.jsonl", "t.csv")
+    other = read_evidence(answers, truths[1], "p.jsonl", "t.jsonl")
+    assert one.test_set == other.test_set
+    assert len(one) == 1
+
+
+def test_a_lacking_prediction_is_no_other_test_set() -> None:
+    """What was asked counts, whether the model answered or not."""
+    whole = read_evidence(PREDICTIONS, TRUTH, "p.csv", "t.csv")
+    part = read_evidence(b"id,prediction\n1,7\n", TRUTH, "p.csv", "t.csv")
+    assert (part.unpredicted, part.test_set) == (2, whole.test_set)
+
+
+# --- Parquet -------------------------------------------------------------------------------------------------------
+
+
+def as_parquet(table: object) -> bytes:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is no dependency")
+    out = io.BytesIO()
+    parquet.write_table(table, out, row_group_size=2)
+    return out.getvalue()
+
+
+def test_parquet_is_the_same_evidence_as_csv() -> None:
+    """Integers, floats, single floats, dictionaries, booleans and texts mean what they mean in CSV."""
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is no dependency")
+    columns = {
+        "id": pa.array([3, 1, 2]),
+        "truth": pa.array([1.0, 0.5, -2.25]),
+        "prediction": pa.array([1, 1, 0.1], pa.float32()),
+        "kind": pa.array(["ü", "b", "b"]).dictionary_encode(),
+        "flag": pa.array([True, False, True]),
+    }
+    text = "id,truth,prediction,kind,flag\n1,0.5,1.0,b,False\n2,-2.25,0.1,b,True\n3,1,1,ü,True\n".encode()
+    found = read_evidence(as_parquet(pa.table(columns)), None, "e.parquet", None, slices=("kind",))
+    wanted = read_evidence(text, None, "e.csv", None, slices=("kind",))
+    assert plain(found) == plain(wanted)
+    assert found.test_set == wanted.test_set
+    assert found.slices["kind"].labels == wanted.slices["kind"].labels == ("b", "ü")
+
+
+def test_doubtful_parquet_is_refused_with_its_row() -> None:
+    """Nulls, NaN, lists, doubled ids and cut files are named, with the row where there is one."""
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is no dependency")
+    whole = as_parquet(pa.table({"id": [1, 2, 1], "truth": ["a", "b", "c"], "prediction": [1, 2, 3]}))
+    nulls = as_parquet(pa.table({"id": [1, 2], "truth": ["a", None], "prediction": [1, 2]}))
+    nans = as_parquet(pa.table({"id": [1, 2], "truth": [0.5, float("nan")], "prediction": [1, 2]}))
+    lists = as_parquet(pa.table({"id": [1], "truth": [[1]], "prediction": [1]}))
+    for data, sentence in (
+        (whole, 'e.parquet, row 3: the id "1" is already in row 1'),
+        (nulls, 'e.parquet, row 2: the column "truth" is empty'),
+        (nans, 'e.parquet, row 2: the column "truth" is NaN'),
+        (lists, 'e.parquet: the column "truth" is list<'),
+        (whole[:-8], "e.parquet: this is no whole Parquet file"),
+    ):
+        with pytest.raises(ReportError, match=sentence):
+            read_evidence(data, None, "e.parquet", None)
+
+
+def test_parquet_without_pyarrow_is_a_kind_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyarrow is not installed, the sentence says so and what else to do."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(
+        ReportError, match=r"e\.csv: Parquet is read with pyarrow, which is not installed here: install"
+    ):
+        read_evidence(b"PAR1", None, "e.csv", None)
+
+
+# --- slices, columns, probabilities --------------------------------------------------------------------------------
+
+SLICED = b"id,truth,prediction,lang,f1\n2,b,b,de,0.25\n1,a,b,en,1\n3,c,c,de,-1e-2\n"
+
+
+def test_slices_tell_to_which_label_an_example_belongs() -> None:
+    """Codes are in the order of the ids, labels in their own; they come from either file."""
+    one = read_evidence(SLICED, None, "e.csv", None, slices=("lang",)).slices["lang"]
+    assert (one.labels, one.codes.tolist(), one.places("de").tolist()) == (("de", "en"), [1, 0, 0], [1, 2])
+    truth = b"id,truth,lang\n3,a,x\n1,a,y\n"
+    two = read_evidence(PREDICTIONS, truth, "p.csv", "t.csv", slices=("lang",)).slices["lang"]
+    assert (two.labels, two.codes.tolist()) == (("x", "y"), [1, 0])
+
+
+def test_a_numeric_column_is_a_score() -> None:
+    """A named column is read as it is, higher is better; no prediction is needed then."""
+    found = read_evidence(SLICED, None, "e.csv", None, scores=("f1",)).scored("f1")
+    assert (found.values.tolist(), found.sign, len(found)) == ([1.0, 0.25, -0.01], 1, 3)
+    evidence = read_evidence(b"id,f1\n1,0.5\n", b"id,truth\n1,a\n", "p.csv", "t.csv", scores=("f1",))
+    assert evidence.scored("f1").values.tolist() == [0.5]
+    for name, sentence in (("correct", 'no column "prediction"'), ("f2", 'the score "f2" was not read')):
+        with pytest.raises(ReportError, match=sentence):
+            evidence.scored(name)
+
+
+@pytest.mark.parametrize(
+    ("data", "scores", "slices", "sentence"),
+    [
+        (SLICED, ("f2",), (), 'e.csv:1: there is no column "f2"'),
+        (SLICED, (), ("language",), 'e.csv:1: there is no column "language": rename "lang"'),
+        (SLICED, ("lang",), (), "e.csv:2: the column \"lang\" is 'de', expected a finite number"),
+        (b"id,truth,a\n1,1,0\n2,1,1e999\n", ("a",), (), "e.csv:3: the column \"a\" is '1e999', expected a finite"),
+        (b"id,truth,probability\n1,1,1.5\n", ("log_loss",), (), 'e.csv:2: the column "probability" is 1.5, expected'),
+        (b"id,truth,probability\n1,a,.5\n", ("log_loss",), (), "e.csv:2: the truth of example \"1\" is 'a', with one"),
+        (b"id,truth,probability:a\n1,b,1\n", ("log_loss",), (), 'there is no column "probability:b": add it'),
+        (b"id,truth,probability:a\n1,a,.5\n", ("log_loss",), (), 'e.csv:2: the probabilities of example "1" add up'),
+        (b"id,truth,prediction\n1,a,.5\n", ("log_loss",), (), 'log_loss needs a column "probability"'),
+        (b"id,truth,prediction\n1,2,3\n4,5,x\n", ("squared_error",), (), 'e.csv:3: the prediction of example "4"'),
+    ],
+)
+def test_what_cannot_be_scored_is_named(
+    data: bytes, scores: tuple[str, ...], slices: tuple[str, ...], sentence: str
+) -> None:
+    """A column that is not there, no number, out of range or of no class is refused with file and line."""
+
+    def score_all() -> None:
+        evidence = read_evidence(data, None, "e.csv", None, scores, slices)
+        for score in scores:
+            evidence.scored(score)
+
+    with pytest.raises(ReportError) as caught:
+        score_all()
+    assert sentence in str(caught.value)
+
+
+def test_too_many_slices_are_refused() -> None:
+    """A column with another value in each row is no slice."""
+    data = b"id,truth,prediction\n" + b"".join(b"%d,1,1\n" % i for i in range(1001))
+    with pytest.raises(ReportError, match='the column "id" has 1001 different values'):
+        read_evidence(data, None, "e.csv", None, slices=("id",))
+
+
+def test_log_loss_is_of_the_probability_of_the_truth() -> None:
+    """With one column it is that of the truth 1, else there is a column for each class; 0 counts as 1e-15."""
+    binary = read_evidence(b"id,truth,probability\n1,1,.25\n2,0,.25\n3,1,0\n", None, "e.csv", None, ("log_loss",))
+    found = binary.scored("log_loss")
+    assert found.own.tolist() == pytest.approx([-math.log(0.25), -math.log(0.75), -math.log(1e-15)])
+    assert (found.values == -found.own).all()
+    assert found.sign == -1
+    data = b"id,truth,probability:1,probability:cat\n1,1.0,.25,.75\n2,cat,.2,.8\n"
+    classes = read_evidence(data, None, "e.csv", None, ("log_loss",)).scored("log_loss")
+    assert classes.own.tolist() == pytest.approx([-math.log(0.25), -math.log(0.8)])
+
+
+# --- two models ----------------------------------------------------------------------------------------------------
+
+
+def test_two_models_are_paired_by_id() -> None:
+    """Scores of the examples of both are in the same order; what only one has, or has another truth, is counted."""
+    new = Evidence(("1", "2", "3", "5"), ("a", "b", "c", "e"), ("a", "x", "c", "e"))
+    old = Evidence(("4", "3", "2", "1"), ("d", "other", "b", "a"), ("d", "c", "b", "x"))
+    pairs = paired(new, old)
+    assert (len(pairs), pairs.only_new, pairs.only_old, pairs.relabelled) == (2, 1, 1, 1)
+    assert not pairs.same_test_set
+    mine, theirs = pairs.scores(new.scored("correct"), old.scored("correct"))
+    assert (mine.tolist(), theirs.tolist()) == ([1.0, 0.0], [0.0, 1.0])
+    same = paired(new, new)
+    assert (len(same), same.only_new, same.only_old, same.relabelled, same.same_test_set) == (4, 0, 0, 0, True)
+    assert len(paired(new, Evidence(("9",), ("a",), ("a",)))) == 0
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
