@@ -28,17 +28,19 @@ PRIOR_MEANS = (0.90, 0.95, 0.98, 0.99)
 CONFIDENCE = 0.9
 """Of both bounds of an interval together."""
 FORGETTING = (0.98, 0.95, 0.9, 0.8)
-"""What a verdict weighs when one more of its stage has come; the first is used until history prefers another."""
+"""What a verdict weighs when one more of its stage has come. Each must make history e times as likely as the one before
+it, so the first holds while little is known."""
 WEIGHTS = (10.0, 4.0, 25.0, 60.0)
-"""How many verdicts the prior counts as; the first is used until history prefers another."""
+"""How many verdicts the prior counts as; chosen in the same way."""
 BLOCK = 10
-"""Forecasts whose failures are counted together, and after how many the run effect is estimated anew."""
+"""Forecasts whose failures are counted together."""
 FEWEST = 10
-"""Forecasts below which nothing is said about calibration, and what must have come before the first of them is half."""
-_DRAWS = 4000
+"""Forecasts below which nothing is said about calibration; the first needs half as many commits before it."""
+_DRAWS, _FEW_DRAWS = 4000, 1000
 _CLIPPED = 0.01
 _BINS = 10
 _NEAR = 0.1
+_GROWTH = 1.2
 
 
 # --- what a commit told --------------------------------------------------------------------------------------------
@@ -262,8 +264,9 @@ def _nodes(count: int) -> tuple[Floats, Floats]:
     return nodes, np.log(weights) - math.log(math.sqrt(2 * math.pi))
 
 
-def _drawn_chances(shares: Sequence[Share], effect: RunEffect) -> Floats:
-    return _integrated(_drawn_odds(shares), *_drawn_effects(effect))
+def _drawn_chances(shares: Sequence[Share], effect: RunEffect, count: int = _DRAWS) -> Floats:
+    means, deviations = _drawn_effects(effect)
+    return _integrated(_drawn_odds(shares)[:count], means[:count], deviations[:count])
 
 
 def _drawn_effects(effect: RunEffect) -> tuple[Floats, Floats]:
@@ -317,10 +320,11 @@ class Learner:
         import numpy as np
 
         self._kept = np.zeros((len(FORGETTING), len(STAGES), 2))
-        self._scores = np.zeros((len(FORGETTING), len(WEIGHTS)))
+        self._scores = -np.add.outer(np.arange(len(FORGETTING)), np.arange(len(WEIGHTS))).astype(np.float64)
         self._foretold: list[Floats] = []
         self._counts: list[Floats] = []
         self._effect = RunEffect()
+        self._settled = 0
 
     def learn(self, cycle: Cycle) -> None:
         """Take in what a commit told. A stage forgets only when it has something new."""
@@ -348,11 +352,15 @@ class Learner:
         place = int(self._scores.argmax())
         return divmod(place, len(WEIGHTS))
 
-    def settle(self) -> None:
-        """Estimate the run effect anew, from how far what each commit told was from what was foretold of it."""
+    def settle(self, growth: float = 1.0) -> None:
+        """Estimate the run effect anew, from how far what each commit told was from what was foretold of it.
+
+        Only where history is `growth` times as long as the last time, since it takes longer the longer it is.
+        """
         import numpy as np
 
-        if self._counts:
+        if self._counts and len(self._counts) >= growth * self._settled:
+            self._settled = len(self._counts)
             way, weight = self._best()
             means = np.array([foretold[way, weight] for foretold in self._foretold])
             self._effect = run_effect(np.log(means) - np.log1p(-means), np.array(self._counts), self._effect)
@@ -472,7 +480,7 @@ def backtest(cycles: Sequence[Cycle]) -> tuple[int, Mapping[str, Calibration]]:
     for cycle in cycles:
         if cycle.passed is not None and len(past) >= FEWEST // 2:
             if len(came) % BLOCK == 0:
-                learner.settle()
+                learner.settle(_GROWTH)
                 bounds = _bounds(learner.model, cycle, past)
             for name, chance in _forecasts(learner.model, cycle, past).items():
                 trials[name].forecasts.append(chance)
@@ -497,14 +505,14 @@ def _bounds(model: Reliability, cycle: Cycle, past: Sequence[bool]) -> dict[str,
 
     said = _forecasts(model, cycle, past)
     chances: dict[str, Floats | float] = {name: np.clip(p, _CLIPPED, 1 - _CLIPPED) for name, p in said.items()}
-    chances[PREDICTORS[0]] = _drawn_chances(_chosen(model.shares, cycle.asked), model.effect)
+    chances[PREDICTORS[0]] = _drawn_chances(_chosen(model.shares, cycle.asked), model.effect, _FEW_DRAWS)
     return {name: _most(chance) for name, chance in chances.items()}
 
 
 def _most(chance: Floats | float) -> tuple[int, int]:
     import numpy as np
 
-    counts = np.random.default_rng(2).binomial(BLOCK, 1 - np.asarray(chance), _DRAWS)
+    counts = np.random.default_rng(2).binomial(BLOCK, 1 - np.asarray(chance), _FEW_DRAWS)
     low, high = np.quantile(counts, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
     return int(low), int(high)
 

@@ -77,6 +77,7 @@ def test_the_integral_is_right() -> None:
         assert passing(PRIOR_MEANS, effect) == pytest.approx(wanted, abs=1e-4)
 
 
+@settings(deadline=None)
 @given(CHANCES, EFFECTS)
 def test_a_shared_effect_never_hurts_the_whole(chances: list[float], effect: RunEffect) -> None:
     """The chance of all is at least the product of the single ones, at most the smallest, and just that without τ."""
@@ -86,6 +87,7 @@ def test_a_shared_effect_never_hurts_the_whole(chances: list[float], effect: Run
     assert passing(chances[:-1], effect) >= passing(chances, effect) - 1e-9
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 50), st.floats(0.5, 50))
 def test_intervals_of_a_share_are_nested(passed: float, failed: float) -> None:
     """More confidence gives a wider interval, and both lie between 0 and 1."""
@@ -95,7 +97,7 @@ def test_intervals_of_a_share_are_nested(passed: float, failed: float) -> None:
     assert 0 < share.mean < 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(HISTORIES)
 def test_any_history_gives_chances(history: list[Cycle]) -> None:
     """Whatever was told, the forecast lies strictly within ]0, 1[ and its interval is in order."""
@@ -107,7 +109,7 @@ def test_any_history_gives_chances(history: list[Cycle]) -> None:
     assert replace(model, effect=RunEffect()).passing() == pytest.approx(model.product)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(HISTORIES)
 def test_silence_changes_nothing_and_a_pass_never_hurts(history: list[Cycle]) -> None:
     """A commit that told nothing leaves every share as it was; a green one raises, a red one lowers its stage's."""

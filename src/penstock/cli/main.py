@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from penstock.cli import delivering, exporting, looking, running, secrets, serving, starting
+from penstock.cli import delivering, exporting, insight, looking, running, secrets, serving, starting
 from penstock.errors import PenstockError, UsageError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ VERBS = (
     ("rollback", delivering.rollback),
     ("stop", delivering.stop),
     ("lineage", looking.lineage),
+    ("insight", insight.insight),
     ("export", exporting.export),
     ("gc", delivering.gc),
     ("doctor", looking.doctor),

@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from penstock.errors import DiskError, EngineError
 from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
+from penstock.store.history import History
 from penstock.store.journal import Journal
 from penstock.store.releases import Releases
 from penstock.store.requests import Requests
@@ -54,6 +55,7 @@ class Store:
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)
         self.triggers = Triggers(connection, self.requests)
+        self.history = History(connection)
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
