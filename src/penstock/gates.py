@@ -6,10 +6,11 @@ is not below `0.8 - 0.1`, although binary fractions say so.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
+from penstock.charts import Chart
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, Score, mean
 from penstock.pipelines import Gate
@@ -25,6 +26,7 @@ class Verdict:
     verdict: Literal["pass", "fail", "inconclusive", "errored"]
     value: float | None
     reasons: tuple[str, ...]
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def judge_metric(
         return Verdict(gate.name, "errored", None, (_absent(name, metrics),))
     if not math.isfinite(value):
         return Verdict(gate.name, "errored", None, (f"{name} is {value}, and no rule can be held against that",))
-    if gate.not_worse_than is None:
+    if gate.against is None:
         return _verdict(gate, value, f": the {gate.aggregate} of {_many(len(cells), 'cell')}" if cells else "")
     return _against_champion(gate, value, baseline, package)
 
@@ -91,14 +93,13 @@ def _mean_as_written(values: Sequence[float]) -> float:
 
 
 def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:
-    """Judge the mean score of a step's evidence; None where the step left none.
+    """Judge the mean score of these very examples against a bound; None where the step left none.
 
+    What speaks of more than these examples (by an interval, against the champion) is judged by `comparisons.py`.
     Examples without a prediction make it inconclusive: leaving out the hard ones must not help.
     """
     if evidence is None or not evidence:
         return Verdict(gate.name, "errored", None, (f"step {gate.evidence} left no evidence to judge",))
-    if gate.not_worse_than is not None:
-        return Verdict(gate.name, "errored", None, ("evidence against the champion is not available yet",))
     kind = gate.score or "correct"
     try:
         scores = evidence.scores(kind)
@@ -123,12 +124,13 @@ def _doubts(evidence: Evidence) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A bound and what it asks; `met` and `missed` are the words between value and bound."""
+    """A bound and what it asks; `met` and `missed` are the words between value and bound, `more` those after it."""
 
     bound: float
     holds: Callable[[float], bool]
     met: str
     missed: str
+    more: str = ""
 
 
 def _rule(gate: Gate) -> _Rule:
@@ -141,6 +143,10 @@ def _rule(gate: Gate) -> _Rule:
     if gate.equals is not None:
         wanted = gate.equals
         return _Rule(wanted, lambda value: math.isclose(value, wanted, rel_tol=_TOLERANCE), "equals", "does not equal")
+    if gate.within is not None:
+        least, most = gate.within
+        words = f" to {written(most)}"
+        return _Rule(least, lambda value: least <= value <= most, "is within", "is not within", words)
     raise AssertionError(f"gate {gate.name} has no rule")
 
 
@@ -148,7 +154,7 @@ def _verdict(gate: Gate, value: float, detail: str) -> Verdict:
     rule = _rule(gate)
     passed = rule.holds(value)
     shown = next(text for text in _texts(value) if rule.holds(float(text)) == passed)
-    sentence = f"{shown} {rule.met if passed else rule.missed} {written(rule.bound)}{detail}"
+    sentence = f"{shown} {rule.met if passed else rule.missed} {written(rule.bound)}{rule.more}{detail}"
     return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
 
 
@@ -172,24 +178,52 @@ def _off(gate: Gate, right: int, whole: int) -> str:
 
 def _against_champion(gate: Gate, value: float, baseline: Baseline | None, package: str | None) -> Verdict:
     if baseline is None:
-        reason = f"warning: {value:.4g} was compared with nothing, because there is no champion yet"
-        return Verdict(gate.name, "pass", value, (reason,))
+        return without_champion(gate, value)
     if package == baseline.digest:
         return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {baseline.version}",))
     if baseline.value is None or not math.isfinite(baseline.value):
         reason = f"the champion {baseline.version} has no value of {gate.metric}, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", value, (reason,))
-    margin = gate.margin or 0.0
-    floor = Decimal(repr(baseline.value)) - Decimal(repr(margin))
-    passed = Decimal(repr(value)) >= floor
+    less, margin = gate.against == "not_worse_than", gate.margin or 0.0
+    floor = Decimal(repr(baseline.value)) + (-1 if less else 1) * Decimal(repr(margin))
+
+    def holds(number: Decimal, bound: Decimal) -> bool:
+        return number >= bound if less else number > bound
+
+    passed = holds(Decimal(repr(value)), floor)
     rows = zip(_texts(value), _texts(float(floor)), _texts(baseline.value), strict=True)
     exact = (written(value), f"{floor:f}", written(baseline.value))
-    mine, bound, theirs = next((row for row in rows if (Decimal(row[0]) >= Decimal(row[1])) == passed), exact)
+    fits = (row for row in rows if holds(Decimal(row[0]), Decimal(row[1])) == passed)
+    mine, bound, theirs = next(fits, exact)
+    words = ("is at least", "is below") if less else ("is above", "is not above")
     sentence = (
-        f"{mine} {'is at least' if passed else 'is below'} {bound}: "
-        f"the champion {baseline.version} has {theirs}, less the margin of {written(margin)}"
+        f"{mine} {words[not passed]} {bound}: the champion {baseline.version} has {theirs}, "
+        f"{'less' if less else 'plus'} the margin of {written(margin)}"
     )
     return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
+
+
+def without_champion(gate: Gate, value: float) -> Verdict:
+    """Before the first release there is nothing to be worse than: a warning, or a fail where the gate requires it."""
+    if gate.required:
+        reason = "there is no champion yet to compare with, and the gate requires one: leave required out at first"
+        return Verdict(gate.name, "fail", value, (reason,))
+    reason = f"warning: {value:.4g} was compared with nothing, because there is no champion yet"
+    return Verdict(gate.name, "pass", value, (reason,))
+
+
+def counted(gate: Gate, verdict: str) -> str:
+    """What a verdict is to its run: an inconclusive one fails, holds (stays inconclusive) or passes, by the file."""
+    if verdict != "inconclusive":
+        return verdict
+    return {"fail": "fail", "hold": "inconclusive", "warn": "pass"}[gate.inconclusive]
+
+
+def with_consequence(gate: Gate, found: Verdict) -> Verdict:
+    """The verdict, with what the file makes of an inconclusive one among its reasons."""
+    words = {"fail": (), "hold": ("held: nothing is released",), "warn": ("a warning only: the run goes on",)}
+    more = words[gate.inconclusive] if found.verdict == "inconclusive" else ()
+    return replace(found, reasons=(*found.reasons, *more))
 
 
 # --- words and numbers ---------------------------------------------------------------------------------------------

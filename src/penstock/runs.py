@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeVar
 
+from penstock.charts import Chart
 from penstock.errors import TransitionError
 
 
@@ -410,13 +411,17 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """One gate: `verdict` is pass, fail, inconclusive or None (not judged yet); `rule` is the rule in words."""
+    """One gate: `verdict` is pass, fail, inconclusive, errored or None (not judged yet); `rule` is the rule in words.
+
+    `chart` is there where an interval decided.
+    """
 
     name: str
     rule: str
     verdict: str | None = None
     value: float | None = None
     reasons: tuple[str, ...] = ()
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typer.main import get_command
 
 from acceptance.tiny import end, make
 from docs.diagrams import TABLES, diagram
+from penstock.charts import Chart
 from penstock.cli.main import VERBS, app
 from penstock.commits import Trigger
 from penstock.pipelines import RESERVED
@@ -104,8 +106,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, A
     end(tiny.command, tiny.repo.folder)
 
 
-OPEN = {"metrics", "files", "inputs", "variables"}
-"""Objects whose keys are a person's own: metrics, paths, steps and variables."""
+OPEN = {"metrics", "files", "inputs", "variables", "chart"}
+"""Objects whose keys are a person's own (metrics, paths, steps and variables) or have a table of their own."""
 
 
 JSON = pytest.mark.xdist_group("json")
@@ -130,6 +132,12 @@ def keys(value: Any, before: str = "") -> Iterator[str]:
 def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: str) -> None:
     """The table of an object has exactly the keys that the program prints, in their order."""
     assert first_cells_of_keys(section(page("docs/commands.md"), title)) == list(keys(printed[title]))
+
+
+def test_every_key_of_a_chart_is_documented() -> None:
+    """The table of the chart object has exactly the fields of the value, in their order."""
+    documented = first_cells_of_keys(section(page("docs/commands.md"), "The chart object"))
+    assert documented == [field.name for field in fields(Chart)]
 
 
 def first_cells_of_keys(text: str) -> list[str]:

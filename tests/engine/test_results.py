@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.builders import ACTS, DIGITS, FAILED_CASE, JUNIT, House, step
-from penstock.artifacts import Digest
+from penstock.artifacts import Digest, File
 from penstock.cache.disk import DiskCache
 from penstock.engine.results import collect, declared_files, is_whole, red_report
 from penstock.errors import ReportError
@@ -235,3 +235,100 @@ def test_who_is_the_champion(house: House, champion: str | None) -> None:
     assert first.status == "passed"
     again = house.run(no_cache=True, no_deploy=True)
     assert ("no champion yet" in again.gates[0].reasons[0]) is (champion is None)
+
+
+# --- evidence against the champion ---------------------------------------------------------------------------------
+
+COMPARED = {
+    **EVIDENCE,
+    "gates": {"no_regression": {"evidence": "evaluate", "not_worse_than": "champion", "margin": 0.03}},
+}
+TRUTH = {"truth.csv": "id,truth\n" + "".join(f"{n},a\n" for n in range(360))}
+
+
+def answers(wrong: int, whole: int = 360) -> Act:
+    rows = "".join(f"{n},{'b' if n < wrong else 'a'}\n" for n in range(whole))
+    return Act(files={"predictions.csv": f"id,prediction\n{rows}"})
+
+
+def compared(house: House, **gate: Any) -> Any:
+    """A house whose first release answered four of 360 examples wrongly."""
+    rule = {**COMPARED["gates"]["no_regression"], **gate}
+    house.commit({**DIGITS, **COMPARED, "gates": {"no_regression": rule}}, **SOURCE, **TRUTH)
+    house.machine.script["evaluate"] = answers(4)
+    first = house.run()
+    assert first.status == "passed"
+    return first
+
+
+def another(house: House, wrong: int, whole: int = 360, **more: str) -> Any:
+    """A commit of another model, which answers so many examples wrongly."""
+    number = len(house.store.runs.latest(limit=100))
+    house.repo.commit(**{"src/a.py": f"A = 'model {number}'\n"}, **more)
+    train = ACTS["train for"]
+    house.machine.script["train for"] = Act(files={**train.files, "model/w": f"model {number}"})
+    house.machine.script["evaluate"] = answers(wrong, whole)
+    return house.run()
+
+
+def test_evidence_is_compared_with_the_champions(house: House) -> None:
+    """The first release passes with a warning; then a model is held against what production answered."""
+    first = compared(house)
+    assert first.gates[0].reasons[0].startswith("warning: 0.9889 was compared with nothing")
+    good = another(house, 5)
+    assert (good.status, good.gates[0].verdict, good.gates[0].value) == ("passed", "pass", 355 / 360)
+    assert good.gates[0].reasons[0].startswith(f"0.3 points worse than {first.version} on the same 360 examples")
+    assert good.gates[0].chart is not None
+    assert (good.gates[0].chart.n, good.gates[0].chart.discordant) == (360, 1)
+    bad = another(house, 60)
+    assert (bad.status, bad.gates[0].verdict) == ("failed", "fail")
+    assert f"worse than {good.version}" in bad.gates[0].reasons[0]
+    assert house.served(8802) == good.version
+
+
+def test_the_same_package_is_its_own_equal(house: House) -> None:
+    """A commit that changes no model passes whatever its evidence says, and is remembered by its first answers."""
+    compared(house)
+    house.machine.script["evaluate"] = answers(100)
+    same = house.run(no_cache=True)
+    assert (same.status, same.gates[0].verdict) == ("passed", "pass")
+    assert "the same package as the champion" in same.gates[0].reasons[0]
+    assert "as good as" in another(house, 4).gates[0].reasons[0]
+
+
+def test_a_new_test_set_decides_nothing_until_the_champion_met_it(house: House) -> None:
+    """Where the champion was never asked the gate says so and stops; a run of its own package makes it comparable."""
+    first = compared(house)
+    fewer = {"truth.csv": "".join(f"{line}\n" for line in TRUTH["truth.csv"].splitlines()[:301])}
+    unknown = another(house, 4, 300, **fewer)
+    assert (unknown.status, unknown.gates[0].verdict) == ("failed", "inconclusive")
+    lacking = "has no evidence on this test set, but on another, so there is nothing to compare with"
+    assert unknown.gates[0].reasons == (f"the champion {first.version} {lacking}",)
+    house.repo.commit(**{"src/a.py": SOURCE["src__a.py"]})
+    house.machine.script["train for"] = ACTS["train for"]
+    same = house.run()
+    assert "the same package as the champion" in same.gates[0].reasons[0]
+    assert "as good as" in another(house, 4, 300).gates[0].reasons[0]
+
+
+@pytest.mark.parametrize(("word", "status"), [("fail", "failed"), ("hold", "errored"), ("warn", "passed")])
+def test_what_an_inconclusive_verdict_does(house: House, word: str, status: str) -> None:
+    """It fails the run, ends it errored with nothing released, or lets it go on, as the file says."""
+    first = compared(house, margin=0.001, inconclusive=word)
+    shown = another(house, 5)
+    assert (shown.status, shown.gates[0].verdict) == (status, "inconclusive")
+    assert house.served(8802) == (shown.version if word == "warn" else first.version)
+    assert any("examples can never show" in reason for reason in shown.gates[0].reasons)
+
+
+def test_the_champions_evidence_may_be_gone(house: House) -> None:
+    """Where its bytes are lost there is nothing to compare with, and that is no pass."""
+    first = compared(house)
+    collected = (house.store.runs.step(1, "evaluate").result or {})["collected"]
+    for entry in house.world.cache.tree(collected).entries.values():
+        assert isinstance(entry, File)
+        (found,) = house.world.home.cache.rglob(f"*{entry.digest[4:]}*")
+        found.unlink()
+    shown = another(house, 5)
+    assert (shown.status, shown.gates[0].verdict) == ("failed", "inconclusive")
+    assert f"the champion {first.version} has evidence that is no longer in the cache" in shown.gates[0].reasons[0]

@@ -53,9 +53,12 @@ def answers(right: int, whole: int) -> Evidence:
         (1e-9, "equals", 0, "fail", "1e-09 does not equal 0"),
         (-0.5, "at_least", 0, "fail", "-0.5 is below 0"),
         (1e300, "at_most", 1e299, "fail", "1e+300 is above 1e+299"),
+        (0.9, "within", [0.8, 0.9], "pass", "0.9 is within 0.8 to 0.9"),
+        (0.90001, "within", [0.8, 0.9], "fail", "0.90001 is not within 0.8 to 0.9"),
+        (0.5, "within", [0.8, 0.9], "fail", "0.5 is not within 0.8 to 0.9"),
     ],
 )
-def test_a_metric_is_held_against_its_bound(value: float, rule: str, bound: float, verdict: str, reason: str) -> None:
+def test_a_metric_is_held_against_its_bound(value: float, rule: str, bound: Any, verdict: str, reason: str) -> None:
     """Bounds include themselves; the reason is short and never rounds across the bound."""
     assert judge(value, **{rule: bound}) == Verdict("g", verdict, value, (reason,))  # type: ignore[arg-type]
 
@@ -163,6 +166,30 @@ def test_the_champion_itself_passes() -> None:
     assert (verdict.verdict, verdict.reasons) == ("pass", ("this is the same package as the champion 1.2.0",))
 
 
+def test_where_a_champion_is_required_its_absence_fails() -> None:
+    """The file may say that the first release needs a baseline too."""
+    verdict = judge(0.5, not_worse_than="champion", margin=0.1, required=True)
+    assert (verdict.verdict, verdict.value) == ("fail", 0.5)
+    assert "the gate requires one" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "verdict", "reason"),
+    [
+        (0.98, 0.01, "fail", "0.98 is not above 0.98: the champion 1.2.0 has 0.97, plus the margin of 0.01"),
+        (0.98001, 0.01, "pass", "0.98001 is above 0.98: the champion 1.2.0 has 0.97, plus the margin of 0.01"),
+        (0.97, None, "fail", "0.97 is not above 0.97: the champion 1.2.0 has 0.97, plus the margin of 0"),
+    ],
+)
+def test_a_metric_must_be_better_than_the_champions(
+    value: float, margin: float | None, verdict: str, reason: str
+) -> None:
+    """Better is more than the champion's value and the margin; as good is not better."""
+    rule = gate(better_than="champion", **({} if margin is None else {"margin": margin}))
+    judged = judge_metric(rule, {"train.accuracy": value}, Baseline("1.2.0", "theirs", 0.97), "mine")
+    assert judged == Verdict("g", verdict, value, (reason,))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("theirs", [None, math.nan])
 def test_a_champion_without_the_metric_decides_nothing(theirs: float | None) -> None:
     """Where the champion has no value there is nothing to compare with."""
@@ -258,12 +285,6 @@ def test_evidence_that_cannot_be_scored_is_errored() -> None:
     verdict = judge_evidence(rule, Evidence(("a",), ("cat",), ("dog",)))
     assert verdict.verdict == "errored"
     assert "'cat'" in verdict.reasons[0]
-
-
-def test_evidence_against_the_champion_is_not_available_yet() -> None:
-    """A gate that the file's reader would refuse gets no verdict by accident."""
-    rule = gate(evidence="evaluate", at_least=0.5).model_copy(update={"not_worse_than": "champion"})
-    assert judge_evidence(rule, answers(1, 1)).verdict == "errored"
 
 
 @given(value=NUMBERS)

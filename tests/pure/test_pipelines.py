@@ -252,6 +252,9 @@ def test_not_health(health: str) -> None:
             {"not_worse_than": "champion", "margin": 0.02},
             "not worse than the champion by more than 0.02",
         ),
+        ({"within": [0.8, 0.9]}, "within 0.8 to 0.9"),
+        ({"better_than": "champion"}, "better than the champion"),
+        ({"better_than": "champion", "margin": 0.01}, "better than the champion by 0.01"),
     ],
 )
 def test_rules(rest: dict[str, Any], rule: str) -> None:
@@ -265,6 +268,14 @@ def test_score_of_evidence() -> None:
     gate = Gate.model_validate({"name": "g", "evidence": "evaluate", "at_least": 0})
     other = Gate.model_validate({"name": "g", "evidence": "e", "at_most": 1, "score": "squared_error"})
     assert (gate.score, gate.step, other.score) == ("correct", "evaluate", "squared_error")
+
+
+def test_confidence_is_part_of_a_rule() -> None:
+    """A rule on evidence says how sure its verdict must be where the file does; less of an error is better."""
+    gate = Gate.model_validate({"name": "g", "evidence": "e", "at_least": 0.85, "confidence": 0.99})
+    loss = Gate.model_validate({"name": "g", "evidence": "e", "better_than": "champion", "score": "absolute_error"})
+    assert (gate.rule, gate.by_interval, gate.higher_is_better) == ("at least 0.85, 99 % sure", True, True)
+    assert (loss.by_interval, loss.against, loss.higher_is_better) == (True, "better_than", False)
 
 
 def test_later_keys_are_not_keys() -> None:

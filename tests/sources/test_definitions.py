@@ -211,14 +211,10 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(5, 34, 'expected process or container, found the text "pod"')],
     ),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
-    "later in a gate": (GATE + "{metric: a.x, at_least: 1, confidence: 1}", [(6, 33, '"confidence" is not available')]),
+    "later in a gate": (GATE + "{metric: a.x, at_least: 1, slices: a}", [(6, 33, '"slices" is not available')]),
     "later in an environment": (
         PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",
         [(5, 30, '"rollout" is not available yet')],
-    ),
-    "later in evidence on the champion": (
-        GATE + "{evidence: a, not_worse_than: champion, margin: 0.1}",
-        [(6, 20, '"not_worse_than" on evidence is not available yet')],
     ),
     "stage": (STEP + "stage: tset\n", [(5, 12, 'expected build or test or deploy, found the text "tset": did you')]),
     "shell": (STEP + "shell: 1\n", [(5, 12, "expected sh or bash or python, found the number 1")]),
@@ -307,6 +303,46 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "not worse than whom": (
         GATE + "{metric: a.x, not_worse_than: chmpion, margin: 1}",
         [(6, 36, 'expected champion, found the text "chmpion": did you mean "champion"?')],
+    ),
+    "better than whom": (GATE + "{metric: a.x, better_than: main}", [(6, 33, "expected champion, found the text")]),
+    "worse and better": (
+        GATE + "{evidence: a, not_worse_than: champion, better_than: champion, margin: 0}",
+        [(6, 46, 'expected one rule, found "not_worse_than" and "better_than"')],
+    ),
+    "required alone": (
+        GATE + "{metric: a.x, at_least: 1, required: true}",
+        [(6, 33, '"required" belongs to not_worse_than and better_than')],
+    ),
+    "range of one": (GATE + "{metric: a.x, within: [1]}", [(6, 28, "expected two numbers, such as")]),
+    "range of words": (GATE + "{metric: a.x, within: [a, 1]}", [(6, 28, "expected two numbers, such as")]),
+    "range the wrong way": (GATE + "{metric: a.x, within: [2, 1]}", [(6, 28, "expected the smaller number first")]),
+    "confidence of a metric": (
+        GATE + "{metric: a.x, at_least: 1, confidence: 0.9}",
+        [(6, 33, '"confidence" belongs to evidence')],
+    ),
+    "confidence of an exact value": (
+        GATE + "{evidence: a, equals: 1, confidence: 0.9}",
+        [(6, 31, "write within: [LEAST, MOST]")],
+    ),
+    "confidence in percent": (
+        GATE + "{evidence: a, at_least: 1, confidence: 95}",
+        [(6, 45, "expected less than 1")],
+    ),
+    "confidence of a coin": (
+        GATE + "{evidence: a, at_least: 1, confidence: 0.5}",
+        [(6, 45, "expected more than 0.5")],
+    ),
+    "indifference of a plain bound": (
+        GATE + "{evidence: a, at_least: 1, indifference: 0.1}",
+        [(6, 33, '"indifference" belongs to a bound on evidence with confidence')],
+    ),
+    "indifference beyond the margin": (
+        GATE + "{evidence: a, not_worse_than: champion, margin: 0.1, indifference: 0.06}",
+        [(6, 59, "expected at most half the margin, 0.05")],
+    ),
+    "inconclusive is what": (
+        GATE + "{metric: a.x, at_least: 1, inconclusive: pass}",
+        [(6, 47, "expected fail or hold or warn, found the text")],
     ),
     "score of a metric": (GATE + "{metric: a.x, score: correct, at_least: 1}", [(6, 20, "belongs to evidence")]),
     "metric of no step": (GATE + "{metric: aa.x, at_least: 1}", [(6, 15, 'no step is named "aa"')]),
@@ -434,7 +470,8 @@ _KEY_WORDS = (
     "name steps runtime variables package gates environments check champion a b run needs inputs outputs metrics "
     "evidence predictions truth timeout shell stage model code serve health metric at_least not_worse_than margin "
     "score port replicas branches python path requirements exclude env cache on retry zzz A B << "
-    "matrix include when resources gpu memory max push schedule concurrency group aggregate secrets fresh"
+    "matrix include when resources gpu memory max push schedule concurrency group aggregate secrets fresh "
+    "within better_than indifference confidence inconclusive required"
 )
 _KEYS = st.sampled_from(_KEY_WORDS.split())
 _LEAF_WORDS = (

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, text
 
 import penstock.store.sql
 from penstock.artifacts import Digest, File
+from penstock.charts import Chart
 from penstock.errors import EngineError, NotFoundError, TransitionError
 from penstock.plans import PlannedStep, StepKind
 from penstock.releases import ReleaseStatus
@@ -608,6 +609,22 @@ def test_metrics_and_gates(store: Store) -> None:
     store.runs.judge(number, "fast", "fail", 6.0, ("6 is above 5",))
     assert store.runs.gates(number) == [GateView("fast", "at most 5", "fail", 6.0, ("6 is above 5",)), GATES[1]]
     assert store.runs.gates(add_run(store, gates=())) == []
+    chart = Chart("gain", "correct", -0.01, -0.02, 0.0, -0.03, None, 0.95, 360, 4, "counted")
+    store.runs.judge(number, "good", "pass", 0.9, ("fine",), chart)
+    assert store.runs.gates(number)[1].chart == chart
+
+
+def test_what_a_package_answered_is_found_by_package_and_test_set(store: Store) -> None:
+    """Packages are numbered per test set in the order in which they met it; new answers keep the number."""
+    run = add_run(store)
+    files = {"predictions": "p.csv", "truth": "t.csv"}
+    for package, collected in (("one", "c1"), ("two", "c2"), ("one", "c3")):
+        store.evidence.put("p1", "evaluate", "set", package, run=run, files=files, collected=collected)
+    store.evidence.put("p1", "evaluate", "other set", "one", run=run, files=files, collected="c4")
+    found = [store.evidence.find("p1", "evaluate", "set", package) for package in ("one", "two", "three")]
+    assert [(e.collected, e.number) if e else None for e in found] == [("c3", 1), ("c2", 2), None]
+    assert [e.collected for e in store.evidence.of_package("p1", "one")] == ["c3", "c4"]
+    assert store.evidence.of_package("p2", "one") == []
 
 
 def test_a_package_that_passed_stays_passed(store: Store) -> None:

@@ -18,6 +18,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
+from penstock.charts import Chart, drawn
 from penstock.runs import GateView, ReleaseView, RunView, StepView
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -364,6 +365,18 @@ def gate_row(gate: GateView, tall: int = 3) -> Row:
     verdict = safe(gate.verdict or "", style_of(word))
     cells = (safe(gate.name, quiet or "bold"), safe(value), safe(gate.rule, quiet), verdict)
     return Row(mark_of(word), cells, safe(gate_reason(gate), "dim" if word == "pass" else ""), tall, folded=2)
+
+
+def gate_rows(gate: GateView, tall: int) -> list[Row]:
+    """A gate's row, and below it the interval that decided."""
+    rows = [gate_row(gate, tall)]
+    return rows if gate.chart is None else [*rows, Row(Text(" "), (), safe(chart_line(gate.chart), "dim"))]
+
+
+def chart_line(chart: Chart) -> str:
+    """A chart between the bounds that it shows: `-0.019 ░░░│  ├─●──┤ +0.001`."""
+    low, high = (f"{number:+.3g}" if chart.kind == "gain" else f"{number:.4g}" for number in (chart.low, chart.high))
+    return f"{low} {drawn(chart)} {high}"
 
 
 def release_row(release: ReleaseView, now: float | None) -> Row:

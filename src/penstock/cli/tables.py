@@ -16,7 +16,7 @@ from penstock.cli.pictures import (
     fact_lines,
     figure,
     fold,
-    gate_row,
+    gate_rows,
     header_lines,
     mark_of,
     moment,
@@ -141,7 +141,7 @@ def _show_lines(view: RunView, width: int) -> Iterator[Text]:
     stages = dict.fromkeys(["build", "test", *(s.stage for s in view.steps if s.stage != "deploy")])
     for stage in stages:
         yield from _block(stage, [step_row(s, None) for s in view.steps if s.stage == stage], width, frozenset({2}))
-    yield from _block("gates", [gate_row(gate, tall=_WHOLE) for gate in view.gates], width)
+    yield from _block("gates", [row for gate in view.gates for row in gate_rows(gate, _WHOLE)], width)
     steps = [step_row(s, None) for s in view.steps if s.stage == "deploy"]
     yield from _block("deploy", [*steps, *(release_row(r, None) for r in view.releases)], width, frozenset({2}))
     numbers = [Row(Text(""), (safe(name), safe(figure(v))), Text("")) for name, v in sorted(view.metrics.items())]
@@ -250,7 +250,7 @@ def _summary_lines(
     for step, lines in tails.items():
         yield from (Text(""), Text.assemble("  ", safe(step, "bold"), ("  the end of its log", "dim")))
         yield from (line for text in lines for line in _log_lines(text, width))
-    judged = [gate_row(gate, tall=_WHOLE) for gate in view.gates if gate.verdict]
+    judged = [row for gate in view.gates if gate.verdict for row in gate_rows(gate, _WHOLE)]
     if gates and judged:
         yield from (Text(""), *stacked(judged, width))
     yield Text("")

@@ -19,10 +19,11 @@ from penstock.engine.steps import UserSteps
 from penstock.engine.turns import Shared
 from penstock.engine.variables import passed_on
 from penstock.errors import PenstockError
+from penstock.gates import counted
 from penstock.pipelines import Environment, Pipeline, interpolate
 from penstock.plans import StepKind, missing_inputs
 from penstock.releases import ReleaseStatus, why_not
-from penstock.runs import ENDED_RUN, RunStatus, StepState, StepStatus, outcome
+from penstock.runs import ENDED_RUN, GateView, RunStatus, StepState, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
 
 MayStart = Callable[[], bool]
@@ -288,10 +289,14 @@ class Driver:
         if package is not None and package.status is not StepStatus.PASSED:
             return f"step package {package.status}"
         for gate in self._runs.gates(self._context.run.id):
-            if gate.verdict != "pass":
+            if self._counted(gate) != "pass":
                 return f"gate {gate.name} {_VERDICTS.get(gate.verdict, 'was not judged')}"
         only = self._context.options.get("step")
         return None if only is None else f"only step {only} was asked for"
+
+    def _counted(self, gate: GateView) -> str | None:
+        """What a gate's verdict is to the run, by what the file says of inconclusive ones."""
+        return None if gate.verdict is None else counted(self._context.pipeline.gates[gate.name], gate.verdict)
 
     def _pass_package(self) -> None:
         """A package whose run is green may be deployed by hand too."""
@@ -352,7 +357,7 @@ class Driver:
             self._cancel_rest(stopping)
             return
         states = self._context.states()
-        gates = [g.verdict for g in self._runs.gates(run) if g.verdict is not None]
+        gates = [verdict for g in self._runs.gates(run) if (verdict := self._counted(g)) is not None]
         targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
         event = "supersede" if self._superseded() else outcome([s.status for s in states], gates, targets)
         with self._world.store.transaction():

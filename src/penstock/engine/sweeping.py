@@ -206,7 +206,8 @@ def _kept_releases(releases: Iterable[Release]) -> list[Release]:
 def _evidence(world: World, release: Release) -> set[Digest]:
     """What the gates of later runs compare with."""
     results = [step.result or {} for step in world.store.runs.steps(release.run)]
-    return {Digest(result["collected"]) for result in results if isinstance(result.get("collected"), str)}
+    known = {Digest(e.collected) for e in world.store.evidence.of_package(release.project, release.package)}
+    return known | {Digest(result["collected"]) for result in results if isinstance(result.get("collected"), str)}
 
 
 def _digests(values: Mapping[str, Any]) -> set[Digest]:

@@ -99,7 +99,14 @@ def to_json(shown: RunView) -> dict[str, Any]:
         "seconds": shown.seconds,
         "steps": [_step_json(s) for s in shown.steps],
         "gates": [
-            {"name": g.name, "rule": g.rule, "verdict": g.verdict, "reasons": list(g.reasons), "value": g.value}
+            {
+                "name": g.name,
+                "rule": g.rule,
+                "verdict": g.verdict,
+                "reasons": list(g.reasons),
+                "value": g.value,
+                "chart": None if g.chart is None else g.chart.as_json(),
+            }
             for g in shown.gates
         ],
         "package": {"digest": shown.package, "size": shown.package_size} if shown.package else None,

@@ -405,6 +405,7 @@ _EXPECTED: Mapping[str, str] = {
     "model_type": "a mapping",
     "tuple_type": "a text or a list of texts",
     "greater_than": "more than {gt:g}",
+    "less_than": "less than {lt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than_equal": "at most {le:g}",
 }

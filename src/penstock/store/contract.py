@@ -206,3 +206,22 @@ class Project:
     identity: str
     file: str
     location: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRecord:
+    """What a package answered on a test set, in a step of this name.
+
+    `collected` is the digest of the tree in the cache that holds the evidence's files, `files` their names in it, by
+    role. `number` says which package of the project was decided on this test set, from 1.
+    """
+
+    project: str
+    step: str
+    test_set: str
+    package: str
+    run: int
+    files: Values
+    collected: str
+    number: int
+    created: float

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from penstock.charts import Chart, chart_of
 from penstock.errors import NotFoundError, TransitionError
 from penstock.plans import PlannedStep, StepKind
 from penstock.runs import (
@@ -332,17 +333,33 @@ class Runs:
         query = select(tables.metrics.c.name, tables.metrics.c.value).where(tables.metrics.c.run == run)
         return {row.name: row.value for row in self._connection.execute(query.order_by(tables.metrics.c.name))}
 
-    def judge(self, run: int, gate: str, verdict: str | None, value: float | None, reasons: Iterable[str]) -> None:
+    def judge(
+        self,
+        run: int,
+        gate: str,
+        verdict: str | None,
+        value: float | None,
+        reasons: Iterable[str],
+        chart: Chart | None = None,
+    ) -> None:
         self._connection.execute(
             update(tables.gates)
             .where(tables.gates.c.run == run, tables.gates.c.name == gate)
-            .values(verdict=verdict, value=value, reasons=list(reasons), judged=time.time())
+            .values(
+                verdict=verdict,
+                value=value,
+                reasons=list(reasons),
+                judged=time.time(),
+                chart=None if chart is None else chart.as_json(),
+            )
         )
 
     def gates(self, run: int) -> list[GateView]:
         query = select(tables.gates).where(tables.gates.c.run == run).order_by(tables.gates.c.position)
         return [
-            GateView(row["name"], row["rule"], row["verdict"], row["value"], tuple(row["reasons"]))
+            GateView(
+                row["name"], row["rule"], row["verdict"], row["value"], tuple(row["reasons"]), chart_of(row["chart"])
+            )
             for row in self._connection.execute(query).mappings()
         ]
 

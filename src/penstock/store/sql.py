@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from penstock.errors import DiskError, EngineError
 from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
+from penstock.store.evidence import Evidences
 from penstock.store.history import History
 from penstock.store.journal import Journal
 from penstock.store.releases import Releases
@@ -54,6 +55,7 @@ class Store:
         self.actions = Actions(connection, self._journal)
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)
+        self.evidence = Evidences(connection)
         self.triggers = Triggers(connection, self.requests)
         self.history = History(connection)
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 
 metadata = MetaData()
 
@@ -181,6 +181,23 @@ gates = Table(
     Column("value", Float),
     Column("reasons", JSON, nullable=False),
     Column("judged", Float),
+    Column("chart", JSON(none_as_null=True)),
+)
+
+# What each package answered on each test set; the files themselves are in the cache, as one tree.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("project", ForeignKey("projects.id"), primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("test_set", String, primary_key=True),
+    Column("package", String, primary_key=True),
+    Column("run", ForeignKey("runs.id"), nullable=False),
+    Column("files", JSON, nullable=False),
+    Column("collected", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("evidence_by_package", "project", "package"),
 )
 
 packages = Table(

@@ -1,0 +1,280 @@
+"""Comparisons: a gate on evidence that speaks of more than these examples is decided by an interval.
+
+With `confidence` a level is judged by its interval; against the champion a gain always is, on the same examples. The
+sentence says what was found, its bounds, whether they leave the forbidden side open, and what would decide.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+from penstock.charts import Chart
+from penstock.decisions import Decision, Rule, Word, decide, refusal
+from penstock.errors import ReportError
+from penstock.families import all_of
+from penstock.gates import Verdict, judge_evidence, without_champion, written
+from penstock.samples import is_binary, level, paired_gain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from penstock.evidence import Evidence
+    from penstock.pipelines import Gate
+
+    Floats = npt.NDArray[np.float64]
+
+MINUS = "\N{MINUS SIGN}"
+CONFIDENCE = 0.95
+"""Of a comparison with the champion where the file names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The package in production: version, digest, and its evidence on this run's test set.
+
+    Without evidence `lacking` says why there is none, as a clause.
+    """
+
+    version: str
+    digest: str
+    evidence: Evidence | None
+    lacking: str = "has no evidence on this test set"
+
+
+def judge_examples(gate: Gate, evidence: Evidence | None, champion: Champion | None, package: str | None) -> Verdict:
+    """Judge a step's evidence; None where the step left none.
+
+    `champion` is looked at only where the gate compares with it: None before the first release, which passes with a
+    warning unless the gate says `required`. `package` is the digest of the run's own package; the champion itself is
+    never worse than itself. Examples without a prediction make a verdict inconclusive, whatever the others say.
+    """
+    if not gate.by_interval or evidence is None or not len(evidence):
+        return judge_evidence(gate, evidence)
+    try:
+        scores = _scores(gate, evidence)
+        found = _compared(gate, scores, evidence, champion, package) if gate.against else _level(gate, scores)
+    except ReportError as error:
+        return Verdict(gate.name, "errored", None, (str(error),))
+    doubts = tuple(_doubts(evidence))
+    decided = "inconclusive" if evidence.unpredicted and found.verdict != "errored" else found.verdict
+    return Verdict(gate.name, decided, found.value, (*found.reasons, *doubts), found.chart)
+
+
+def _doubts(evidence: Evidence) -> list[str]:
+    whole = evidence.unpredicted + len(evidence)
+    lacking = f"{evidence.unpredicted:,} of {whole:,} examples have no prediction: predict them all to decide"
+    beyond = f"left out: {evidence.unlabelled:,} predictions whose id is not among the truth"
+    return [lacking] * bool(evidence.unpredicted) + [beyond] * bool(evidence.unlabelled)
+
+
+def _scores(gate: Gate, evidence: Evidence) -> Floats:
+    import numpy as np
+
+    return np.asarray(evidence.scores(gate.score or "correct"), dtype=np.float64)
+
+
+# --- levels --------------------------------------------------------------------------------------------------------
+
+
+def _level(gate: Gate, scores: Floats) -> Verdict:
+    """The mean score of one model against a bound, or a range that it must lie in."""
+    if gate.within is not None:
+        return _range(gate, scores, gate.within)
+    kind: Literal["at_least", "at_most"] = "at_most" if gate.at_least is None else "at_least"
+    bound = gate.at_least if gate.at_least is not None else gate.at_most or 0.0
+    decision = _held(gate, kind, bound, scores, gate.confidence or CONFIDENCE)
+    chart = _chart(gate, decision, *((bound, None) if kind == "at_least" else (None, bound)))
+    side = "below" if kind == "at_least" else "above"
+    does = {
+        "pass": f"are not {side} {written(bound)}",
+        "fail": f"are {side} {written(exact(decision.edge))}",
+        "inconclusive": f"do not exclude a level {side} {written(bound)}",
+    }
+    return _judged(gate, chart, decision.verdict, does[decision.verdict], _tail(decision, scores))
+
+
+def _held(
+    gate: Gate, kind: Literal["at_least", "at_most"], bound: float, scores: Floats, confidence: float
+) -> Decision:
+    rule = Rule(kind, bound, indifference=gate.indifference or 0.0, confidence=confidence)
+    return decide(rule, level(scores, confidence))
+
+
+def _range(gate: Gate, scores: Floats, within: tuple[float, float]) -> Verdict:
+    """Both sides must pass; since either may fail by chance, a fail needs Holm's confidence."""
+    least, most = within
+    confidence = gate.confidence or CONFIDENCE
+    sides: list[Callable[[float], Decision]] = [
+        lambda sure: _held(gate, "at_least", least, scores, sure),
+        lambda sure: _held(gate, "at_most", most, scores, sure),
+    ]
+    word, _ = all_of([lambda sure, side=side: side(sure).verdict for side in sides], confidence)  # type: ignore[misc]
+    decisions = [side(confidence) for side in sides]
+    doubtful = next((d for d in decisions if d.verdict == "inconclusive"), decisions[0])
+    does = {"pass": "are within", "fail": "are outside", "inconclusive": "are not all within"}[word]
+    words = f"{does} {written(least)} to {written(most)}"
+    return _judged(gate, _chart(gate, doubtful, least, most), word, words, _tail(doubtful, scores))
+
+
+def _judged(gate: Gate, chart: Chart, word: Word, does: str, tail: str) -> Verdict:
+    edges = [edge for edge in (chart.least, chart.most) if edge is not None]
+    mean, low, high = short([chart.estimate, chart.low, chart.high], edges)
+    kind = chart.score.replace("_", " ")
+    what = f"{mean} correct on {chart.n:,} examples"
+    what = what if kind == "correct" else f"a mean {kind} of {mean} on {chart.n:,} examples"
+    sentence = f"{what}; its {percent(chart.confidence)} bounds {low} … {high} {does}: {word}{tail}"
+    return Verdict(gate.name, word, chart.estimate, (sentence,), chart)
+
+
+# --- the champion --------------------------------------------------------------------------------------------------
+
+
+def _compared(
+    gate: Gate, scores: Floats, evidence: Evidence, champion: Champion | None, package: str | None
+) -> Verdict:
+    value = float(scores.mean())
+    if champion is None:
+        return without_champion(gate, value)
+    if package == champion.digest:
+        return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {champion.version}",))
+    if champion.evidence is None:
+        reason = f"the champion {champion.version} {champion.lacking}, so there is nothing to compare with"
+        return Verdict(gate.name, "inconclusive", value, (reason,))
+    new, old, lost = _paired(scores, evidence, _scores(gate, champion.evidence), champion.evidence)
+    if not len(new):
+        reason = f"no example of this run is among those of the champion {champion.version}"
+        return Verdict(gate.name, "inconclusive", value, (f"{reason}: there is nothing to compare with",))
+    decision = _decided(gate, new, old, evidence)
+    chart = _chart(gate, decision, decision.rule.threshold, None)
+    return Verdict(
+        gate.name, decision.verdict, value, (_gain_sentence(decision, chart, champion, (new, old)), *lost), chart
+    )
+
+
+def _decided(gate: Gate, new: Floats, old: Floats, evidence: Evidence) -> Decision:
+    kind = gate.against or "not_worse_than"
+    confidence = gate.confidence or CONFIDENCE
+    rule = Rule(kind, gate.margin or 0.0, indifference=gate.indifference or 0.0, confidence=confidence)
+    one, other = (new, old) if gate.higher_is_better else (-new, -old)
+    return decide(rule, paired_gain(one, other, confidence, seed=int(evidence.test_set[:8], 16)))
+
+
+def _paired(new: Floats, evidence: Evidence, old: Floats, other: Evidence) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """The scores of both on the examples that both have, in the same order, and what is left out, in words."""
+    import numpy as np
+
+    if len(evidence) == len(other) and all(a == b for a, b in zip(evidence.ids, other.ids, strict=True)):
+        return new, old, ()
+    at = {example: place for place, example in enumerate(other.ids)}
+    places = [(n, at[example]) for n, example in enumerate(evidence.ids) if example in at]
+    mine, theirs = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    apart = len(evidence) - len(places), len(other) - len(places)
+    said = f"left out: {apart[0]:,} examples that only this run has and {apart[1]:,} that only the champion has"
+    return new[mine], old[theirs], (said,) if any(apart) else ()
+
+
+def _gain_sentence(decision: Decision, chart: Chart, champion: Champion, pair: tuple[Floats, Floats]) -> str:
+    is_share = chart.score == "correct"
+    factor = 100 if is_share else 1
+    edge = exact(factor * decision.edge)
+    gain, low, high = short([factor * n for n in (chart.estimate, chart.low, chart.high)], [edge], signed=True)
+    size = f"{gain.lstrip(f'+{MINUS}')}{' points' if is_share else ''}"
+    what = {"+": f"{size} better than", MINUS: f"{size} worse than"}.get(gain[0], "as good as")
+    of = "" if is_share else f" by the mean {chart.score.replace('_', ' ')}"
+    counts = f" ({_flips(*pair)})" if is_share and chart.discordant else ""
+    where = f"{what} {champion.version}{of} on the same {chart.n:,} examples{counts}"
+    unit = ("" if not is_share else " point" if abs(edge) == 1 else " points") if edge else ""
+    does = _gain_words(decision, f"{written(abs(edge))}{unit}" if edge else "")
+    bounds = f"its {percent(chart.confidence)} bounds {low} … {high} {does}"
+    return f"{where}; {bounds}: {decision.verdict}{_tail(decision, *pair)}"
+
+
+def exact(number: float) -> float:
+    """A scaled bound as a person would write it: 3, not 3.0000000000000004."""
+    return float(f"{number:.12g}")
+
+
+def _flips(new: Floats, old: Floats) -> str:
+    return f"{int((new > old).sum()):,} newly right, {int((new < old).sum()):,} newly wrong"
+
+
+def _gain_words(decision: Decision, size: str) -> str:
+    """What the bounds do with the edge of the rule, in words; `size` is the edge's, empty at zero."""
+    better = decision.rule.kind == "better_than"
+    is_gain = decision.edge > 0 or (decision.edge == 0 and better)
+    amount = f"a {'gain' if is_gain else 'loss'}{f' of {size}' if size else ''}"
+    shown = f"are beyond {amount}" if size else f"show {amount}"
+    if decision.verdict == "pass":
+        return shown if better else f"exclude {amount}"
+    if decision.verdict == "fail":
+        return f"exclude {amount}" if is_gain else shown
+    return f"do not show {amount}" if better else f"do not exclude {amount}"
+
+
+# --- words and numbers ---------------------------------------------------------------------------------------------
+
+
+def _chart(gate: Gate, decision: Decision, least: float | None, most: float | None) -> Chart:
+    found, score = decision.interval, gate.score or "correct"
+    return Chart(
+        kind="gain" if decision.rule.paired else "level",
+        score=score,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        least=least,
+        most=most,
+        confidence=decision.rule.confidence,
+        n=found.n,
+        discordant=found.discordant,
+        method=found.method,
+        needed=decision.needed,
+    )
+
+
+def _tail(decision: Decision, *scores: Floats) -> str:
+    """What would decide, where nothing is decided: never more than a test set can do."""
+    if decision.verdict != "inconclusive":
+        return ""
+    never = refusal(decision.rule, decision.interval.n) if all(map(is_binary, scores)) else None
+    if never is not None:
+        return f"; {never}"
+    return f"; about {rounded(decision.needed):,} examples would decide" if decision.needed else ""
+
+
+def rounded(count: int) -> int:
+    """A count in two digits, rounded up: a promise of 2,100 is not made where 2,140 are needed."""
+    step = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // step) * step
+
+
+def percent(confidence: float) -> str:
+    return f"{Decimal(repr(confidence)) * 100:f}".rstrip("0").rstrip(".") + " %"
+
+
+def short(numbers: Sequence[float], edges: Sequence[float], *, signed: bool = False) -> list[str]:
+    """Numbers in as few decimals as keep each on its side of every edge: gains in one or more, levels in four."""
+    size = max((abs(n) for n in (*numbers, *edges)), default=0.0)
+    fewest = max(int(signed), (1 if signed else 3) - (math.floor(math.log10(size)) if size >= 1e-300 else 0))
+    for decimals in range(min(fewest, 12), 13):
+        if all(_side(round(n, decimals), e) == _side(n, e) for n in numbers for e in edges):
+            return [_text(n, decimals, signed=signed) for n in numbers]
+    return [_text(n, 12, signed=signed) for n in numbers]
+
+
+def _side(number: float, edge: float) -> int:
+    near = math.isclose(number, edge, rel_tol=1e-12, abs_tol=1e-15)
+    return 0 if near else 1 if number > edge else -1
+
+
+def _text(number: float, decimals: int, *, signed: bool) -> str:
+    text = f"{abs(number):.{decimals}f}"
+    if not float(text):
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{MINUS if number < 0 else '+' if signed else ''}{text}"
