@@ -1,4 +1,4 @@
-"""Reports: the bytes of JUnit, metrics and benchmark files as values.
+"""Reports: the bytes of JUnit, metrics and benchmark files as values (coverage is read by `coverages.py`).
 
 Every file may be hostile or cut short: what cannot be read raises ReportError, in one sentence that begins with the
 file's name and, where one is known, the line.
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from penstock.errors import ReportError
 
@@ -18,6 +18,7 @@ Status = Literal["passed", "failed", "errored", "skipped"]
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 50
 MAX_MESSAGE = 4000
+MAX_NAME = 1000
 MAX_NUMBERS = 10_000
 
 
@@ -72,25 +73,55 @@ class TestReport:
 def parse_junit(data: bytes, file: str) -> TestReport:
     """The tests of a JUnit XML file, from any depth of `testsuites` and `testsuite`.
 
-    A case that errs and fails is errored. A time that is no number counts as 0 seconds; long messages are cut.
-    Raises ReportError for what is no well-formed JUnit file, declares entities, or is too large or too deep.
+    A case that errs and fails is errored; one without a child that says so is what its `status` or `result` says. A
+    suite that fails by itself, or says that tests failed and shows none, counts as an errored case of its name. A time
+    that is no number counts as 0 seconds; long names and messages are cut. Raises ReportError for what is no
+    well-formed JUnit file, declares a document type or entities, or is too large or too deep.
+    """
+    target = _JunitTarget()
+    read_xml(data, file, target)
+    return TestReport(tuple(target.cases))
+
+
+class Target(Protocol):
+    """Takes the events of an XML parser; a ValueError becomes a sentence with the line."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None: ...
+    def data(self, text: str) -> None: ...
+    def end(self, tag: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def read_xml(data: bytes, file: str, target: Target) -> None:
+    """Hand the events of an XML file to a target, tags as `NAME` or `{NAMESPACE}NAME`; no tree is built.
+
+    A document type that names where its grammar lies is passed over and never fetched; one that declares anything is
+    refused. Raises ReportError for that, for what is not well-formed, and for a file that is empty or too large.
     """
     from defusedxml.common import DefusedXmlException  # noqa: PLC0415 (only runs with a report need it)
     from defusedxml.ElementTree import DefusedXMLParser, ParseError  # noqa: PLC0415 (as above)
 
     _check_size(data, file)
-    target = _JunitTarget()
-    parser = DefusedXMLParser(target=target, forbid_dtd=True)
+    parser = DefusedXMLParser(target=target)
+    parser.parser.StartDoctypeDeclHandler = _check_document_type
     try:
         parser.feed(data)
         parser.close()
     except ParseError as error:
         raise ReportError(f"{file}:{error.position[0]}: this is no well-formed XML: {_reason(error)}") from error
-    except DefusedXmlException as error:
+    except (DefusedXmlException, _DeclarationError) as error:
         raise ReportError(f"{file}:{_line(parser)}: a document type or entity is declared, which is refused") from error
     except (ValueError, LookupError) as error:
         raise ReportError(f"{file}:{_line(parser)}: {error}") from error
-    return TestReport(tuple(target.cases))
+
+
+class _DeclarationError(Exception):
+    """A document type that declares something."""
+
+
+def _check_document_type(_name: str, _system: str | None, _public: str | None, has_declarations: object) -> None:
+    if has_declarations:
+        raise _DeclarationError
 
 
 def _reason(error: Exception) -> str:
@@ -108,15 +139,21 @@ class _RefusedError(ValueError):
 class _JunitTarget:
     """Takes the parser's events one by one, so that no tree is ever built; the class collects `cases`."""
 
+    _SAID: ClassVar[dict[str, Status]] = {
+        **dict.fromkeys(("notrun", "disabled", "skipped", "ignored", "suppressed", "untested"), "skipped"),
+        **dict.fromkeys(("fail", "failed", "failure"), "failed"),
+        **dict.fromkeys(("error", "errored"), "errored"),
+    }
     _TROUBLE: ClassVar[dict[str, Status]] = {"skipped": "skipped", "failure": "failed", "error": "errored"}
 
     def __init__(self) -> None:
         self.cases: list[TestCase] = []
         self._depth = 0
-        self._suites: list[str] = []
+        self._suites: list[_Suite] = []
         self._case: dict[str, str] | None = None
         self._found: dict[str, list[str]] = {}
         self._open: list[str] | None = None
+        self._is_suite = False
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         tag = _plain(tag)
@@ -132,7 +169,10 @@ class _JunitTarget:
         elif tag == "testcase":
             self._case, self._found = dict(attributes), {}
         elif tag in {"testsuites", "testsuite"}:
-            self._suites.append(attributes.get("name", ""))
+            self._suites.append(_Suite(attributes.get("name", ""), _declared(attributes), len(self.cases)))
+        elif tag in ("error", "failure") and len(self._suites) == self._depth - 1:
+            self._case, self._found, self._is_suite = {"name": self._named("suite")}, {}, True
+            self._start_trouble(tag, attributes)
 
     def _start_trouble(self, tag: str, attributes: dict[str, str]) -> None:
         if tag in self._TROUBLE and self._open is None:
@@ -147,25 +187,59 @@ class _JunitTarget:
         self._depth -= 1
         if tag in self._TROUBLE:
             self._open = None
-        elif tag == "testcase" and self._case is not None:
+        if self._case is not None and (tag == "testcase" or (self._is_suite and tag in ("error", "failure"))):
             self.cases.append(self._made(self._case))
-            self._case = None
+            self._case, self._is_suite = None, False
         elif tag in {"testsuites", "testsuite"} and self._case is None:
+            self._end_suite(self._suites[-1])
             self._suites.pop()
+
+    def _end_suite(self, suite: "_Suite") -> None:
+        """A suite that says of itself that tests failed, and shows none of them, is not taken for green."""
+        if suite.red and not any(case.status in ("failed", "errored") for case in self.cases[suite.begin :]):
+            message = f"the suite says that {suite.red} failed, and shows none of them"
+            self.cases.append(TestCase(self._named("suite"), self._named(""), "errored", 0.0, message))
+
+    def _named(self, unnamed: str) -> str:
+        """The name of the nearest suite that has one."""
+        return next((_short(suite.name) for suite in reversed(self._suites) if suite.name), unnamed)
 
     def _made(self, attributes: dict[str, str]) -> TestCase:
         worst = next((tag for tag in ("error", "failure", "skipped") if tag in self._found), None)
-        suite = attributes.get("classname") or next((name for name in reversed(self._suites) if name), "")
+        said: Status = next((self._SAID[word] for word in _words(attributes) if word in self._SAID), "passed")
         return TestCase(
-            name=attributes.get("name") or "unnamed",
-            suite=suite,
-            status="passed" if worst is None else self._TROUBLE[worst],
+            name=_short(attributes.get("name") or "unnamed"),
+            suite=_short(attributes.get("classname") or self._named("")),
+            status=said if worst is None else self._TROUBLE[worst],
             seconds=_seconds(attributes.get("time", "")),
             message="" if worst is None else _message(*self._found[worst]),
         )
 
     def close(self) -> None:
         """The parser asks for a result at the end; the cases are it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """A suite that is open: its name, how many of its tests it says failed, and how many cases came before it."""
+
+    name: str
+    red: int
+    begin: int
+
+
+def _declared(attributes: dict[str, str]) -> int:
+    counts = (attributes.get(name, "") for name in ("failures", "errors"))
+    return sum(int(count) for count in counts if re.fullmatch(r"\d{1,9}", count, re.ASCII))
+
+
+def _words(attributes: dict[str, str]) -> tuple[str, str]:
+    """What a case without trouble says of itself, as GoogleTest, CTest and Behave do."""
+    return attributes.get("status", "").lower(), attributes.get("result", "").lower()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def _plain(tag: str) -> str:
