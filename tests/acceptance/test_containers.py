@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import yaml
 
 import images
 from acceptance.tiny import Command, end, free_ports
+from penstock.artifacts import digest_of_bytes
 from penstock.engine.contracts import ContainerEngine
 from sources.repositories import Repo, isolated, new_repo
 
@@ -75,19 +77,32 @@ def settings_of_pip() -> dict[str, str]:
     return {name: value for name, value, _ in sorted(found, key=lambda one: one[2])}
 
 
-def conf_with_pip(folder: Path) -> Path:
-    """A containers.conf by which pip in a container is told what it is told on this machine, folders included."""
+def conf_with_pip(folder: Path, own: Path | None) -> Path:
+    """A containers.conf by which pip in a container is told what it is told on this machine, folders included.
+
+    Where nobody says from where packages come, torch comes without CUDA, which would be some gigabytes.
+    """
     told = settings_of_pip()
+    if not told.keys() & {"index-url", "extra-index-url", "find-links", "no-index"}:
+        told["extra-index-url"] = "https://download.pytorch.org/whl/cpu"
     written = folder / "pip.conf"
     written.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in told.items()))
     words = [word for value in told.values() for word in value.split()]
     named = [Path(word) for word in words if word.startswith("/")]
     named += [Path(word[7:]).parent for word in words if word.startswith("file:///")]  # an index has files beside it
     there = sorted({str(place) for place in named if place.exists()})
+    tables = tomllib.loads(own.read_text()) if own is not None else {}
     volumes = [f"{written}:/etc/pip.conf:ro", *(f"{place}:{place}:ro" for place in there)]
+    tables["containers"] = {**tables.get("containers", {}), "volumes": volumes}
     made = folder / "containers.conf"
-    made.write_text(f"{images.conf().read_text()}volumes = {json.dumps(volumes)}\n")
+    made.write_text("".join(f"[{name}]\n{_lines(table)}" for name, table in tables.items()))
     return made
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    """The plain values of a table of TOML, which writes them as JSON does."""
+    plain = {name: value for name, value in table.items() if not isinstance(value, dict)}
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in plain.items())
 
 
 @pytest.fixture
@@ -97,7 +112,9 @@ def command(tmp_path: Path, container_engine: ContainerEngine) -> Iterator[Comma
         pytest.skip("only podman can be told by a file which folders of this machine a build finds")
     variables = isolated(tmp_path / "person") | dict(container_engine.variables)
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables |= {"PENSTOCK_HOME": str(tmp_path / "home"), "CONTAINERS_CONF": str(conf_with_pip(tmp_path))}
+    own = variables.get("CONTAINERS_CONF")
+    conf = conf_with_pip(tmp_path, Path(own) if own else None)
+    variables |= {"PENSTOCK_HOME": str(tmp_path / "home"), "CONTAINERS_CONF": str(conf)}
     made = Command(tmp_path / "home", variables)
     yield made
     end(made, tmp_path)
@@ -129,14 +146,13 @@ def containers(home: Path, *, running: bool = True) -> list[str]:
 
 def forget_images(home: Path) -> None:
     """Remove a home's images, but for the last that the Dockerfile gave: the next build finds its layers."""
-    served = {json.loads(path.read_bytes())["id"] for path in home.glob("releases/*/image.json")}
-    built = {json.loads(path.read_bytes())["image"] for path in home.glob("runtimes/*/penstock.json")}
-    for image in built:
-        images.podman("tag", image, "localhost/penstock-test-digits:kept")
-    for image in built | served:
-        told = json.loads(images.podman("image", "inspect", image).stdout or "[{}]")[0]
-        names = [name for name in told.get("RepoTags") or () if "penstock-test-digits" not in name]
-        images.podman("rmi", *(names or [image]))
+    for path in home.glob("runtimes/*/penstock.json"):
+        images.podman("tag", json.loads(path.read_bytes())["image"], "localhost/penstock-test-digits:kept")
+    listed = images.podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    ours = f"-{digest_of_bytes(os.fsencode(home))[:8]}"
+    names = [name for name in listed if name.startswith("localhost/penstock/") and name.endswith(ours)]
+    if names:
+        images.podman("rmi", *names)
 
 
 def production(repo: Repo) -> int:
