@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from penstock.cli import delivering, exporting, insight, looking, running, secrets, serving, starting
+from penstock.cli import comparing, delivering, exporting, insight, looking, running, secrets, serving, starting
 from penstock.errors import PenstockError, UsageError
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ VERBS = (
     ("stop", delivering.stop),
     ("lineage", looking.lineage),
     ("insight", insight.insight),
+    ("compare", comparing.compare),
+    ("report", comparing.report),
     ("export", exporting.export),
     ("gc", delivering.gc),
     ("doctor", looking.doctor),
