@@ -285,6 +285,9 @@ def test_oom(runner: Counting, spec: ProcessSpec) -> None:
     """A process that its memory limit ended says so."""
     if type(runner) is ProcessRunner and groups.memory_base() is None:
         pytest.skip("no memory cgroup can be made on this machine; tests/runners shows the other way")
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    if isinstance(runner, ContainerRunner) and os.geteuid() != 0 and not unified:
+        pytest.skip("container engines of a person enforce no memory limit where cgroups are of version 1")
     hog = replace(spec, command=HOG, shell="python", memory=64 * 1024**2)  # noqa: S604 - a name of ours
     end = ending(runner, hog)
     assert (end.exit_code, end.oom) == (-9, True)
