@@ -50,3 +50,15 @@ def test_a_report_can_be_pasted(tiny: Tiny) -> None:
     tables = [line for line in lines if line.startswith("|")]
     assert {line.count("|") - line.count(r"\|") for line in tables} == {3, 6}
     assert tiny("report", "1", "--json").json == run
+
+
+def test_a_report_holds_metrics_against_the_default_branch(tiny: Tiny) -> None:
+    """Beside each metric stands that of the newest run that passed there before; red runs do not count."""
+    first = tiny.run("--no-deploy")
+    tiny.commit("a spoiled model", accuracy=0.5)
+    tiny.run("--no-deploy", code=1)
+    tiny.commit("a better model", accuracy=0.95)
+    tiny.run("--no-deploy")
+    lines = tiny("report", "3").out.splitlines()
+    assert f"| metric | {first['version']} (run 1) | this run | difference |" in lines
+    assert "| train.accuracy | 0.9 | 0.95 | +0.05 |" in lines

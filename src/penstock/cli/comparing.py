@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from penstock.engine.world import World
     from penstock.store.contract import Run
 
-_LOOKED = 500
+_LOOKED = 200
+"""How many of the newest runs are looked through for a version, or for one to hold against."""
 
 
 def compare(
@@ -56,13 +57,26 @@ def report(run: RunArgument, *, json_: JsonOption = False) -> None:
     from penstock.engine.views import to_json, view
 
     with open_world(read_settings()) as world:
-        shown = view(world.store, world.store.runs.get(run))
+        asked = world.store.runs.get(run)
+        shown, earlier = view(world.store, asked), _before(world, asked)
+        before = None if earlier is None or json_ else view(world.store, earlier)
     if json_:
         typer.echo(json.dumps(to_json(shown), indent=2))
         return
     from penstock.cli.markdown import written
 
-    typer.echo(written(shown))
+    typer.echo(written(shown, before))
+
+
+def _before(world: "World", run: "Run") -> "Run | None":
+    """The newest earlier run of another commit that passed on the default branch: what a change is held against."""
+    for earlier in world.store.runs.latest(run.project, _LOOKED):
+        commit = earlier.commit
+        is_other = earlier.id < run.id and commit["sha"] != run.commit["sha"] and not commit["dirty"]
+        is_main = commit["branch"] is not None and commit["branch"] == commit["default_branch"]
+        if is_other and is_main and earlier.status == "passed" and earlier.options.get("step") is None:
+            return earlier
+    return None
 
 
 def _run_of(world: "World", named: str, project: str | None) -> "Run":

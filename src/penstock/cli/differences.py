@@ -147,9 +147,14 @@ def _side_row(letter: str, side: Side) -> Row:
     return Row(Text(""), cells, Text(""))
 
 
-def _metric_row(row: MetricRow) -> Row:
+def metric_words(row: MetricRow) -> tuple[str, str, str]:
+    """Both values and their difference, as shown."""
     old, new = ("-" if value is None else figure(value) for value in (row.a, row.b))
-    moved = "" if row.difference is None else f"{row.difference:+.4g}" if row.difference else "the same"
+    return old, new, "" if row.difference is None else f"{row.difference:+.4g}" if row.difference else "the same"
+
+
+def _metric_row(row: MetricRow) -> Row:
+    old, new, moved = metric_words(row)
     return Row(
         Text(""), (safe(row.name, "bold"), safe(old), safe(new), safe(moved, "" if row.difference else "dim")), Text("")
     )

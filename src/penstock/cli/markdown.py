@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from penstock.cli.differences import metric_rows, metric_words
 from penstock.cli.pictures import clean, duration, figure, gate_reason, release_words, size, step_reason, step_word
 from penstock.cli.tables import verdict
 from penstock.runs import GateView, RunView, StepView
@@ -17,24 +18,37 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]|#~@!])", r"\\\1", shown)
 
 
-def written(view: RunView) -> str:
-    """The whole report: the sentence that says how it ended, gates, metrics, releases, notes, and the steps folded."""
-    return "\n".join(_lines(view))
+def written(view: RunView, before: RunView | None = None) -> str:
+    """The whole report: the sentence that says how it ended, gates, metrics, releases, notes, and the steps folded.
+
+    Metrics stand beside those of the run `before`, where there is one.
+    """
+    return "\n".join(_lines(view, before))
 
 
-def _lines(view: RunView) -> Iterator[str]:
+def _lines(view: RunView, before: RunView | None) -> Iterator[str]:
     mark = _MARKS.get(view.status, "●")
     yield f"### {mark} {escaped(view.project)} {escaped(view.version)}: {escaped(view.status)}"
     yield from ("", escaped(verdict(view)), "", _facts(view))
     yield from _table("Gates", ("gate", "verdict", "value", "rule", "why"), [_gate_cells(g) for g in view.gates])
-    metrics = [(escaped(name), figure(value)) for name, value in sorted(view.metrics.items())]
-    yield from _table("Metrics", ("metric", "value"), metrics)
+    yield from _metrics(view, before)
     releases = [(escaped(r.environment), *(escaped(w) for w in release_words(r))) for r in view.releases]
     yield from _table("Environments", ("environment", "status", ""), releases)
     yield from ([] if not view.notes else ["", *(f"> {escaped(note)}  " for note in view.notes)])
     yield from ("", f"<details><summary>{len(view.steps):,} steps</summary>")
     yield from _table("", ("step", "stage", "status", "time", ""), [_step_cells(s) for s in view.steps])
     yield from ("", "</details>")
+
+
+def _metrics(view: RunView, before: RunView | None) -> Iterator[str]:
+    if before is None:
+        yield from _table(
+            "Metrics", ("metric", "value"), [(escaped(n), figure(v)) for n, v in sorted(view.metrics.items())]
+        )
+        return
+    titles = ("metric", f"{escaped(before.version)} (run {escaped(before.run)})", "this run", "difference")
+    rows = metric_rows(before.metrics, view.metrics)
+    yield from _table("Metrics", titles, [(escaped(row.name), *metric_words(row)) for row in rows])
 
 
 def _facts(view: RunView) -> str:
