@@ -7,24 +7,25 @@ sentence says what was found, its bounds, whether they leave the forbidden side 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from penstock.charts import Chart
-from penstock.decisions import Decision, Rule, Word, decide, refusal
+from penstock.decisions import Decision, Kind, Rule, Word, decide, refusal
 from penstock.errors import ReportError
+from penstock.evidence import paired
 from penstock.families import all_of
 from penstock.gates import Verdict, judge_evidence, without_champion, written
 from penstock.samples import is_binary, level, paired_gain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-    from penstock.evidence import Evidence
+    from penstock.evidence import Evidence, Pairs, Scores
     from penstock.pipelines import Gate
 
     Floats = npt.NDArray[np.float64]
@@ -57,8 +58,8 @@ def judge_examples(gate: Gate, evidence: Evidence | None, champion: Champion | N
     if not gate.by_interval or evidence is None or not len(evidence):
         return judge_evidence(gate, evidence)
     try:
-        scores = _scores(gate, evidence)
-        found = _compared(gate, scores, evidence, champion, package) if gate.against else _level(gate, scores)
+        scores = evidence.scored(gate.score or "correct")
+        found = _compared(gate, scores, evidence, champion, package) if gate.against else _level(gate, scores.own)
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
     doubts = tuple(_doubts(evidence))
@@ -73,10 +74,20 @@ def _doubts(evidence: Evidence) -> list[str]:
     return [lacking] * bool(evidence.unpredicted) + [beyond] * bool(evidence.unlabelled)
 
 
-def _scores(gate: Gate, evidence: Evidence) -> Floats:
-    import numpy as np
+def rules_of(gate: Gate) -> tuple[Rule, ...]:
+    """What a gate that an interval decides claims: one rule, or the two sides of a range. None for other gates."""
+    if not gate.by_interval:
+        return ()
 
-    return np.asarray(evidence.scores(gate.score or "correct"), dtype=np.float64)
+    def rule(kind: Kind, bound: float) -> Rule:
+        sure = gate.confidence or CONFIDENCE
+        return Rule(kind, bound, indifference=gate.indifference or 0.0, confidence=sure)
+
+    if gate.against is not None:
+        return (rule(gate.against, gate.margin or 0.0),)
+    least, most = gate.within or (gate.at_least, gate.at_most)
+    sides: tuple[tuple[Kind, float | None], ...] = (("at_least", least), ("at_most", most))
+    return tuple(rule(kind, bound) for kind, bound in sides if bound is not None)
 
 
 # --- levels --------------------------------------------------------------------------------------------------------
@@ -84,40 +95,32 @@ def _scores(gate: Gate, evidence: Evidence) -> Floats:
 
 def _level(gate: Gate, scores: Floats) -> Verdict:
     """The mean score of one model against a bound, or a range that it must lie in."""
-    if gate.within is not None:
-        return _range(gate, scores, gate.within)
-    kind: Literal["at_least", "at_most"] = "at_most" if gate.at_least is None else "at_least"
-    bound = gate.at_least if gate.at_least is not None else gate.at_most or 0.0
-    decision = _held(gate, kind, bound, scores, gate.confidence or CONFIDENCE)
-    chart = _chart(gate, decision, *((bound, None) if kind == "at_least" else (None, bound)))
-    side = "below" if kind == "at_least" else "above"
+    rule, *others = rules_of(gate)
+    if others:
+        return _range(gate, (rule, others[0]), scores)
+    decision = decide(rule, level(scores, rule.confidence))
+    is_least = rule.kind == "at_least"
+    chart = _chart(gate, decision, *((rule.bound, None) if is_least else (None, rule.bound)))
+    side = "below" if is_least else "above"
     does = {
-        "pass": f"are not {side} {written(bound)}",
+        "pass": f"are not {side} {written(rule.bound)}",
         "fail": f"are {side} {written(exact(decision.edge))}",
-        "inconclusive": f"do not exclude a level {side} {written(bound)}",
+        "inconclusive": f"do not exclude a level {side} {written(rule.bound)}",
     }
     return _judged(gate, chart, decision.verdict, does[decision.verdict], _tail(decision, scores))
 
 
-def _held(
-    gate: Gate, kind: Literal["at_least", "at_most"], bound: float, scores: Floats, confidence: float
-) -> Decision:
-    rule = Rule(kind, bound, indifference=gate.indifference or 0.0, confidence=confidence)
-    return decide(rule, level(scores, confidence))
-
-
-def _range(gate: Gate, scores: Floats, within: tuple[float, float]) -> Verdict:
+def _range(gate: Gate, rules: tuple[Rule, Rule], scores: Floats) -> Verdict:
     """Both sides must pass; since either may fail by chance, a fail needs Holm's confidence."""
-    least, most = within
-    confidence = gate.confidence or CONFIDENCE
-    sides: list[Callable[[float], Decision]] = [
-        lambda sure: _held(gate, "at_least", least, scores, sure),
-        lambda sure: _held(gate, "at_most", most, scores, sure),
-    ]
-    word, _ = all_of([lambda sure, side=side: side(sure).verdict for side in sides], confidence)  # type: ignore[misc]
-    decisions = [side(confidence) for side in sides]
+
+    def held(rule: Rule, confidence: float) -> Decision:
+        return decide(replace(rule, confidence=confidence), level(scores, confidence))
+
+    word, _ = all_of([lambda sure, rule=rule: held(rule, sure).verdict for rule in rules], rules[0].confidence)  # type: ignore[misc]
+    decisions = [held(rule, rule.confidence) for rule in rules]
     doubtful = next((d for d in decisions if d.verdict == "inconclusive"), decisions[0])
     does = {"pass": "are within", "fail": "are outside", "inconclusive": "are not all within"}[word]
+    least, most = (rule.bound for rule in rules)
     words = f"{does} {written(least)} to {written(most)}"
     return _judged(gate, _chart(gate, doubtful, least, most), word, words, _tail(doubtful, scores))
 
@@ -136,9 +139,9 @@ def _judged(gate: Gate, chart: Chart, word: Word, does: str, tail: str) -> Verdi
 
 
 def _compared(
-    gate: Gate, scores: Floats, evidence: Evidence, champion: Champion | None, package: str | None
+    gate: Gate, scores: Scores, evidence: Evidence, champion: Champion | None, package: str | None
 ) -> Verdict:
-    value = float(scores.mean())
+    value = float(scores.own.mean())
     if champion is None:
         return without_champion(gate, value)
     if package == champion.digest:
@@ -146,37 +149,22 @@ def _compared(
     if champion.evidence is None:
         reason = f"the champion {champion.version} {champion.lacking}, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", value, (reason,))
-    new, old, lost = _paired(scores, evidence, _scores(gate, champion.evidence), champion.evidence)
-    if not len(new):
+    pairs = paired(evidence, champion.evidence)
+    if not len(pairs):
         reason = f"no example of this run is among those of the champion {champion.version}"
         return Verdict(gate.name, "inconclusive", value, (f"{reason}: there is nothing to compare with",))
-    decision = _decided(gate, new, old, evidence)
-    chart = _chart(gate, decision, decision.rule.threshold, None)
-    return Verdict(
-        gate.name, decision.verdict, value, (_gain_sentence(decision, chart, champion, (new, old)), *lost), chart
-    )
+    new, old = pairs.scores(scores, champion.evidence.scored(scores.name))
+    (rule,) = rules_of(gate)
+    decision = decide(rule, paired_gain(new, old, rule.confidence, seed=int(evidence.test_set[:8], 16)))
+    chart = _chart(gate, decision, rule.threshold, None)
+    reasons = (_gain_sentence(decision, chart, champion, (new, old)), *_left_out(pairs))
+    return Verdict(gate.name, decision.verdict, value, reasons, chart)
 
 
-def _decided(gate: Gate, new: Floats, old: Floats, evidence: Evidence) -> Decision:
-    kind = gate.against or "not_worse_than"
-    confidence = gate.confidence or CONFIDENCE
-    rule = Rule(kind, gate.margin or 0.0, indifference=gate.indifference or 0.0, confidence=confidence)
-    one, other = (new, old) if gate.higher_is_better else (-new, -old)
-    return decide(rule, paired_gain(one, other, confidence, seed=int(evidence.test_set[:8], 16)))
-
-
-def _paired(new: Floats, evidence: Evidence, old: Floats, other: Evidence) -> tuple[Floats, Floats, tuple[str, ...]]:
-    """The scores of both on the examples that both have, in the same order, and what is left out, in words."""
-    import numpy as np
-
-    if len(evidence) == len(other) and all(a == b for a, b in zip(evidence.ids, other.ids, strict=True)):
-        return new, old, ()
-    at = {example: place for place, example in enumerate(other.ids)}
-    places = [(n, at[example]) for n, example in enumerate(evidence.ids) if example in at]
-    mine, theirs = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    apart = len(evidence) - len(places), len(other) - len(places)
-    said = f"left out: {apart[0]:,} examples that only this run has and {apart[1]:,} that only the champion has"
-    return new[mine], old[theirs], (said,) if any(apart) else ()
+def _left_out(pairs: Pairs) -> list[str]:
+    apart = f"{pairs.only_new:,} examples that only this run has and {pairs.only_old:,} that only the champion has"
+    found = [f"left out: {apart}"] if pairs.only_new or pairs.only_old else []
+    return found + ([f"left out: {pairs.relabelled:,} examples with another truth"] if pairs.relabelled else [])
 
 
 def _gain_sentence(decision: Decision, chart: Chart, champion: Champion, pair: tuple[Floats, Floats]) -> str:

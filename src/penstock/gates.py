@@ -12,7 +12,7 @@ from typing import Literal
 
 from penstock.charts import Chart
 from penstock.errors import ReportError
-from penstock.evidence import Evidence, Score, mean
+from penstock.evidence import Evidence, mean
 from penstock.pipelines import Gate
 
 _TOLERANCE = 1e-12
@@ -102,7 +102,7 @@ def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:
         return Verdict(gate.name, "errored", None, (f"step {gate.evidence} left no evidence to judge",))
     kind = gate.score or "correct"
     try:
-        scores = evidence.scores(kind)
+        scores = tuple(evidence.scored(kind).own.tolist())
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
     verdict = _verdict(gate, mean(scores), _count(gate, kind, scores))
@@ -158,7 +158,7 @@ def _verdict(gate: Gate, value: float, detail: str) -> Verdict:
     return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
 
 
-def _count(gate: Gate, kind: Score, scores: tuple[float, ...]) -> str:
+def _count(gate: Gate, kind: str, scores: tuple[float, ...]) -> str:
     """What the mean is of: how many examples, how many of them correct, and how many that is off the rule."""
     if kind != "correct":
         return f": the mean {kind.replace('_', ' ')} of {_many(len(scores), 'example')}"

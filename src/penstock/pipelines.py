@@ -169,6 +169,9 @@ METRIC = re.compile(r"([^.\[\]]+(?:\[[^\[\]]*\])?)\.(\S*[^\s.])")
 _RULES = ("at_least", "at_most", "equals", "within", "not_worse_than", "better_than")
 
 
+ScoreName = Annotated[str, Field(pattern=r"^\S(.{0,98}\S)?$")]
+
+
 def _as_range(value: Any) -> Any:
     if not isinstance(value, list | tuple) or [type(n) in {int, float} for n in value] != [True, True]:
         raise wrong("expected two numbers, such as [0.8, 0.9]")
@@ -189,8 +192,10 @@ class Gate(Part):
         default=None, description="What is made of the metric's values in the cells of a step with a matrix."
     )
     evidence: str | None = Field(default=None, description="The step whose evidence is scored.")
-    score: Literal["correct", "absolute_error", "squared_error"] | None = Field(
-        default=None, description="How an example is scored; the gate judges the mean. Only with evidence: correct."
+    score: ScoreName | None = Field(
+        default=None,
+        description="How an example is scored: correct, absolute_error, squared_error, log_loss, or a numeric column; "
+        "the gate judges the mean. Only with evidence: correct.",
     )
     at_least: Number | None = Field(default=None, description="The value must not be below this.")
     at_most: Number | None = Field(default=None, description="The value must not be above this.")
@@ -279,11 +284,6 @@ class Gate(Part):
     def by_interval(self) -> bool:
         """Whether an interval decides: evidence against the champion, or a bound on it with confidence."""
         return self.evidence is not None and (self.against is not None or self.confidence is not None)
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether more of its score is better; of an error or loss less is."""
-        return self.score is None or not self.score.endswith(("error", "loss"))
 
     @property
     def rule(self) -> str:

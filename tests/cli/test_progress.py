@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from penstock.cli.pictures import figure, fold, size
+from penstock.charts import Chart
+from penstock.cli.pictures import chart_line, figure, fold, gate_rows, size
 from penstock.cli.progress import (
     LiveProgress,
     PlanRow,
@@ -243,6 +244,18 @@ def test_gates_show_value_against_rule() -> None:
     assert row(lines, "accurate").split("  ")[1:] == ["✓ accurate", "0.9639", "at least 0.85", "pass"]
     assert row(lines, "red").endswith("fail  0.1028 is below 0.85")
     assert row(lines, "first").endswith("no champion yet")
+    warned = GateView("warned", "better than the champion", "pass", 0.5, ("warning: 0.5 was compared with nothing",))
+    assert row(shown(run(gates=(warned,)), 120), "warned").endswith("compared with nothing")
+
+
+def test_the_interval_of_a_gate_stands_below_it() -> None:
+    """A gate that an interval decided has a chart of it in the closing tables, between its bounds."""
+    chart = Chart("gain", "correct", -0.008, -0.023, 0.006, -0.01, None, 0.95, 360, 7, "counted", 2100)
+    first, second = gate_rows(replace(RED, chart=chart), 1000)
+    assert first.cells[0].plain == "accurate"
+    assert second.note.plain == "-0.023 ░░░├──────────│─●───────────┤    +0.006"
+    level = replace(chart, kind="level", estimate=0.96, low=0.94, high=0.98, least=0.85)
+    assert chart_line(level).startswith("0.94 ")
 
 
 def test_a_long_reason_goes_on_below() -> None:

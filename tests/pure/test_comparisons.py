@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.charts import chart_of
 from penstock.comparisons import MINUS, Champion, judge_examples, percent, rounded, short
-from penstock.evidence import Evidence
+from penstock.evidence import Evidence, read_evidence
 from penstock.gates import Verdict, counted, with_consequence
 from penstock.pipelines import Gate
 
@@ -226,6 +226,20 @@ def test_the_sentence_and_the_chart_say_what_the_verdict_says(shift: int, new: i
         assert (printed >= -margin / 10) == (number >= -margin / 10 - 1e-9)
     assert (judged.verdict == "pass") == (chart.low >= -margin / 1000 - 1e-12)
     assert (judged.verdict == "fail") == (chart.high < -margin / 1000 and judged.verdict != "pass")
+
+
+def test_a_named_column_is_a_score_of_which_more_is_better() -> None:
+    """Another name than those that are computed is a column of the evidence, with a level and a gain of its own."""
+
+    def graded(by: float) -> Evidence:
+        rows = "".join(f"{n},a,{n % 7 / 10 + by}\n" for n in range(40))
+        return read_evidence(f"id,truth,grade\n{rows}".encode(), None, "e.csv", None, ("grade",))
+
+    rule: dict[str, Any] = {"score": "grade", "better_than": "champion", "margin": 0.1}
+    judged = compare(graded(0.5), graded(0.25), **rule)
+    assert judged.verdict == "pass"
+    assert judged.reasons[0].startswith("0.25 better than 1.4.0 by the mean grade on the same 40 examples")
+    assert judge_examples(gate(score="grade", at_least=0.9), graded(0.5), None, None).verdict == "fail"
 
 
 # --- levels --------------------------------------------------------------------------------------------------------

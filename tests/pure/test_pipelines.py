@@ -271,11 +271,11 @@ def test_score_of_evidence() -> None:
 
 
 def test_confidence_is_part_of_a_rule() -> None:
-    """A rule on evidence says how sure its verdict must be where the file does; less of an error is better."""
+    """A rule on evidence says how sure its verdict must be where the file does."""
     gate = Gate.model_validate({"name": "g", "evidence": "e", "at_least": 0.85, "confidence": 0.99})
     loss = Gate.model_validate({"name": "g", "evidence": "e", "better_than": "champion", "score": "absolute_error"})
-    assert (gate.rule, gate.by_interval, gate.higher_is_better) == ("at least 0.85, 99 % sure", True, True)
-    assert (loss.by_interval, loss.against, loss.higher_is_better) == (True, "better_than", False)
+    assert (gate.rule, gate.by_interval) == ("at least 0.85, 99 % sure", True)
+    assert (loss.by_interval, loss.against) == (True, "better_than")
 
 
 def test_later_keys_are_not_keys() -> None:

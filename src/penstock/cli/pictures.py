@@ -132,7 +132,8 @@ def gate_reason(gate: GateView) -> str:
     if gate.verdict != "pass":
         return "; ".join(gate.reasons)
     known = {*_numbers(gate.rule), *_numbers("" if gate.value is None else figure(gate.value, gate.rule))}
-    return "; ".join(r for r in gate.reasons if not _numbers(r) or not _numbers(r) <= known)
+    told = [r for r in gate.reasons if r.startswith("warning") or not _numbers(r) or not _numbers(r) <= known]
+    return "; ".join(told)
 
 
 def _numbers(text: str) -> set[str]:

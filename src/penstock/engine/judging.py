@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from penstock.artifacts import Digest, File
-from penstock.cache.contract import BlobError
+from penstock.cache.contract import BlobError, Cache
 from penstock.comparisons import Champion, judge_examples
 from penstock.engine.context import RunContext
 from penstock.errors import ReportError
@@ -98,7 +98,7 @@ class Judge:
         files, collected = self._context.pipeline.steps[step].evidence, self._context.result(step).get("collected")
         if files is None or collected is None:
             return judge_examples(gate, None, None, None)
-        evidence, package = self._read(files, Digest(collected)), self._package()
+        evidence, package = self._read(step, files, Digest(collected)), self._package()
         if package is not None:
             self._remember(step, evidence, package, files, Digest(collected))
         return judge_examples(gate, evidence, self._opponent(gate, step, evidence), package)
@@ -128,7 +128,7 @@ class Judge:
         lacking = "has no evidence of this step"
         for files, collected in self._measured(release, step, evidence.test_set):
             try:
-                found = self._read(files, collected)
+                found = self._read(step, files, collected)
             except BlobError:
                 lacking = "has evidence that is no longer in the cache"
             except ReportError as error:
@@ -150,15 +150,21 @@ class Judge:
             if files is not None and collected is not None:
                 yield files, Digest(collected)
 
-    def _read(self, files: EvidenceFiles, collected: Digest) -> Evidence:
+    def _read(self, step: str, files: EvidenceFiles, collected: Digest) -> Evidence:
         """The evidence in a tree of the cache. Raises BlobError, or ReportError for files that are no evidence."""
-        tree, cache = self._context.world.cache.tree(collected), self._context.world.cache
+        scores = {g.score or "correct": None for g in self._context.pipeline.gates.values() if g.evidence == step}
+        return read_tree(self._context.world.cache, files, collected, tuple(scores))
 
-        def content(path: str) -> bytes:
-            entry = tree.entries.get(path)
-            if not isinstance(entry, File):
-                raise ReportError(f"{path} is not among the files that the step left")
-            return cache.read(entry.digest)
 
-        truth = None if files.truth is None else content(files.truth)
-        return read_evidence(content(files.predictions), truth, files.predictions, files.truth)
+def read_tree(cache: Cache, files: EvidenceFiles, collected: Digest, scores: Sequence[str]) -> Evidence:
+    """The evidence in a tree of the cache, to be scored in these ways. Raises BlobError or ReportError."""
+    tree = cache.tree(collected)
+
+    def content(path: str) -> bytes:
+        entry = tree.entries.get(path)
+        if not isinstance(entry, File):
+            raise ReportError(f"{path} is not among the files that the step left")
+        return cache.read(entry.digest)
+
+    truth = None if files.truth is None else content(files.truth)
+    return read_evidence(content(files.predictions), truth, files.predictions, files.truth, scores)
