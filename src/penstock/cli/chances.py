@@ -8,7 +8,7 @@ from rich.text import Text
 from penstock.cli.pictures import Picture, Row, duration, fact_lines, safe, stacked
 from penstock.reliability import BLOCK, FEWEST
 
-_BAR = 24
+_BAR = 20
 _SHOWN = 12
 _GOOD, _FAIR = 0.9, 0.7
 
