@@ -17,6 +17,7 @@ def test_locks_are_read_by_name() -> None:
         "tool @ https://example.org/tool.whl\n"
     )
     assert pins(lock) == {"numpy": "2.1.0", "scipy": "1.0", "tool": "https://example.org/tool.whl"}
+    assert pins('{"images": {"python:3.12": "sha256:00"}}') == {"images.python:3.12": "sha256:00"}
 
 
 def test_a_file_is_flat() -> None:

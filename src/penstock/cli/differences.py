@@ -1,5 +1,6 @@
 """What differs between two runs: metrics, verdicts, parameters, inputs, dependencies, files. Pure."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ def flat(value: Any, before: str = "") -> dict[str, str | None]:
 
 
 def pins(lock: str) -> dict[str, str | None]:
-    """What a lock pins: each name with its version, or with the address that it comes from."""
+    """What a lock pins: each name with its version or the address that it comes from; of an image its digests."""
+    if lock.lstrip().startswith("{"):
+        return flat(json.loads(lock))
     return {name.lower(): version for name, version in _PINNED.findall(lock)}
 
 
