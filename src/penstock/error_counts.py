@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from penstock.errors import UsageError
 
-HARMS: Mapping[float, float] = {1.5: 0.12, 2.0: 0.35, 3.0: 0.15, 5.0: 0.2, 10.0: 0.13, 50.0: 0.05}
+HARMS: Mapping[float, float] = {1.5: 0.1, 2.0: 0.35, 3.0: 0.14, 5.0: 0.2, 10.0: 0.16, 50.0: 0.05}
 """Relative risks that a comparison looks for when it looks for harm, each with its part of the first stake."""
 CLEARS: Mapping[float, float] = {0.05: 0.04, 0.25: 0.1, 0.5: 0.86}
 """The same when it looks for safety, as parts of the tolerated ratio: 0.5 is "no worse" where 2 is tolerated."""

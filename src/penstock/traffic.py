@@ -117,25 +117,27 @@ def _log_beta(a: float, b: float) -> float:
 # --- latencies -----------------------------------------------------------------------------------------------------
 
 
-def log_edges(lowest: float, highest: float, count: int) -> tuple[float, ...]:
-    """Edges of latency buckets, each the same factor above the one before; in the unit of the first and the last."""
-    step = math.log(highest / lowest) / (count - 1)
-    return tuple(lowest * math.exp(step * i) for i in range(count))
+def log_edges(lowest: float, step: float, count: int) -> tuple[float, ...]:
+    """Edges of latency buckets, each `step` times the one before; in the unit of the lowest.
+
+    A step of √r lets a ratio of r be tested sharply: r times an edge is then an edge too.
+    """
+    return tuple(lowest * step**i for i in range(count))
 
 
 def quantile_edge(latencies: Sequence[int], quantile: float, beyond: float = 10.0) -> int | None:
-    """The lowest edge at or below which at least a quantile of the requests stayed; None where that is not known.
+    """The edge that is nearest to a quantile of the requests, by how many are above it; None where that is not known.
 
-    It is known once about `beyond` requests were above the quantile, and where it is not above the last edge.
+    It is known once about `beyond` requests were above the quantile, and where that is not above the last edge.
     """
-    total = sum(latencies)
-    if total * (1 - quantile) < beyond:
+    total, rare = sum(latencies), 1 - quantile
+    if total * rare < beyond:
         return None
-    below = 0
+    over, before = total, total
     for edge, count in enumerate(latencies[:-1]):
-        below += count
-        if below >= quantile * total:
-            return edge
+        before, over = over, over - count
+        if over <= rare * total:
+            return edge - 1 if edge and before * over < (rare * total) ** 2 else edge
     return None
 
 
