@@ -253,7 +253,7 @@ def test_the_interval_of_a_gate_stands_below_it() -> None:
     chart = Chart("gain", "correct", -0.008, -0.023, 0.006, -0.01, None, 0.95, 360, 7, "counted", 2100)
     first, second = gate_rows(replace(RED, chart=chart), 1000)
     assert first.cells[0].plain == "accurate"
-    assert second.note.plain == "-0.023 ░░░├──────────│─●───────────┤    +0.006"
+    assert second.note.plain == "-2.3 ░░░├──────────│─●───────────┤    +0.6"
     level = replace(chart, kind="level", estimate=0.96, low=0.94, high=0.98, least=0.85)
     assert chart_line(level).startswith("0.94 ")
 

@@ -17,6 +17,7 @@ from penstock.cli.main import VERBS, app
 from penstock.commits import Trigger
 from penstock.pipelines import RESERVED
 from penstock.plans import StepKind, plan
+from penstock.rehearsals import Plan, Rehearsal
 from penstock.releases import ReleaseStatus
 from penstock.runners import shim
 from penstock.runs import AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus
@@ -134,10 +135,18 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
     assert first_cells_of_keys(section(page("docs/commands.md"), title)) == list(keys(printed[title]))
 
 
-def test_every_key_of_a_chart_is_documented() -> None:
-    """The table of the chart object has exactly the fields of the value, in their order."""
-    documented = first_cells_of_keys(section(page("docs/commands.md"), "The chart object"))
-    assert documented == [field.name for field in fields(Chart)]
+@pytest.mark.parametrize(
+    ("title", "value", "more"),
+    [
+        ("The chart object", Chart, []),
+        ("The plan list", Plan, ["sentence"]),
+        ("The self-test list", Rehearsal, ["sentence"]),
+    ],
+)
+def test_every_field_of_a_value_is_documented(title: str, value: Any, more: list[str]) -> None:
+    """The table of an object that is a value of ours has exactly its fields, in their order."""
+    documented = first_cells_of_keys(section(page("docs/commands.md"), title))
+    assert documented == [*(field.name for field in fields(value)), *more]
 
 
 def first_cells_of_keys(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from penstock.cli import comparing, delivering, exporting, insight, looking, running, secrets, serving, starting
+from penstock.cli import comparing, delivering, exporting, gating, insight, looking, running, secrets, serving, starting
 from penstock.errors import PenstockError, UsageError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ VERBS = (
     ("logs", looking.logs),
     ("explain", looking.explain),
     ("status", looking.status),
+    ("gate", gating.gate),
     ("deploy", delivering.deploy),
     ("rollback", delivering.rollback),
     ("stop", delivering.stop),

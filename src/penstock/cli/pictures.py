@@ -375,8 +375,10 @@ def gate_rows(gate: GateView, tall: int) -> list[Row]:
 
 
 def chart_line(chart: Chart) -> str:
-    """A chart between the bounds that it shows: `-0.019 ░░░│  ├─●──┤ +0.001`."""
-    low, high = (f"{number:+.3g}" if chart.kind == "gain" else f"{number:.4g}" for number in (chart.low, chart.high))
+    """A chart between the bounds that it shows, gains of `correct` in points: `-1.9 ░░░│  ├─●──┤ +0.1`."""
+    points = chart.kind == "gain" and chart.score == "correct"
+    form = "+.1f" if points else "+.3g" if chart.kind == "gain" else ".4g"
+    low, high = (format(number * (100 if points else 1), form) for number in (chart.low, chart.high))
     return f"{low} {drawn(chart)} {high}"
 
 

@@ -39,6 +39,10 @@ class Evidences:
         """All answers of a package, oldest first."""
         return self._of(_same(project=project, package=package))
 
+    def newest(self, project: str, step: str, limit: int = 20) -> list[EvidenceRecord]:
+        """What packages answered in a step of this name, newest first."""
+        return self._of(_same(project=project, step=step))[-limit:][::-1]
+
     def _of(self, conditions: Iterable[Any]) -> list[EvidenceRecord]:
         query = select(tables.evidence).where(*conditions).order_by(tables.evidence.c.created)
         return [EvidenceRecord(**row) for row in self._connection.execute(query).mappings()]
