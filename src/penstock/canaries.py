@@ -96,8 +96,8 @@ class Evidence:
 class Judgment:
     """What the evidence shows: `pass` the width is safe, `fail` harm, else `inconclusive`; and why, in one sentence.
 
-    `missing` is about how many more requests of the canary would show that the width is safe, if all stays as it
-    looks; None where that is shown, or where no number of requests would do.
+    `missing` is about how many more requests of the canary would show that the width is safe, if its errors are as
+    rare as the stable release's; None where that is shown, or where no number of requests would do.
     """
 
     verdict: Word
@@ -224,11 +224,12 @@ def _errors_open(evidence: Evidence, limits: Limits) -> str:
 
 
 def _errors_missing(evidence: Evidence, share: float, alpha: float) -> int | None:
-    """About how many more requests of the canary show that errors are safe, by the shorter of the two roads."""
-    sizes = [None if evidence.bound is None else more_to_bound(evidence.bound, alpha)]
+    """About how many more requests show that errors are safe, by the shorter road, if the arms are alike."""
+    both = evidence.canary + evidence.stable
+    rate = both.errors / both.requests if both.requests else 0.0
+    sizes = [None if evidence.bound is None else more_to_bound(evidence.bound, alpha, rate)]
     if evidence.safety and evidence.stable.errors * evidence.safety.null <= evidence.stable.requests:
-        likely = min(relative_risk(evidence.safety), evidence.safety.null)
-        sizes.append(more_to_compare(evidence.safety, alpha, share, likely))
+        sizes.append(more_to_compare(evidence.safety, alpha, share, 1.0))
     return min((size for size in sizes if size is not None), default=None)
 
 

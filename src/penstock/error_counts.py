@@ -148,9 +148,13 @@ def bounded(bound: Bound, errors: int, requests: int) -> Bound:
     return replace(bound, logs=logs, errors=bound.errors + errors, requests=bound.requests + requests)
 
 
-def more_to_bound(bound: Bound, alpha: float) -> int | None:
-    """About how many more requests of the canary exclude the limit at risk α, at the error rate seen; None if none."""
-    rate = bound.errors / bound.requests if bound.requests else 0.0
+def more_to_bound(bound: Bound, alpha: float, rate: float | None = None) -> int | None:
+    """About how many more requests of the canary exclude the limit at risk α, at an error rate; None if none would.
+
+    Without a rate it is the one seen so far.
+    """
+    if rate is None:
+        rate = bound.errors / bound.requests if bound.requests else 0.0
     drifts = [
         rate * math.log(q / bound.limit) + (1 - rate) * math.log((1 - q) / (1 - bound.limit)) for q in bound.rates
     ]
