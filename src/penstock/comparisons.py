@@ -17,6 +17,7 @@ from penstock.errors import ReportError
 from penstock.evidence import paired
 from penstock.families import all_of
 from penstock.gates import Verdict, judge_evidence, without_champion, written
+from penstock.reuse_budgets import Budget
 from penstock.samples import is_binary, level, paired_gain
 
 if TYPE_CHECKING:
@@ -48,23 +49,49 @@ class Champion:
     lacking: str = "has no evidence on this test set"
 
 
-def judge_examples(gate: Gate, evidence: Evidence | None, champion: Champion | None, package: str | None) -> Verdict:
+def judge_examples(
+    gate: Gate,
+    evidence: Evidence | None,
+    champion: Champion | None,
+    package: str | None,
+    budget: Budget | None = None,
+) -> Verdict:
     """Judge a step's evidence; None where the step left none.
 
     `champion` is looked at only where the gate compares with it: None before the first release, which passes with a
     warning unless the gate says `required`. `package` is the digest of the run's own package; the champion itself is
     never worse than itself. Examples without a prediction make a verdict inconclusive, whatever the others say.
+    `budget` counts the packages that were decided on this test set; where the gate enforces it, only pass or fail is
+    told, with what is left of the risk for this package.
     """
+    counts = () if budget is None or package is None else (budget.sentence(package),)
     if not gate.by_interval or evidence is None or not len(evidence):
-        return judge_evidence(gate, evidence)
+        found = judge_evidence(gate, evidence)
+        return replace(found, reasons=(*found.reasons, *counts))
+    is_enforced = gate.reuse == "enforce" and budget is not None and package is not None
+    if is_enforced and budget is not None and package is not None:
+        gate = gate.model_copy(update={"confidence": budget.confidence_for(package)})
     try:
         scores = evidence.scored(gate.score or "correct")
         found = _compared(gate, scores, evidence, champion, package) if gate.against else _level(gate, scores.own)
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
+    found = _hidden(found, gate.confidence or CONFIDENCE, champion) if is_enforced else found
     doubts = tuple(_doubts(evidence))
     decided = "inconclusive" if evidence.unpredicted and found.verdict != "errored" else found.verdict
-    return Verdict(gate.name, decided, found.value, (*found.reasons, *doubts), found.chart)
+    return Verdict(gate.name, decided, found.value, (*found.reasons, *doubts, *counts), found.chart)
+
+
+def _hidden(found: Verdict, confidence: float, champion: Champion | None) -> Verdict:
+    """A verdict that tells nothing but pass or fail: who knows more writes the next commit with it in mind."""
+    if found.chart is not None:
+        word: Word = "pass" if found.verdict == "pass" else "fail"
+        risk = f"{100 * (1 - confidence):.2g} %"
+        reason = f"{word} with a risk of {risk}, this package's share; reuse: enforce tells no more"
+        return Verdict(found.gate, word, None, (reason,))
+    if champion is None and found.verdict == "pass":
+        return Verdict(found.gate, "pass", None, ("warning: nothing was compared, because there is no champion yet",))
+    return replace(found, value=None)
 
 
 def _doubts(evidence: Evidence) -> list[str]:

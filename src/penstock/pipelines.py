@@ -216,6 +216,9 @@ class Gate(Part):
         default="fail", description="What an inconclusive verdict does to the run."
     )
     required: Flag = Field(default=False, description="Whether it fails where there is no champion yet.")
+    reuse: Literal["show", "enforce"] = Field(
+        default="show", description="Whether decisions on one test set are only counted, or share one risk."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -268,6 +271,8 @@ class Gate(Part):
         if self.indifference is not None and (not self.by_interval or self.within is not None):
             sentence = '"indifference" belongs to a bound on evidence with confidence, or to one against the champion'
             raise wrong(f"{sentence}: leave it out", "indifference")
+        if self.reuse == "enforce" and not self.by_interval:
+            raise wrong('"reuse" needs a risk to share: give the gate a confidence, or a champion', "reuse")
         most = (self.margin or 0) / 2 if self.not_worse_than is not None else None
         if self.indifference is not None and most is not None and self.indifference > most:
             raise wrong(f"expected at most half the margin, {most:.12g}: equal models may not fail", "indifference")
@@ -364,7 +369,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
     Pipeline: frozenset({"source"}),
     Step: frozenset({"coverage", "batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
-    Gate: frozenset({"slices", "all_of", "any_of", "reuse", "power", "seed"}),
+    Gate: frozenset({"slices", "all_of", "any_of", "power", "seed"}),
     Environment: frozenset(
         {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "deploy", "watch"}
         | {"resources", "runtime"}

@@ -303,7 +303,7 @@ def test_a_new_test_set_decides_nothing_until_the_champion_met_it(house: House) 
     unknown = another(house, 4, 300, **fewer)
     assert (unknown.status, unknown.gates[0].verdict) == ("failed", "inconclusive")
     lacking = "has no evidence on this test set, but on another, so there is nothing to compare with"
-    assert unknown.gates[0].reasons == (f"the champion {first.version} {lacking}",)
+    assert unknown.gates[0].reasons[0] == f"the champion {first.version} {lacking}"
     house.repo.commit(**{"src/a.py": SOURCE["src__a.py"]})
     house.machine.script["train for"] = ACTS["train for"]
     same = house.run()
@@ -332,3 +332,28 @@ def test_the_champions_evidence_may_be_gone(house: House) -> None:
     shown = another(house, 5)
     assert (shown.status, shown.gates[0].verdict) == ("failed", "inconclusive")
     assert f"the champion {first.version} has evidence that is no longer in the cache" in shown.gates[0].reasons[0]
+
+
+def test_decisions_on_one_test_set_are_counted(house: House) -> None:
+    """Distinct packages count; a rerun does not, and a new test set begins anew."""
+    assert compared(house).gates[0].reasons[-1] == "decision 1 on this test set"
+    assert another(house, 5).gates[0].reasons[-1] == "decision 2 on this test set"
+    assert house.run(no_cache=True).gates[0].reasons[-1] == "decision 2 on this test set"
+    fewer = {"truth.csv": "".join(f"{line}\n" for line in TRUTH["truth.csv"].splitlines()[:301])}
+    assert another(house, 5, 300, **fewer).gates[0].reasons[-1] == "decision 1 on this test set"
+
+
+def test_an_enforced_budget_tells_pass_or_fail_only(house: House) -> None:
+    """Each further package gets less of the risk, and nobody learns by how much it passed or failed."""
+    first = compared(house, reuse="enforce")
+    assert (first.gates[0].verdict, first.gates[0].value) == ("pass", None)
+    assert first.gates[0].reasons[0] == "warning: nothing was compared, because there is no champion yet"
+    second = another(house, 10)
+    assert (second.status, second.gates[0].verdict, second.gates[0].value) == ("failed", "fail", None)
+    assert second.gates[0].chart is None
+    assert second.gates[0].reasons == (
+        "fail with a risk of 0.76 %, this package's share; reuse: enforce tells no more",
+        "decision 2 on this test set",
+    )
+    third = another(house, 4)
+    assert third.gates[0].reasons[0].startswith("pass with a risk of 0.34 %, this package's share")

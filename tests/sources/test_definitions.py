@@ -340,6 +340,7 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         GATE + "{evidence: a, not_worse_than: champion, margin: 0.1, indifference: 0.06}",
         [(6, 59, "expected at most half the margin, 0.05")],
     ),
+    "reuse without a risk": (GATE + "{evidence: a, at_least: 1, reuse: enforce}", [(6, 33, '"reuse" needs a risk to')]),
     "inconclusive is what": (
         GATE + "{metric: a.x, at_least: 1, inconclusive: pass}",
         [(6, 47, "expected fail or hold or warn, found the text")],
@@ -471,7 +472,7 @@ _KEY_WORDS = (
     "evidence predictions truth timeout shell stage model code serve health metric at_least not_worse_than margin "
     "score port replicas branches python path requirements exclude env cache on retry zzz A B << "
     "matrix include when resources gpu memory max push schedule concurrency group aggregate secrets fresh "
-    "within better_than indifference confidence inconclusive required"
+    "within better_than indifference confidence inconclusive required reuse"
 )
 _KEYS = st.sampled_from(_KEY_WORDS.split())
 _LEAF_WORDS = (

@@ -625,6 +625,8 @@ def test_what_a_package_answered_is_found_by_package_and_test_set(store: Store) 
     assert [(e.collected, e.number) if e else None for e in found] == [("c3", 1), ("c2", 2), None]
     assert [e.collected for e in store.evidence.of_package("p1", "one")] == ["c3", "c4"]
     assert store.evidence.of_package("p2", "one") == []
+    assert store.evidence.met("p1", "evaluate", "set") == ["one", "two"]
+    assert {e.package for e in store.evidence.newest("p1", "evaluate")} == {"one", "two"}
 
 
 def test_a_package_that_passed_stays_passed(store: Store) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from penstock.artifacts import Digest, File
 from penstock.cache.contract import BlobError, Cache
-from penstock.comparisons import Champion, judge_examples
+from penstock.comparisons import CONFIDENCE, Champion, judge_examples
 from penstock.engine.context import RunContext
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_evidence
@@ -12,6 +12,7 @@ from penstock.gates import Baseline, Verdict, aggregated, judge_metric, with_con
 from penstock.matrices import judged_steps
 from penstock.parts import EvidenceFiles
 from penstock.pipelines import Gate, Pipeline
+from penstock.reuse_budgets import Budget
 from penstock.runs import ENDED_STEP, GREEN_STEP
 from penstock.store.contract import Release, StepRecord
 
@@ -101,7 +102,9 @@ class Judge:
         evidence, package = self._read(step, files, Digest(collected)), self._package()
         if package is not None:
             self._remember(step, evidence, package, files, Digest(collected))
-        return judge_examples(gate, evidence, self._opponent(gate, step, evidence), package)
+        met = self._context.world.store.evidence.met(self._context.run.project, step, evidence.test_set)
+        budget = Budget(gate.confidence or CONFIDENCE, tuple(met))
+        return judge_examples(gate, evidence, self._opponent(gate, step, evidence), package, budget)
 
     def _remember(
         self, step: str, evidence: Evidence, package: Digest, files: EvidenceFiles, collected: Digest

@@ -39,6 +39,11 @@ class Evidences:
         """All answers of a package, oldest first."""
         return self._of(_same(project=project, package=package))
 
+    def met(self, project: str, step: str, test_set: str) -> list[str]:
+        """The packages that met a test set in a step of this name, in the order in which they did."""
+        found = self._of(_same(project=project, step=step, test_set=test_set))
+        return [record.package for record in sorted(found, key=lambda record: record.number)]
+
     def newest(self, project: str, step: str, limit: int = 20) -> list[EvidenceRecord]:
         """What packages answered in a step of this name, newest first."""
         return self._of(_same(project=project, step=step))[-limit:][::-1]
