@@ -49,7 +49,7 @@ def line(*cells: object, widths: tuple[int, ...] = (44, 14, 14, 14, 14, 14)) -> 
     )
 
 
-def median(values: Sequence[float]) -> str:
+def median(values: Sequence[float] | Floats) -> str:
     return f"{np.median(values):,.0f}" if len(values) else "-"
 
 

@@ -280,7 +280,8 @@ def _too_late(rollout: Rollout, found: Judgment) -> str:
     """Why the deadline ends a rollout: what is open, how much is missing, how long nothing was seen."""
     text = f"no decision within {rollout.terms.deadline:g} s: at {percent(rollout.width)} "
     if found.verdict == "pass":
-        return f"{text}all is well, but there was no time for the widths after it"
+        lacking = "its interval" if _is_last(rollout) else "the widths after it"
+        return f"{text}all is well, but there was no time for {lacking}"
     silent = rollout.seen - (rollout.fed if rollout.fed is not None else rollout.since or rollout.begun)
     quiet = f"; no request for {silent:.0f} s" if silent > rollout.terms.interval else ""
     return f"{text}{_open(found)}{quiet}"

@@ -209,6 +209,9 @@ def test_at_the_deadline_the_last_width_may_still_be_decided() -> None:
     """Evidence that is there at the deadline promotes at the last width, and is too late for widths before it."""
     last = Terms("canary", (500,), interval=60, deadline=100)
     assert played(last, [look(1, 500, Arm(1)), look(200, 500, Arm(999))])[-1].kind == "promote"
+    assert played(last, [look(50, 500, Arm(1)), look(100, 500, Arm(999))])[-1].reason == (
+        "no decision within 100 s: at 5 % all is well, but there was no time for its interval"
+    )
     first = replace(last, widths=(500, 600))
     move = played(first, [look(1, 500, Arm(1)), look(200, 500, Arm(999))])[-1]
     assert (move.kind, move.reason.split(": ")[1]) == (
