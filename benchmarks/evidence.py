@@ -8,7 +8,6 @@ installed. Seconds on the wall and of the processor are the least of the rounds;
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from penstock.decisions import Decision, Rule, decide, sentence
-from penstock.evidence import paired, read_evidence
+from penstock.evidence import paired, read_evidence, read_truth
 from penstock.reports import parse_junit
 from penstock.samples import paired_gain
 
@@ -100,9 +99,9 @@ def write_junit(folder: Path, count: int) -> None:
 
 def decision(folder: Path, suffix: str, score: str) -> Decision:
     """From the bytes of three files to a verdict."""
-    truth = (folder / f"truth.{suffix}").read_bytes()
+    truth = read_truth((folder / f"truth.{suffix}").read_bytes(), f"truth.{suffix}")
     models = [
-        read_evidence((folder / name).read_bytes(), truth, name, f"truth.{suffix}", (score,))
+        read_evidence((folder / name).read_bytes(), truth, name, None, (score,))
         for name in (f"new.{suffix}", f"old.{suffix}")
     ]
     pairs = paired(*models)
@@ -120,7 +119,10 @@ def measured(folder: Path, asked: str) -> None:
         suffix, score = asked.split(":")
         said = sentence(decision(folder, suffix, score))
     seconds, processor = time.perf_counter() - begin, time.process_time() - used
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    peak = (
+        int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    )  # what getrusage tells is the parent's, if that had more
     print(f"{seconds:.3f}\t{processor:.3f}\t{peak:.0f}\t{said}")
 
 

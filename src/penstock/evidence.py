@@ -258,13 +258,15 @@ def is_same(truth: str, prediction: str) -> bool:
 
 def read_evidence(
     predictions: bytes,
-    truth: bytes | None,
+    truth: bytes | Columns | None,
     predictions_file: str,
     truth_file: str | None,
     scores: Sequence[str] = ("correct",),
     slices: Sequence[str] = (),
 ) -> Evidence:
     """Read a file of predictions and one of truths, or one file that holds both (`truth` is None).
+
+    Where several models are read with the same truths, these are read once by `read_truth` and handed in.
 
     Files are CSV, JSON Lines or Parquet (see `columns.read_columns`). Columns are `id`, `truth` and `prediction`; what
     `scores` and `slices` name besides; for `log_loss` `probability`, that of the truth 1 where truths are 0 and 1, or
@@ -276,14 +278,22 @@ def read_evidence(
     extra = (*(score for score in scores if score not in COMPUTED), *slices)
     spare = () if needs else ("prediction",)
     spare = (*spare, PROBABILITY, f"{PROBABILITY}:") if "log_loss" in scores else spare
-    if truth is None or truth_file is None:
+    if truth is None or (truth_file is None and not isinstance(truth, Columns)):
         both = read_columns(predictions, predictions_file, ("id", *answer, "truth", *extra), spare).sorted_by("id")
         both = both.mended("truth")
         return _joined(both, both, slices)
     given = read_columns(predictions, predictions_file, ("id", *answer), (*extra, *spare)).sorted_by("id")
     lacking = tuple(name for name in extra if name not in given.texts)
-    asked = read_columns(truth, truth_file, ("id", "truth", *lacking)).sorted_by("id").mended("truth")
+    asked = truth if isinstance(truth, Columns) else read_truth(truth, truth_file, lacking)
+    for name in lacking:
+        if name not in asked.texts:
+            raise ReportError(f'neither {given.file} nor {asked.file} has the column "{name}", or it was not read')
     return _joined(given, asked, slices)
+
+
+def read_truth(data: bytes, file: str | None, names: Sequence[str] = ()) -> Columns:
+    """A file of truths in the order of its ids, with further columns (slices, scores) by name."""
+    return read_columns(data, str(file), ("id", "truth", *names)).sorted_by("id").mended("truth")
 
 
 def _joined(given: Columns, asked: Columns, slices: Sequence[str]) -> Evidence:
@@ -364,12 +374,9 @@ class Pairs:
 def paired(new: Evidence, old: Evidence) -> Pairs:
     """Join the evidence of two models by id; there may be no pair at all."""
     mine, theirs = matched(new.ids, old.ids)
-    alike = new.truth[mine] == old.truth[theirs]
-    return Pairs(
-        new=mine[alike],
-        old=theirs[alike],
-        only_new=len(new) - len(mine),
-        only_old=len(old) - len(theirs),
-        relabelled=len(mine) - int(alike.sum()),
-        same_test_set=new.test_set == old.test_set,
-    )
+    same = new.test_set == old.test_set
+    only_new, only_old, relabelled = len(new) - len(mine), len(old) - len(theirs), 0
+    if not same:
+        alike = new.truth[mine] == old.truth[theirs]
+        mine, theirs, relabelled = mine[alike], theirs[alike], int((~alike).sum())
+    return Pairs(mine, theirs, only_new, only_old, relabelled, same)

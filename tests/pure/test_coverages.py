@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import coverages
 from penstock.coverages import Coverage, FileCoverage, coverage_of_change, parse_coverage
 from penstock.errors import ReportError
 
@@ -63,6 +64,15 @@ def test_a_change_of_everything_has_the_rate_of_the_file(covered: frozenset[int]
     """Both are counted alike."""
     coverage = Coverage({"a.py": FileCoverage(covered, missed - covered)})
     assert coverage_of_change(coverage, {"a.py": [range(1, 31)]}).rate == coverage.rate
+
+
+def test_deep_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements nested without end, and files that are too large, are one sentence."""
+    with pytest.raises(ReportError, match="c.xml:1: elements are nested more than 50 deep"):
+        parse_coverage(b"<coverage>" + b"<packages>" * 60, "c.xml")
+    monkeypatch.setattr(coverages, "MAX_BYTES", 3)
+    with pytest.raises(ReportError, match="c.info: 0 MiB are too much"):
+        parse_coverage(b"TN:x\n", "c.info")
 
 
 @given(data=st.binary(max_size=200))

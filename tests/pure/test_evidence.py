@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import columns
 from penstock.errors import ReportError
-from penstock.evidence import Evidence, Score, is_same, mean, paired, read_evidence
+from penstock.evidence import Evidence, Score, is_same, mean, paired, read_evidence, read_truth
 from penstock.texts import canonical_text
 
 PREDICTIONS = b"id,prediction\n1,7\n2,3.0\n3,9\n"
@@ -42,8 +43,8 @@ def meant(text: str) -> str:
 
 def plain(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
     """Ids, truths and predictions as texts."""
-    columns = (evidence.ids, evidence.truth, evidence.predictions)
-    return tuple(tuple(text.decode() for text in column.tolist()) for column in columns if column is not None)
+    arrays = (evidence.ids, evidence.truth, evidence.predictions)
+    return tuple(tuple(text.decode() for text in array.tolist()) for array in arrays if array is not None)
 
 
 # --- reading and joining -------------------------------------------------------------------------------------------
@@ -112,6 +113,14 @@ def test_what_only_one_file_has_is_counted() -> None:
         (BOTH + b'3,a,b"c\n4,"d"",e', "e.csv", "e.csv:4: this is no CSV: a quote is in the middle of a field"),
         (BOTH + b"3,\x00,a\n", "e.csv", "e.csv:4: there is a NUL byte"),
         (BOTH + b"3,\xff,a\n", "e.csv", "e.csv:4: this is no UTF-8 text"),
+        (b"\xef\xbb\xbf", "e.csv", "e.csv: the file is empty"),
+        (b"\xef\xbb\xbf\n\n", "e.csv", "e.csv: the file is empty"),
+        (b"\xef\xbb\xbf", "e.jsonl", "e.jsonl: there are no examples"),
+        (
+            b'{"id": 1, "truth": 1, "prediction": 1}\n{"id": 2, "truth": 1}',
+            "e.jsonl",
+            'e.jsonl:2: there is no column "p',
+        ),
         (b"{}", "e.jsonl", 'e.jsonl:1: there is no column "id"'),
         (b'{"id": "1", "truth": "a", "prediction": "a"}\n{', "e.jsonl", "e.jsonl:2: this is no JSON"),
         (b"[" * 100_000, "e.jsonl", "e.jsonl:1: this is no JSON"),
@@ -131,6 +140,33 @@ def test_doubtful_evidence_is_refused_with_file_and_line(data: bytes, file: str,
         read_evidence(data, None, file, None)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("block", [1, 7, 30])
+def test_a_file_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Blocks end where a line ends outside of quotes; lines are counted through all of them."""
+    monkeypatch.setattr(columns, "_BLOCK", block)
+    data = b'\n\nid,truth,prediction\r\n\r\n1,"a\n,b",c\n"2","x""y",3\n\n3,"","\n"\n'
+    with pytest.raises(ReportError, match=r'e\.csv:9: the column "truth" is empty'):
+        read_evidence(data, None, "e.csv", None)
+    found = read_evidence(data.replace(b'3,""', b'3,"e"'), None, "e.csv", None)
+    assert plain(found) == (("1", "2", "3"), ("a\n,b", 'x"y', "e"), ("c", "3", "\n"))
+    with pytest.raises(ReportError, match=r"e\.csv:11: there are 1 columns, expected 3"):
+        read_evidence(data.replace(b'""', b"x") + b"4\n", None, "e.csv", None)
+
+
+def test_old_line_ends_and_long_texts_are_read() -> None:
+    """Files of a carriage return per line, and texts of thousands of characters, plain or quoted."""
+    long = b"x" * 5000
+    data = b"id,truth,prediction\r1," + long + b',"' + long + b'"\r2,"' + long + b'""",' + long + b"\r"
+    assert read_evidence(data, None, "e.csv", None).scores("correct") == (1.0, 0.0)
+
+
+def test_too_large_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would not fit into memory is not begun."""
+    monkeypatch.setattr(columns, "MAX_BYTES", 10)
+    with pytest.raises(ReportError, match=r"e\.csv: 0 MiB are too much: evidence may have 0 MiB a file"):
+        read_evidence(BOTH, None, "e.csv", None)
 
 
 def test_files_without_a_common_id_are_refused() -> None:
@@ -160,6 +196,16 @@ def test_the_test_set_is_what_was_asked_not_what_was_answered(rows: dict[str, tu
     assert one.test_set == other.test_set
     changed = Evidence(tuple(ids), (truth[0] + "!", *truth[1:]), tuple(truth))
     assert changed.test_set != one.test_set
+
+
+def test_truths_may_be_read_once_for_many_models() -> None:
+    """Evidence on truths that were read before is the same; a column that was not read with them is named."""
+    truth = read_truth(TRUTH, "t.csv")
+    once = read_evidence(PREDICTIONS, truth, "p.csv", None)
+    again = read_evidence(PREDICTIONS, TRUTH, "p.csv", "t.csv")
+    assert (plain(once), once.test_set) == (plain(again), again.test_set)
+    with pytest.raises(ReportError, match=r'neither p\.csv nor t\.csv has the column "lang"'):
+        read_evidence(PREDICTIONS, truth, "p.csv", None, slices=("lang",))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +246,7 @@ def as_parquet(table: object) -> bytes:
 def test_parquet_is_the_same_evidence_as_csv() -> None:
     """Integers, floats, single floats, dictionaries, booleans and texts mean what they mean in CSV."""
     pa = pytest.importorskip("pyarrow", reason="pyarrow is no dependency")
-    columns = {
+    data = {
         "id": pa.array([3, 1, 2]),
         "truth": pa.array([1.0, 0.5, -2.25]),
         "prediction": pa.array([1, 1, 0.1], pa.float32()),
@@ -208,7 +254,7 @@ def test_parquet_is_the_same_evidence_as_csv() -> None:
         "flag": pa.array([True, False, True]),
     }
     text = "id,truth,prediction,kind,flag\n1,0.5,1.0,b,False\n2,-2.25,0.1,b,True\n3,1,1,ü,True\n".encode()
-    found = read_evidence(as_parquet(pa.table(columns)), None, "e.parquet", None, slices=("kind",))
+    found = read_evidence(as_parquet(pa.table(data)), None, "e.parquet", None, slices=("kind",))
     wanted = read_evidence(text, None, "e.csv", None, slices=("kind",))
     assert plain(found) == plain(wanted)
     assert found.test_set == wanted.test_set
