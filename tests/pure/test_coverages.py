@@ -68,10 +68,10 @@ def test_a_change_of_everything_has_the_rate_of_the_file(covered: frozenset[int]
 
 def test_deep_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elements nested without end, and files that are too large, are one sentence."""
-    with pytest.raises(ReportError, match="c.xml:1: elements are nested more than 50 deep"):
+    with pytest.raises(ReportError, match=r"c\.xml:1: elements are nested more than 50 deep"):
         parse_coverage(b"<coverage>" + b"<packages>" * 60, "c.xml")
     monkeypatch.setattr(coverages, "MAX_BYTES", 3)
-    with pytest.raises(ReportError, match="c.info: 0 MiB are too much"):
+    with pytest.raises(ReportError, match=r"c\.info: 0 MiB are too much"):
         parse_coverage(b"TN:x\n", "c.info")
 
 
