@@ -41,6 +41,7 @@ _CLIPPED = 0.01
 _BINS = 10
 _NEAR = 0.1
 _GROWTH = 1.2
+_FADING = 0.95
 
 
 # --- what a commit told --------------------------------------------------------------------------------------------
@@ -380,21 +381,22 @@ def run_effect(odds: Floats, counts: Floats, start: RunEffect | None = None) -> 
     """The run effect that makes what was seen most likely, given the foretold log odds.
 
     `odds` is commits × stages, `counts` commits × stages × (passed, failed). The marginal likelihood integrates u out
-    by Gauss-Hermite; weak laws keep it near none while little is known: μ ~ N(0, .5²), τ half normal of scale 1. A
-    path that always stops at its first red stage says nothing of τ: its shares are conditional, and their product
-    holds already.
+    by Gauss-Hermite. A commit weighs .95 of the one after it, since less was known when it was foretold. Weak laws keep
+    the effect near none while little is known: μ ~ N(0, .5²), τ half normal of scale 1. A path that always stops at its
+    first red stage says nothing of τ: its shares are conditional, and their product holds already.
     """
     import numpy as np
     from scipy.optimize import minimize
 
     count = 20 if counts.sum(axis=2).max(initial=0) <= 20 else 100  # many checks give a likelihood narrower than 20 see
     nodes, logs = _nodes(count)
+    fading = _FADING ** np.arange(len(counts))[::-1]
 
     def loss(mean: float, deviation: float) -> float:
         shifted = odds[:, None, :] + (mean + deviation * nodes)[None, :, None]
         passes = np.logaddexp(0.0, -shifted)
         chances = logs - (counts[:, None, :, 0] * passes + counts[:, None, :, 1] * (passes + shifted)).sum(axis=2)
-        return float(2 * mean**2 + deviation**2 / 2 - np.logaddexp.reduce(chances, axis=1).sum())
+        return float(2 * mean**2 + deviation**2 / 2 - (fading * np.logaddexp.reduce(chances, axis=1)).sum())
 
     before = start or RunEffect()
     begin = np.array([before.mean, max(before.deviation, 0.3)])
