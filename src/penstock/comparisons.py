@@ -274,13 +274,22 @@ def percent(confidence: float) -> str:
 
 
 def short(numbers: Sequence[float], edges: Sequence[float], *, signed: bool = False) -> list[str]:
-    """Numbers in as few decimals as keep each on its side of every edge: gains in one or more, levels in four."""
+    """Numbers in as few decimals as keep each on its side of every edge: gains in one or more, levels in four.
+
+    Between the outermost numbers lie two digits or more, so that small doubts can be seen.
+    """
     size = max((abs(n) for n in (*numbers, *edges)), default=0.0)
-    fewest = max(int(signed), (1 if signed else 3) - (math.floor(math.log10(size)) if size >= 1e-300 else 0))
+    width = max(numbers) - min(numbers)
+    fewest = max(int(signed), (1 if signed else 3) - _magnitude(size), 1 - _magnitude(width))
     for decimals in range(min(fewest, 12), 13):
         if all(_side(round(n, decimals), e) == _side(n, e) for n in numbers for e in edges):
             return [_text(n, decimals, signed=signed) for n in numbers]
     return [_text(n, 12, signed=signed) for n in numbers]
+
+
+def _magnitude(number: float) -> int:
+    """The power of ten of the first digit; 0 where there is none to show."""
+    return math.floor(math.log10(number)) if number >= 1e-12 else 0
 
 
 def _side(number: float, edge: float) -> int:
