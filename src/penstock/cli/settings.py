@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from penstock.engine.contracts import ContainerEngine
 from penstock.errors import UsageError
+
+if TYPE_CHECKING:
+    from penstock.engine.contracts import ContainerEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Settings:
     crash: str | None
     contain: bool
     cache_size: int
-    container_engine: ContainerEngine | None
+    container_engine: "ContainerEngine | None"
 
 
 def read_settings() -> Settings:
@@ -71,7 +73,7 @@ _ENGINE_VARIABLES = frozenset(
 )
 
 
-def find_container_engine(environment: Mapping[str, str]) -> ContainerEngine | None:
+def find_container_engine(environment: Mapping[str, str]) -> "ContainerEngine | None":
     """The person's podman, else docker, with the variables that it needs; None where there is neither.
 
     `PENSTOCK_CONTAINERS` says which of the two. Raises UsageError where it names another, or one that is not there.
@@ -85,6 +87,8 @@ def find_container_engine(environment: Mapping[str, str]) -> ContainerEngine | N
         raise UsageError(f"PENSTOCK_CONTAINERS is {said}, which is not on PATH: install it, or unset the variable")
     if not engines:
         return None
+    from penstock.engine.contracts import ContainerEngine
+
     kind, program = engines[0]
     return ContainerEngine(kind, program, {k: v for k, v in environment.items() if _is_the_engines(k)})
 
