@@ -60,10 +60,38 @@ def race(draw: np.random.Generator, part: float, risk: float, cap: int) -> tuple
 def test_errors_decide_as_soon_as_promised(part: float, risk: float, word: str, least: float, median: int) -> None:
     """At 1 % errors and a tolerated ratio of 2 equal releases pass and worse ones do not, in so many requests."""
     draw = np.random.default_rng(3)
-    ends = [race(draw, part, risk, 100_000) for _ in range(80)]
-    sizes = [n for found, n in ends if found == word]
-    assert len(sizes) >= least * len(ends)
+    found = [race(draw, part, risk, 100_000) for _ in range(80)]
+    sizes = [n for end, n in found if end == word]
+    assert len(sizes) >= least * len(found)
     assert statistics.median(sizes) <= 1.15 * median
+
+
+def chances_of(part: float, risk: float, most: int = 1500) -> tuple[float, float]:
+    """The exact chances that harm, and that safety, is shown first within so many errors, looked at after each."""
+    at_canary = risk * part / (risk * part + 1 - part)
+    requests = (round(100 * part), 100 - round(100 * part))
+    begun = (looking_for_harm(), looking_for_safety(2.0))
+    starts = [np.array(c.logs) for c in begun]
+    grown = [
+        [np.array(compared(c, event, requests).logs) - np.array(c.logs) for event in ((1, 0), (0, 1))] for c in begun
+    ]
+    chances, found = np.array([1.0]), [0.0, 0.0]
+    for n in range(1, most + 1):
+        chances = np.append(chances * (1 - at_canary), 0) + np.append(0, chances * at_canary)
+        hits = np.arange(n + 1)
+        for i, (start, (hit, other)) in enumerate(zip(starts, grown, strict=True)):
+            logs = start[:, None] + hit[:, None] * hits + other[:, None] * (n - hits)
+            shown = np.logaddexp.reduce(logs) >= BAR
+            found[i] += float(chances[shown].sum())
+            chances[shown] = 0
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5])
+def test_errors_at_every_look_are_counted_out_to_be_as_rare_as_promised(part: float) -> None:
+    """Equal releases are rolled back, and a ratio of exactly 2 let through, in less than 5 %, by exact counting."""
+    assert 0.02 < chances_of(part, 1, 600)[0] < 0.05
+    assert 0.02 < chances_of(part, 2, 600)[1] < 0.05
 
 
 @pytest.mark.parametrize("looking", [looking_for_harm(), looking_for_safety(2.0)])
