@@ -36,7 +36,11 @@ $1" &
 while true; do
   wait $!
   code=$?
-  kill -0 $! 2>/dev/null || exit $code
+  kill -0 $! 2>/dev/null && continue
+  wait $! 2>/dev/null
+  again=$?
+  [ $again = 127 ] || code=$again
+  exit $code
 done"""
 """How an image starts its server. A first process is not ended by a signal that it does not handle, and few servers
 handle TERM. So the first process is this shell: it hands TERM on to all that it started, waits until the server has

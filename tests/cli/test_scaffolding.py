@@ -401,11 +401,18 @@ def test_a_weird_command_runs(tmp_path: Path) -> None:
 def test_our_own_projects_are_understood(tmp_path: Path, project: str) -> None:
     """From the example and the second project, without their file, the whole road is found: data to environment."""
     folder = tmp_path / "project"
-    shutil.copytree(ROOT / project, folder, ignore=shutil.ignore_patterns("penstock.yaml", "__pycache__"))
+    shutil.copytree(ROOT / project, folder, ignore=shutil.ignore_patterns("*.yaml", "Dockerfile", "__pycache__"))
     found = result(folder)
     assert {"data", "train", "unit", "integration"} <= found.pipeline.steps.keys()
     assert found.pipeline.environments
     assert found.remarks == []
+
+
+def test_a_dockerfile_is_no_runtime_unasked(tmp_path: Path) -> None:
+    """Where requirements say what the runtime is, a Dockerfile is told of, with the line that would use it."""
+    fill(tmp_path, {"train.py": TRAIN, "requirements.txt": "numpy\n", "docker/Dockerfile": "FROM scratch\n"})
+    sentence = "docker/Dockerfile is not used: runtime: {dockerfile: docker/Dockerfile} runs all steps in its image"
+    assert sentence in result(tmp_path).remarks
 
 
 def test_a_folder_inside_a_repository(tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ def placed(command: Command, folder: Path) -> "subprocess.Popen[str]":
 def test_two_at_once_build_once(images: ImageRuntimes, workspace: Path, place: Place) -> None:
     """The second waits for the first, and has its image."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(60)
+        listener.settimeout(240)  # builds wait for each other's storage
         lock = locked(images, DOCKERFILE, commit_of(asking(listener, base_image())), place, workspace)
         command = images.build(DOCKERFILE, lock)
         assert command is not None

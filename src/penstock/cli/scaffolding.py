@@ -355,7 +355,9 @@ class _Scaffold:
         if train is None and (notebooks := [p for p in names if p.endswith(".ipynb")]):
             self._remarks.append(f"{_few(notebooks)} is a notebook, and a step runs a command: make a script of it")
         if found := [p for p in names if posixpath.basename(p) in {"Dockerfile", "Containerfile"}]:
-            self._remarks.append(f"{_few(found)} is not used: containers are not available yet")
+            self._remarks.append(
+                f"{_few(found)} is not used: runtime: {{dockerfile: {found[0]}}} runs all steps in its image"
+            )
         if found := [p for p in names if posixpath.basename(p) in {"dvc.yaml", "MLproject", "Makefile"}]:
             self._remarks.append(f"{_few(found)} was not read: its commands may be what run should say")
 

@@ -45,6 +45,10 @@ while :; do
   _penstock_code=$?
   kill -0 "$_penstock_child" 2>/dev/null || break
 done
+# A signal may have cut the wait off just when the child left: then the code is still to be had, else there is none (127).
+wait "$_penstock_child" 2>/dev/null
+_penstock_again=$?
+[ "$_penstock_again" = 127 ] || _penstock_code=$_penstock_again
 while [ -n "$_penstock_asked" ] && kill -0 -1 2>/dev/null; do sleep 0.05 || sleep 1 || break; done 2>/dev/null
 _penstock_tell
 exit "$_penstock_code"
