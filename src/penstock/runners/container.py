@@ -45,7 +45,7 @@ while :; do
   _penstock_code=$?
   kill -0 "$_penstock_child" 2>/dev/null || break
 done
-# A signal may have cut the wait off just when the child left: then the code is still to be had, else there is none (127).
+# A signal may have cut the wait off just when the child left: its code is still to be had then; else it says 127.
 wait "$_penstock_child" 2>/dev/null
 _penstock_again=$?
 [ "$_penstock_again" = 127 ] || _penstock_code=$_penstock_again
