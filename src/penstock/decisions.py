@@ -166,7 +166,7 @@ def least_examples(rule: Rule) -> int | None:
     """
     if rule.relative:
         return 2
-    return _first(lambda n: decide(rule, _best(rule, n)).verdict == "pass")
+    return first_count(lambda n: decide(rule, _best(rule, n)).verdict == "pass")
 
 
 def _best(rule: Rule, n: int) -> Interval:
@@ -177,7 +177,7 @@ def _best(rule: Rule, n: int) -> Interval:
     return clopper_pearson(n if rule.kind == "at_least" else 0, n, rule.confidence)
 
 
-def _first(holds: Callable[[int], bool], most: int = 1 << 24) -> int | None:
+def first_count(holds: Callable[[int], bool], most: int = 1 << 24) -> int | None:
     """The smallest count from which on a statement holds, found by doubling and halving; None if not up to `most`."""
     high = 1
     while not holds(high):

@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from penstock.decisions import first_count
 from penstock.errors import UsageError
 
 HARMS: Mapping[float, float] = {1.5: 0.1, 2.0: 0.35, 3.0: 0.14, 5.0: 0.2, 10.0: 0.16, 50.0: 0.05}
@@ -179,15 +180,4 @@ def more_until(logs: Sequence[float], drifts: Sequence[float], alpha: float, mos
     def reached(n: int) -> bool:
         return log_sum([log + n * drift for log, drift in zip(logs, drifts, strict=True)]) >= -math.log(alpha)
 
-    if reached(0):
-        return 0
-    high = 1
-    while not reached(high):
-        high *= 2
-        if high > most:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
+    return 0 if reached(0) else first_count(reached, most)

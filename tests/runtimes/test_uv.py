@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from penstock.engine.contracts import Command, RuntimeRequest, Runtimes
 from penstock.errors import SourceError
 from penstock.runtimes import building
-from penstock.runtimes.uv import UvRuntimes, _packed
+from penstock.runtimes.uv import UvRuntimes
 
 Place = Callable[[Command, Path], subprocess.CompletedProcess[str]]
 
@@ -356,7 +356,7 @@ def test_the_cpu_build_of_torch(tmp_path: Path, wheels: Mapping[str, str]) -> No
 def test_what_is_passed_in_variables_arrives(data: bytes, more: int) -> None:
     """Any bytes arrive as they were, in variables of at most 128 KiB each."""
     sent = data + os.urandom(more)
-    packed = _packed("PENSTOCK_TEST", sent)
+    packed = building.packed("PENSTOCK_TEST", sent)
     assert all(len(name) + len(value) + 2 <= 128 << 10 for name, value in packed.items())
     os.environ.update(packed)
     assert building.unpacked("PENSTOCK_TEST") == sent

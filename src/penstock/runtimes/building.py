@@ -30,6 +30,8 @@ MANIFEST = "penstock.json"
 FILES = "penstock-files.json"
 ASIDE = ".changed-"
 
+_VARIABLE_BYTES = 100_000
+"""One variable holds at most 128 KiB on Linux, its name and all."""
 _PATIENCE = 2.0
 """Seconds for digests of files whose time differs; with more of them than that, it is quicker to make it anew."""
 _OURS = frozenset({MANIFEST, FILES, f"{MANIFEST}.new", f"{FILES}.new"})
@@ -273,6 +275,13 @@ def write(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
+
+
+def packed(name: str, data: bytes) -> dict[str, str]:
+    """The variables NAME_0, NAME_1, … that hold a value, from which `unpacked` takes it."""
+    text = base64.b64encode(zlib.compress(data, 9)).decode("ascii")
+    parts = [text[start : start + _VARIABLE_BYTES] for start in range(0, len(text), _VARIABLE_BYTES)]
+    return {f"{name}_{number}": part for number, part in enumerate(parts)}
 
 
 def unpacked(name: str) -> bytes:

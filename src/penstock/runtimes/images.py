@@ -1,13 +1,11 @@
 """Container images as runtimes: pinned by a lock, pulled or built once, found again by the lock's digest."""
 
-import base64
 import fcntl
 import json
 import os
 import shlex
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,11 @@ from penstock.artifacts import Digest, digest_of, digest_of_bytes, is_digest
 from penstock.engine.contracts import Command, ContainerEngine, RuntimeRequest
 from penstock.errors import EngineError, SourceError
 from penstock.images import ImageName, parse_image
-from penstock.runtimes import imaging
+from penstock.runtimes import building, imaging
 from penstock.runtimes.contexts import context_files, is_narrowed, read_dockerfile
 from penstock.runtimes.dockerfiles import DockerfileError, Upon, bases
 from penstock.runtimes.pulling import Calls, ImageError, architecture
 
-_VARIABLE_BYTES = 100_000
-"""One variable holds at most 128 KiB on Linux, its name and all."""
 _SHOWN_DIGITS = 12
 
 
@@ -187,7 +183,7 @@ class ImageRuntimes:
         engine = self._engine(request)
         argv = [sys.executable, "-I", imaging.__file__, "--kind", engine.kind, "--program", engine.program]
         argv += ["--keep", ",".join(sorted(engine.variables)), *verb]
-        variables = {**engine.variables, **(_packed("PENSTOCK_LOCK", lock) if lock else {})}
+        variables = {**engine.variables, **(building.packed("PENSTOCK_LOCK", lock) if lock else {})}
         return Command(f"exec {shlex.join(argv)}", variables, reason)
 
 
@@ -240,9 +236,3 @@ def _bases(file: str, files: Mapping[str, bytes]) -> tuple[Upon, ...]:
         except ValueError as error:
             raise SourceError(f"{dockerfile.place(upon.line)}: {error}") from error
     return found
-
-
-def _packed(name: str, data: bytes) -> dict[str, str]:
-    text = base64.b64encode(zlib.compress(data, 9)).decode("ascii")
-    parts = [text[start : start + _VARIABLE_BYTES] for start in range(0, len(text), _VARIABLE_BYTES)]
-    return {f"{name}_{number}": part for number, part in enumerate(parts)}

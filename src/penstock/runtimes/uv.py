@@ -1,6 +1,5 @@
 """Python environments by uv: made from locks with hashes, shared by the lock's digest, never the project itself."""
 
-import base64
 import fcntl
 import json
 import os
@@ -10,7 +9,6 @@ import re
 import shlex
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +25,6 @@ from penstock.runtimes.settings import UvSettings, uv_settings
 LOCK = "penstock.lock"
 
 _FOREIGN_LOCKS = ("poetry.lock", "pdm.lock", "Pipfile.lock", "conda-lock.yml", "pixi.lock")
-_VARIABLE_BYTES = 100_000
-"""One variable holds at most 128 KiB on Linux, its name and all."""
 
 
 class UvRuntimes:
@@ -138,7 +134,7 @@ class UvRuntimes:
         argv += ["--version", _version(request.python), "--lock-digest", lock_digest]
         argv += ["--", str(folder), *self._settings.options, *self._torch_options_of(lock)]
         reason = None if flaw is None else f"the environment was changed since it was made ({flaw}): it is made anew"
-        return Command(shlex.join(argv), {**self._settings.variables, **_packed("PENSTOCK_LOCK", lock)}, reason)
+        return Command(shlex.join(argv), {**self._settings.variables, **building.packed("PENSTOCK_LOCK", lock)}, reason)
 
     def discard(self, keep: Collection[Digest], before: float) -> int:
         """Remove environments that nobody needs; see the contract. Raises nothing: what cannot go now goes later."""
@@ -187,7 +183,7 @@ class UvRuntimes:
         wanted = {"note": note, "strict": list(strict), "lenient": list(lenient)}
         script = str(Path(building.__file__).with_name("checking.py"))
         argv = [interpreter or sys.executable, "-I", "-X", "utf8", script]
-        return Command(shlex.join(argv), _packed("PENSTOCK_CHECK", json.dumps(wanted).encode()))
+        return Command(shlex.join(argv), building.packed("PENSTOCK_CHECK", json.dumps(wanted).encode()))
 
     def fingerprint(self, addresses: Sequence[str]) -> Command:
         """The command that prints what stands at addresses of outside data now; other schemes are told by name alone.
@@ -258,12 +254,6 @@ def _interpreter(asked: str | None) -> str:
 
 def _platform() -> list[str]:
     return [sys.platform, platform.machine(), "-".join(platform.libc_ver())]
-
-
-def _packed(name: str, data: bytes) -> dict[str, str]:
-    text = base64.b64encode(zlib.compress(data, 9)).decode("ascii")
-    parts = [text[start : start + _VARIABLE_BYTES] for start in range(0, len(text), _VARIABLE_BYTES)]
-    return {f"{name}_{number}": part for number, part in enumerate(parts)}
 
 
 def _uv() -> str:
