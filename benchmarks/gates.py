@@ -49,6 +49,7 @@ from penstock.sample_sizes import (
 from penstock.samples import level, paired_gain
 from penstock.self_tests import against_itself
 from penstock.sequences import begun, drawn_order, judged
+from side_by_side import sub_commands
 
 Floats = npt.NDArray[np.float64]
 Draw = np.random.Generator
@@ -443,17 +444,7 @@ COMMANDS = {
 
 def main() -> int:
     """Measure and print; 0 whatever the figures are."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, runs) in COMMANDS.items():
-        command = commands.add_parser(name)
-        command.add_argument("--runs", type=int, default=runs)
-        command.add_argument("--rounds", type=int, default=3)
-        command.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    begin = time.perf_counter()
-    COMMANDS[asked.command][0](asked)
-    print(f"in {time.perf_counter() - begin:.0f} s, seed {asked.seed}")
+    sub_commands(__doc__, COMMANDS, rounds=3)
     return 0
 
 

@@ -6,6 +6,7 @@ environment under `$XDG_CACHE_HOME/penstock-benchmarks` (delete it to have them 
 system's. A peer that cannot be had is reported and left out. No timing fails anything.
 """
 
+import argparse
 import os
 import shutil
 import statistics
@@ -236,3 +237,20 @@ def table(
         low, middle, high = (f(values) * scale for f in (min, statistics.median, max))
         beside = f"{ratio(values, found[yardstick]):8.2f}×" if yardstick in found else ""
         print(f"  {name:<{wide}} {middle:10.3f} {unit}{beside}   ({low:.3f} to {high:.3f})")
+
+
+def sub_commands(
+    doc: str | None, commands: Mapping[str, tuple[Callable[[argparse.Namespace], None], int]], *, rounds: int
+) -> None:
+    """Execute the sub-command that was asked for, and say how long it took; each stands with its usual runs."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="command", required=True)
+    for name, (_, runs) in commands.items():
+        part = parts.add_parser(name)
+        part.add_argument("--runs", type=int, default=runs)
+        part.add_argument("--rounds", type=int, default=rounds)
+        part.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    begin = time.perf_counter()
+    commands[asked.command][0](asked)
+    print(f"in {time.perf_counter() - begin:.0f} s, seed {asked.seed}")
