@@ -98,6 +98,20 @@ def read_columns(data: bytes, file: str, required: Sequence[str], optional: Sequ
     return found
 
 
+def column_names(data: bytes, file: str) -> tuple[str, ...]:
+    """The columns of a file, of JSON Lines those of its first row. Raises ReportError for what is no such file."""
+    if data[:4] == b"PAR1":
+        return tuple(_parquet(data, file)[0].schema_arrow.names)
+    data = _checked_text(data, file)
+    if not file.lower().endswith(".csv"):
+        rows = data.split(b"\n")
+        line = next((number for number, row in enumerate(rows, start=1) if row.strip()), 1)
+        return tuple(_json_record(rows[line - 1].decode(), file, line))
+    fields = _Fields(next(_blocks(data), b""), file, 1)
+    fields.drop_blank()
+    return tuple(name.strip() for name in fields.row(0)) if len(fields.lines) else ()
+
+
 def _check_filled(found: Columns, name: str) -> None:
     import numpy as np
 
@@ -391,9 +405,8 @@ def _json_value(record: dict[str, Any], name: str, file: str, line: int) -> str:
 # --- Parquet -------------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(data: bytes, file: str, required: Sequence[str], optional: Sequence[str]) -> Columns:
-    import numpy as np
-
+def _parquet(data: bytes, file: str) -> tuple[Any, Any]:
+    """A Parquet file, opened, and pyarrow itself."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -401,15 +414,28 @@ def _read_parquet(data: bytes, file: str, required: Sequence[str], optional: Seq
         what = "install pyarrow beside Penstock, or let the step write .csv"
         raise ReportError(f"{file}: Parquet is read with pyarrow, which is not installed here: {what}") from error
     try:
-        source = parquet.ParquetFile(pa.BufferReader(data))
-        chosen = _chosen(file, source.schema_arrow.names, required, optional)
-        names = [source.schema_arrow.names[place] for place in chosen.values()]
-        texts = {}
+        return parquet.ParquetFile(pa.BufferReader(data)), pa
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(file, error) from error
+
+
+def _broken(file: str, error: Exception) -> ReportError:
+    reason = " ".join(str(error).split())
+    return ReportError(f"{file}: this is no whole Parquet file: {reason[:200]}")
+
+
+def _read_parquet(data: bytes, file: str, required: Sequence[str], optional: Sequence[str]) -> Columns:
+    import numpy as np
+
+    source, pa = _parquet(data, file)
+    chosen = _chosen(file, source.schema_arrow.names, required, optional)
+    names = [source.schema_arrow.names[place] for place in chosen.values()]
+    texts = {}
+    try:
         for name, own in zip(chosen, names, strict=True):
             texts[name] = _arrow_texts(source.read(columns=[own], use_threads=False).column(0), name, file, pa)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ReportError(f"{file}: this is no whole Parquet file: {reason[:200]}") from error
+        raise _broken(file, error) from error
     return Columns(file, texts, np.arange(1, source.metadata.num_rows + 1, dtype=np.int32), counts_rows=True)
 
 
