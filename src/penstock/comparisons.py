@@ -111,7 +111,7 @@ def rules_of(gate: Gate) -> tuple[Rule, ...]:
         return Rule(kind, bound, indifference=gate.indifference or 0.0, confidence=sure)
 
     if gate.against is not None:
-        return (rule(gate.against, gate.margin or 0.0),)
+        return (rule(gate.against, gate.absolute_margin),)
     least, most = gate.within or (gate.at_least, gate.at_most)
     sides: tuple[tuple[Kind, float | None], ...] = (("at_least", least), ("at_most", most))
     return tuple(rule(kind, bound) for kind, bound in sides if bound is not None)

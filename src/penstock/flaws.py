@@ -10,6 +10,7 @@ from penstock.pipelines import (
     MAX_NEEDS,
     METRIC,
     PLACE,
+    Gate,
     Outputs,
     Package,
     Pipeline,
@@ -497,43 +498,96 @@ def _container_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
             yield Flaw(("steps", name, "network"), sentence, lacking=("runtime", "image"))
 
 
+_COMING = ("slices", "all_of", "any_of", "same_as", "tests", "coverage", "benchmark", "model")
+"""Keys of a gate that can be read and not yet be judged: each goes from here when it can."""
+
+
 def _gate_flaws(whole: _Whole) -> Iterator[Flaw]:
-    pipeline = whole.pipeline
-    for name, gate in pipeline.gates.items():
-        key = "evidence" if gate.evidence is not None else "metric"
-        where = ("gates", name, key)
-        step = pipeline.steps.get(family_of(gate.step))
-        if key == "metric" and not METRIC.fullmatch(gate.metric or ""):
-            yield Flaw(where, f'expected a metric as STEP.NAME, such as train.accuracy, found "{gate.metric}"')
-        elif step is None:
-            sentence = f'no step is named "{shortened(gate.step)}"'
-            yield Flaw(where, sentence, gate.step, tuple(pipeline.steps), ("steps", gate.step))
-        elif "[" in gate.step and (fault := whole.no_cell(gate.step)):
-            yield Flaw(where, fault[0], gate.step, fault[1], fault[2])
-        elif key == "evidence" and step.evidence is None:
-            sentence = f'step "{step.name}" has no evidence: add evidence: FILE to it'
-            yield Flaw(where, sentence, lacking=("steps", step.name, "evidence"))
-        elif key == "metric" and step.metrics is None and step.benchmark is None:
-            sentence = f'step "{step.name}" has neither metrics nor benchmark: add metrics: FILE to it'
-            yield Flaw(where, sentence, lacking=("steps", step.name, "metrics"))
-        else:
-            yield from _aggregate_flaws(whole, name)
+    for name, gate in whole.pipeline.gates.items():
+        for key in _COMING:
+            if getattr(gate, key) is not None:
+                yield Flaw(("gates", name, key), f'"{key}" is not available yet', at_key=True)
+        for where, leaf in _leaves(("gates", name), gate):
+            yield from _leaf_flaws(whole, where, leaf)
 
 
-def _aggregate_flaws(whole: _Whole, name: str) -> Iterator[Flaw]:
-    gate = whole.pipeline.gates[name]
-    lacking: Where = ("steps", family_of(gate.step), "matrix")
-    known = [*whole.cells.get(gate.step, ())]
+def _leaves(where: Where, gate: Gate) -> Iterator[tuple[Where, Gate]]:
+    """The gates that a gate is made of, or itself, each with its place in the file."""
+    if not gate.is_whole:
+        yield where, gate
+    for n, member in enumerate(gate.members):
+        yield from _leaves((*where, gate.subject, n), member)
+
+
+_FILES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "metric": (("metrics", "benchmark"), "has neither metrics nor benchmark: add metrics: FILE to it"),
+    "benchmark": (("benchmark",), "has no benchmark: add benchmark: FILE to it"),
+    "evidence": (("evidence",), "has no evidence: add evidence: FILE to it"),
+    "same_as": (("evidence",), "has no evidence: add evidence: FILE to it"),
+    "tests": (("report",), "has no report: add report: FILE to it"),
+    "coverage": (("coverage",), "has no coverage: add coverage: FILE to it"),
+}
+"""What a step must leave for a gate on it, and the sentence where it does not."""
+
+
+def _leaf_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
+    yield from _baseline_flaws(whole, where, gate)
+    if gate.model is not None:
+        package = whole.pipeline.package
+        if package is None or not package.model:
+            sentence = "there are no model files to judge: add model: FILES to the package"
+            yield Flaw((*where, "model"), sentence, lacking=("package", "model"))
+        return
+    named = gate.metric or gate.benchmark
+    if named is not None and not METRIC.fullmatch(named):
+        words = f'expected a {gate.subject} as STEP.NAME, such as train.accuracy, found "{shortened(named)}"'
+        yield Flaw((*where, gate.subject), words)
+        return
+    yield from _subject_flaws(whole, where, gate, gate.subject, gate.step)
+    if gate.same_as is not None:
+        yield from _subject_flaws(whole, where, gate, "same_as", gate.same_as)
+
+
+def _subject_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:
+    """What is wrong with the step that a gate names under a key."""
+    step = whole.pipeline.steps.get(family_of(named))
+    keys, sentence = _FILES[key]
+    if step is None:
+        known = tuple(whole.pipeline.steps)
+        yield Flaw((*where, key), f'no step is named "{shortened(named)}"', named, known, ("steps", named))
+    elif "[" in named and (fault := whole.no_cell(named)):
+        yield Flaw((*where, key), fault[0], named, fault[1], fault[2])
+    elif all(getattr(step, name, None) is None for name in keys):
+        yield Flaw((*where, key), f'step "{step.name}" {sentence}', lacking=("steps", step.name, keys[0]))
+    else:
+        yield from _aggregate_flaws(whole, where, gate, key, named)
+
+
+def _aggregate_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:
+    lacking: Where = ("steps", family_of(named), "matrix")
+    known = [*whole.cells.get(named, ())]
     if gate.aggregate is not None and not known:
-        one = "[" in gate.step
-        sentence = "one cell is named: leave it out" if one else f'step "{gate.step}" has no matrix: leave it out'
-        yield Flaw(("gates", name, "aggregate"), f'"aggregate" is over all cells, but {sentence}', lacking=lacking)
-    elif known and gate.evidence is not None:
-        yield Flaw(("gates", name, "evidence"), f'step "{gate.step}" has cells: name one, such as "{known[0]}"')
+        one = "[" in named
+        sentence = "one cell is named: leave it out" if one else f'step "{named}" has no matrix: leave it out'
+        yield Flaw((*where, "aggregate"), f'"aggregate" is over all cells, but {sentence}', lacking=lacking)
+    elif known and key != "metric":
+        rest = (gate.benchmark or "").removeprefix(named) if key == "benchmark" else ""
+        yield Flaw((*where, key), f'step "{named}" has cells: name one, such as "{known[0]}{rest}"')
     elif known and gate.aggregate is None:
-        metric = f"{known[0]}.{(gate.metric or '').removeprefix(f'{gate.step}.')}"
-        sentence = f'step "{gate.step}" has cells: add aggregate: mean, min or max, or name one, as "{metric}"'
-        yield Flaw(("gates", name, "metric"), sentence, lacking=("gates", name, "aggregate"))
+        metric = f"{known[0]}.{(gate.metric or '').removeprefix(f'{named}.')}"
+        sentence = f'step "{named}" has cells: add aggregate: mean, min or max, or name one, as "{metric}"'
+        yield Flaw((*where, "metric"), sentence, lacking=(*where, "aggregate"))
+
+
+def _baseline_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
+    baseline, known = gate.baseline, tuple(whole.pipeline.environments)
+    if baseline is not None and baseline.name != "champion":
+        yield Flaw((*where, str(gate.baseline_key)), "no baseline but champion is available yet")
+        return
+    if baseline is not None and baseline.kind == "champion" and baseline.detail and baseline.detail not in known:
+        sentence = f'no environment is named "{shortened(baseline.detail)}"'
+        place = (*where, str(gate.baseline_key))
+        yield Flaw(place, sentence, baseline.detail, known, ("environments", baseline.detail))
 
 
 # --- environments --------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def _against_champion(gate: Gate, value: float, baseline: Baseline | None, packa
     if baseline.value is None or not math.isfinite(baseline.value):
         reason = f"the champion {baseline.version} has no value of {gate.metric}, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", value, (reason,))
-    less, margin = gate.against == "not_worse_than", gate.margin or 0.0
+    less, margin = gate.against == "not_worse_than", gate.absolute_margin
     floor = Decimal(repr(baseline.value)) + (-1 if less else 1) * Decimal(repr(margin))
 
     def holds(number: Decimal, bound: Decimal) -> bool:

@@ -90,7 +90,11 @@ def _cells_of(step: Step) -> Iterator[Step]:
 
 
 def judged_steps(pipeline: Pipeline, gate: Gate) -> tuple[str, ...]:
-    """The steps of an expanded pipeline that a gate waits for: one, or all cells whose values it aggregates."""
-    if gate.aggregate is None:
-        return (gate.step,)
-    return tuple(name for name in pipeline.steps if family_of(name) == gate.step)
+    """The steps of an expanded pipeline that a gate waits for: those it names, or all cells that it aggregates."""
+    found: dict[str, None] = {}
+    for leaf in gate.leaves:
+        if leaf.aggregate is None:
+            found |= dict.fromkeys(leaf.steps)
+        else:
+            found |= {name: None for name in pipeline.steps if family_of(name) == leaf.step}
+    return tuple(found)

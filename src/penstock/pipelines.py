@@ -30,6 +30,10 @@ from penstock.parts import (
 )
 from penstock.patterns import branch_matches as branch_matches  # noqa: PLC0414 - part of what the file means
 from penstock.patterns import has_wildcard, overlaps, parts_of
+from penstock.rules import METRIC as METRIC  # noqa: PLC0414 - part of what the file means
+from penstock.rules import BaselineName as BaselineName  # noqa: PLC0414 - the same
+from penstock.rules import Gate as Gate  # noqa: PLC0414 - the same
+from penstock.rules import Slicing as Slicing  # noqa: PLC0414 - the same
 from penstock.values import (
     LIST,
     Addresses,
@@ -40,7 +44,6 @@ from penstock.values import (
     HealthPath,
     ImageName,
     Name,
-    Number,
     Paths,
     PlainCommand,
     ProjectName,
@@ -164,155 +167,6 @@ class Package(Part):
         return (*(self.model or ()), *self.code)
 
 
-METRIC = re.compile(r"([^.\[\]]+(?:\[[^\[\]]*\])?)\.(\S*[^\s.])")
-"""STEP.NAME or STEP[CELL].NAME."""
-_RULES = ("at_least", "at_most", "equals", "within", "not_worse_than", "better_than")
-
-
-ScoreName = Annotated[str, Field(pattern=r"^\S(.{0,98}\S)?$")]
-
-
-def _as_range(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or [type(n) in {int, float} for n in value] != [True, True]:
-        raise wrong("expected two numbers, such as [0.8, 0.9]")
-    if not value[0] < value[1]:
-        raise wrong("expected the smaller number first, such as [0.8, 0.9]")
-    return tuple(value)
-
-
-Range = Annotated[tuple[float, float], BeforeValidator(_as_range, json_schema_input_type=tuple[float, float])]
-
-
-class Gate(Part):
-    """A metric or evidence, and the one rule that it must meet."""
-
-    name: SkipJsonSchema[str]
-    metric: str | None = Field(default=None, description="STEP.NAME of a metric or benchmark value.")
-    aggregate: Literal["mean", "min", "max"] | None = Field(
-        default=None, description="What is made of the metric's values in the cells of a step with a matrix."
-    )
-    evidence: str | None = Field(default=None, description="The step whose evidence is scored.")
-    score: ScoreName | None = Field(
-        default=None,
-        description="How an example is scored: correct, absolute_error, squared_error, log_loss, or a numeric column; "
-        "the gate judges the mean. Only with evidence: correct.",
-    )
-    at_least: Number | None = Field(default=None, description="The value must not be below this.")
-    at_most: Number | None = Field(default=None, description="The value must not be above this.")
-    equals: Number | None = Field(default=None, description="The value must be exactly this.")
-    within: Range | None = Field(default=None, description="The least and the most that the value may be.")
-    not_worse_than: Literal["champion"] | None = Field(default=None, description="What it must not be worse than.")
-    better_than: Literal["champion"] | None = Field(default=None, description="What it must be better than.")
-    margin: Annotated[Number, Field(ge=0)] | None = Field(
-        default=None, description="By how much it may be worse, or must be better."
-    )
-    indifference: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, description="Up to twice this above the bound a fail does not matter, so that more data decides."
-    )
-    confidence: Annotated[Number, Field(gt=0.5, lt=1)] | None = Field(
-        default=None, description="How sure a verdict must be. With evidence; against the champion 0.95."
-    )
-    inconclusive: Literal["fail", "hold", "warn"] = Field(
-        default="fail", description="What an inconclusive verdict does to the run."
-    )
-    required: Flag = Field(default=False, description="Whether it fails where there is no champion yet.")
-    reuse: Literal["show", "enforce"] = Field(
-        default="show", description="Whether decisions on one test set are only counted, or share one risk."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_score(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("evidence") is not None and value.get("score") is None:
-            return {**value, "score": "correct"}
-        return value
-
-    @model_validator(mode="after")
-    def _one_subject(self) -> Self:
-        if self.metric is None and self.evidence is None:
-            raise wrong("expected a metric or an evidence to judge, found neither", lacks=("metric", "evidence"))
-        if self.metric is not None and self.evidence is not None:
-            raise wrong("expected either metric or evidence, found both", "evidence")
-        if self.metric is not None and self.score is not None:
-            raise wrong('"score" belongs to evidence: a metric is judged as it is', "score")
-        if self.evidence is not None and self.aggregate is not None:
-            raise wrong('"aggregate" belongs to a metric: name one cell as evidence', "aggregate")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        given = [rule for rule in _RULES if getattr(self, rule) is not None]
-        if not given:
-            words = f"{', '.join(_RULES[:-1])} or {_RULES[-1]}"
-            raise wrong(f"expected a rule: {words}", lacks=_RULES)
-        if len(given) > 1:
-            raise wrong(f'expected one rule, found "{given[0]}" and "{given[1]}": make them two gates', given[1])
-        return self
-
-    @model_validator(mode="after")
-    def _fits_champion(self) -> Self:
-        if self.against is None and self.margin is not None:
-            raise wrong('"margin" belongs to not_worse_than and better_than: leave it out', "margin")
-        if self.against is None and self.required:
-            raise wrong('"required" belongs to not_worse_than and better_than: leave it out', "required")
-        if self.not_worse_than is not None and self.margin is None:
-            sentence = '"not_worse_than" needs a margin: by how much it may be worse, such as 0.02'
-            raise wrong(sentence, "not_worse_than", lacks=("margin",))
-        return self
-
-    @model_validator(mode="after")
-    def _fits_interval(self) -> Self:
-        if self.confidence is not None and self.evidence is None:
-            raise wrong(
-                '"confidence" belongs to evidence: a metric is one number, of which nobody is sure', "confidence"
-            )
-        if self.confidence is not None and self.equals is not None:
-            raise wrong('"confidence" cannot be had in an exact value: write within: [LEAST, MOST]', "confidence")
-        if self.indifference is not None and (not self.by_interval or self.within is not None):
-            sentence = '"indifference" belongs to a bound on evidence with confidence, or to one against the champion'
-            raise wrong(f"{sentence}: leave it out", "indifference")
-        if self.reuse == "enforce" and not self.by_interval:
-            raise wrong('"reuse" needs a risk to share: give the gate a confidence, or a champion', "reuse")
-        most = (self.margin or 0) / 2 if self.not_worse_than is not None else None
-        if self.indifference is not None and most is not None and self.indifference > most:
-            raise wrong(f"expected at most half the margin, {most:.12g}: equal models may not fail", "indifference")
-        return self
-
-    @property
-    def against(self) -> Literal["not_worse_than", "better_than"] | None:
-        """The rule that compares with the champion, None where the rule is a bound."""
-        if self.not_worse_than is not None:
-            return "not_worse_than"
-        return None if self.better_than is None else "better_than"
-
-    @property
-    def by_interval(self) -> bool:
-        """Whether an interval decides: evidence against the champion, or a bound on it with confidence."""
-        return self.evidence is not None and (self.against is not None or self.confidence is not None)
-
-    @property
-    def rule(self) -> str:
-        """The rule in words."""
-        subject = f"{self.aggregate} over cells " if self.aggregate is not None else ""
-        sure = "" if self.confidence is None else f", {100 * self.confidence:.12g} % sure"
-        if self.not_worse_than is not None:
-            return f"{subject}not worse than the champion by more than {self.margin or 0:.12g}{sure}"
-        if self.better_than is not None:
-            return f"{subject}better than the champion{f' by {self.margin:.12g}' if self.margin else ''}{sure}"
-        if self.within is not None:
-            return f"{subject}within {self.within[0]:.12g} to {self.within[1]:.12g}{sure}"
-        words = {"at least": self.at_least, "at most": self.at_most, "exactly": self.equals}
-        return subject + next(f"{word} {value:.12g}" for word, value in words.items() if value is not None) + sure
-
-    @property
-    def step(self) -> str:
-        """The step that the gate needs: a cell where one is named, all cells of it where the gate aggregates."""
-        if self.evidence is not None:
-            return self.evidence
-        found = METRIC.fullmatch(self.metric or "")
-        return found[1] if found else (self.metric or "").partition(".")[0]
-
-
 class Environment(Part):
     """A place that releases go to."""
 
@@ -369,7 +223,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
     Pipeline: frozenset({"source"}),
     Step: frozenset({"coverage", "batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
-    Gate: frozenset({"slices", "all_of", "any_of", "power", "seed"}),
+    Gate: frozenset({"power", "seed"}),
     Environment: frozenset(
         {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "deploy", "watch"}
         | {"resources", "runtime"}
@@ -382,6 +236,7 @@ HIDDEN: Mapping[type[Part], frozenset[str]] = {
     Step: frozenset({"name", "cell"}),
     Gate: frozenset({"name"}),
     Environment: frozenset({"name"}),
+    BaselineName: frozenset({"name"}),
     Matrix: frozenset({"axes"}),
 }
 """Fields that the file writes in another way."""

@@ -20,7 +20,7 @@ from penstock.parts import (
     Triggers,
     When,
 )
-from penstock.pipelines import LATER, Environment, Gate, Package, Pipeline, Step, keys_of
+from penstock.pipelines import LATER, BaselineName, Environment, Gate, Package, Pipeline, Slicing, Step, keys_of
 from penstock.sources.definitions import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
@@ -39,6 +39,8 @@ SECTIONS: dict[str, type[Part]] = {
     "`matrix`": Matrix,
     "`package`": Package,
     "`gates`": Gate,
+    "`slices`": Slicing,
+    "Baselines": BaselineName,
     "`environments`": Environment,
     "`check`": Check,
 }
@@ -72,13 +74,19 @@ def test_examples_use_existing_keys(title: str) -> None:
         example = "steps: {a: {run: x, " + example.strip() + "}}\n"
     elif SECTIONS[title] is Gpu:
         example = "steps: {a: {run: x, resources: {" + example.strip() + "}}}\n"
+    elif SECTIONS[title] is Slicing:
+        example = "gates: {a: {evidence: a, at_least: 1, " + example.strip() + "}}\n"
+    elif SECTIONS[title] is BaselineName:
+        example = "gates:\n" + "".join(
+            f"  g{n}: {{metric: a.b, margin: 1, {line}}}\n" for n, line in enumerate(example.strip().splitlines())
+        )
     try:
         load(b"name: x\n" + example.encode(), "example")
     except PipelineError as error:
         sentences = [problem.sentence for problem in error.problems]
     else:
         return
-    follows = ("is missing", "add package", "no step is named")
+    follows = ("is missing", "add package", "no step is named", "available yet")
     assert not [sentence for sentence in sentences if not any(part in sentence for part in follows)]
 
 

@@ -211,7 +211,7 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(5, 34, 'expected process or container, found the text "pod"')],
     ),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
-    "later in a gate": (GATE + "{metric: a.x, at_least: 1, slices: a}", [(6, 33, '"slices" is not available')]),
+    "later in a gate": (GATE + "{metric: a.x, at_least: 1, power: 1}", [(6, 33, '"power" is not available')]),
     "later in an environment": (
         PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",
         [(5, 30, '"rollout" is not available yet')],
@@ -289,22 +289,31 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         STEP + "inputs: src/\n    evidence: {predictions: p.csv, truth: data/t.csv}\n",
         [(6, 43, 'the truth "data/t.csv" is not among the inputs')],
     ),
-    "nothing to judge": (GATE + "{at_least: 1}", [(6, 3, "expected a metric or an evidence")]),
-    "two things to judge": (GATE + "{metric: a.x, evidence: a, at_least: 1}", [(6, 20, "found both")]),
+    "nothing to judge": (GATE + "{at_least: 1}", [(6, 3, "expected something to judge: metric, evidence")]),
+    "two things to judge": (
+        GATE + "{metric: a.x, evidence: a, at_least: 1}",
+        [(6, 20, 'found "metric" and "evidence"')],
+    ),
     "no rule": (GATE + "{metric: a.x}", [(6, 3, "expected a rule")]),
     "two rules": (GATE + "{metric: a.x, at_least: 1, at_most: 2}", [(6, 33, 'found "at_least" and "at_most"')]),
-    "rule as text": (GATE + "{metric: a.x, at_least: '1'}", [(6, 30, 'expected a number, found the text "1"')]),
+    "rule as text": (
+        GATE + "{metric: a.x, at_least: '1'}",
+        [(6, 30, "expected a number, or one with a unit")],
+    ),
     "margin alone": (GATE + "{metric: a.x, at_least: 1, margin: 2}", [(6, 33, "belongs to not_worse_than")]),
     "no margin": (GATE + "{metric: a.x, not_worse_than: champion}", [(6, 20, "needs a margin")]),
     "margin below zero": (
         GATE + "{metric: a.x, not_worse_than: champion, margin: -1}",
-        [(6, 54, "expected at least 0")],
+        [(6, 54, "expected a number of 0 or more")],
     ),
     "not worse than whom": (
         GATE + "{metric: a.x, not_worse_than: chmpion, margin: 1}",
-        [(6, 36, 'expected champion, found the text "chmpion": did you mean "champion"?')],
+        [(6, 36, "expected champion, champion:ENVIRONMENT, previous")],
     ),
-    "better than whom": (GATE + "{metric: a.x, better_than: main}", [(6, 33, "expected champion, found the text")]),
+    "better than whom": (
+        GATE + "{metric: a.x, better_than: main}",
+        [(6, 33, "expected champion, champion:ENVIRONMENT, previous")],
+    ),
     "worse and better": (
         GATE + "{evidence: a, not_worse_than: champion, better_than: champion, margin: 0}",
         [(6, 46, 'expected one rule, found "not_worse_than" and "better_than"')],

@@ -34,14 +34,17 @@ from penstock.parts import (
 from penstock.pipelines import (
     HIDDEN,
     LATER,
+    BaselineName,
     Environment,
     Gate,
     Package,
     Pipeline,
+    Slicing,
     Step,
     json_schema,
     keys_of,
 )
+from penstock.rules import BASELINES, COMPARING, WHOLES
 from penstock.sources.documents import MAX_BYTES as MAX_BYTES  # noqa: PLC0414 - for those who read the file
 from penstock.sources.documents import Listing, Node, Scalar, Table, nodes_of, refuse
 from penstock.values import described, shortened
@@ -86,6 +89,14 @@ def schema() -> dict[str, Any]:
 
 # --- nodes to a pipeline -------------------------------------------------------------------------------------------
 
+
+def _gate_parts() -> dict[Where, type[Part]]:
+    """A gate's mappings, also of gates within all_of and any_of, two levels deep."""
+    own: dict[Where, type[Part]] = {(): Gate, ("slices",): Slicing, **{(key,): BaselineName for key in COMPARING}}
+    levels: list[Where] = [(), *((way, "*") for way in WHOLES), *((a, "*", b, "*") for a in WHOLES for b in WHOLES)]
+    return {("gates", "*", *level, *key): part for level in levels for key, part in own.items()}
+
+
 _PARTS: Mapping[Where, type[Part]] = {
     (): Pipeline,
     ("on",): Triggers,
@@ -99,7 +110,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("steps", "*", "when"): When,
     ("steps", "*", "matrix"): Matrix,
     ("package",): Package,
-    ("gates", "*"): Gate,
+    **_gate_parts(),
     ("environments", "*"): Environment,
     ("check",): Check,
     ("concurrency",): Concurrency,
@@ -111,6 +122,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Gate: "a gate",
     Environment: "an environment",
     EvidenceFiles: "evidence",
+    Slicing: "slices",
     Retry: "retry",
     Concurrency: "concurrency",
 }
@@ -345,7 +357,8 @@ def _part_at(where: Where) -> type[Part] | None:
     if len(where) > _DEEPEST:
         return None
     named = len(where) > 1 and where[0] in _NAMED
-    return _PARTS.get((where[0], "*", *where[2:]) if named else where)
+    inside = tuple("*" if isinstance(step, int) else step for step in where[2:])
+    return _PARTS.get((where[0], "*", *inside) if named else where)
 
 
 def _is_written(where: Where) -> bool:
@@ -425,6 +438,8 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     When: "passed, failed or always, or keys such as outcome and branches",
     Matrix: "axes, each with a list of values",
     Concurrency: "keys such as group and limit",
+    Slicing: "a column, a list of columns, or the keys by, judge and min_examples",
+    BaselineName: BASELINES,
 }
 _DURATION = "a duration such as 90s, 30m or 1h30m"
 _BY_KEY: Mapping[str, str] = {
