@@ -99,7 +99,7 @@ def _scored(world: "World", found: "Found", gate: "Gate") -> "Scored":
 
 def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> Any:
     from penstock.artifacts import Digest
-    from penstock.engine.judging import read_tree
+    from penstock.engine.examples import read_tree
     from penstock.parts import EvidenceFiles
 
     try:

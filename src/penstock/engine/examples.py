@@ -1,0 +1,95 @@
+"""Examples: what the steps of a run, and the packages of other runs, answered on test sets."""
+
+from collections.abc import Iterator, Sequence
+
+from penstock.artifacts import Digest, File
+from penstock.cache.contract import BlobError, Cache
+from penstock.comparisons import Champion
+from penstock.engine.baselines import Reference
+from penstock.engine.context import RunContext
+from penstock.errors import ReportError
+from penstock.evidence import Evidence, read_evidence
+from penstock.parts import EvidenceFiles
+
+
+class Examples:
+    """The evidence of one run's steps, and of the packages that they are compared with."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._store = context.world.store
+
+    def own(self, step: str) -> Evidence | None:
+        """What a step of this run left; None where it left none. Raises BlobError or ReportError."""
+        files, collected = self._context.pipeline.steps[step].evidence, self._context.result(step).get("collected")
+        return None if files is None or collected is None else self._read(step, files, Digest(collected))
+
+    def remember(self, step: str, evidence: Evidence, package: Digest) -> None:
+        """Keep what a package answered, for later runs to be compared with.
+
+        The first answers stay while their bytes are there, so a rerun cannot choose among several; what an untrusted
+        run or a dirty working tree measured is not kept at all.
+        """
+        context = self._context
+        files, collected = context.pipeline.steps[step].evidence, context.result(step)["collected"]
+        if context.scope or context.commit.dirty or files is None:
+            return
+        key = context.run.project, step, evidence.test_set, package
+        found = self._store.evidence.find(*key)
+        if found is None or not context.world.cache.has(Digest(found.collected)):
+            with self._store.transaction():
+                self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
+
+    def met(self, step: str, test_set: str) -> tuple[str, ...]:
+        """The packages that met a test set in a step, in the order in which they did."""
+        return tuple(self._store.evidence.met(self._context.run.project, step, test_set))
+
+    def opponent(self, reference: Reference, step: str, test_set: Digest) -> Champion:
+        """A baseline with its evidence on a test set, from whichever run measured it."""
+        lacking = "has no evidence of this step"
+        for files, collected in self._measured(reference, step, test_set):
+            try:
+                found = self._read(step, files, collected)
+            except BlobError:
+                lacking = "has evidence that is no longer in the cache"
+            except ReportError as error:
+                lacking = f"has evidence that cannot be read ({error})"
+            else:
+                if found.test_set == test_set:
+                    return Champion(reference.version, str(reference.package), found)
+                lacking = "has no evidence on this test set, but on another"
+        return Champion(reference.version, str(reference.package), None, lacking)
+
+    def _measured(self, reference: Reference, step: str, test_set: Digest) -> Iterator[tuple[EvidenceFiles, Digest]]:
+        """Where the evidence of a baseline may be: what is known of this test set, then what its own run left."""
+        project = self._context.run.project
+        known = None
+        if reference.package is not None:
+            known = self._store.evidence.find(project, step, test_set, reference.package)
+        if known is not None:
+            yield EvidenceFiles.model_validate(known.files), Digest(known.collected)
+        files = self._context.pipeline.steps[step].evidence
+        for record in self._store.runs.steps(reference.run):
+            collected = (record.result or {}).get("collected") if record.name == step else None
+            if files is not None and collected is not None:
+                yield files, Digest(collected)
+
+    def _read(self, step: str, files: EvidenceFiles, collected: Digest) -> Evidence:
+        """The evidence in a tree of the cache. Raises BlobError, or ReportError for files that are no evidence."""
+        leaves = [leaf for gate in self._context.pipeline.gates.values() for leaf in gate.leaves]
+        scores = {leaf.score or "correct": None for leaf in leaves if leaf.evidence == step}
+        return read_tree(self._context.world.cache, files, collected, tuple(scores))
+
+
+def read_tree(cache: Cache, files: EvidenceFiles, collected: Digest, scores: Sequence[str]) -> Evidence:
+    """The evidence in a tree of the cache, to be scored in these ways. Raises BlobError or ReportError."""
+    tree = cache.tree(collected)
+
+    def content(path: str) -> bytes:
+        entry = tree.entries.get(path)
+        if not isinstance(entry, File):
+            raise ReportError(f"{path} is not among the files that the step left")
+        return cache.read(entry.digest)
+
+    truth = None if files.truth is None else content(files.truth)
+    return read_evidence(content(files.predictions), truth, files.predictions, files.truth, scores)
