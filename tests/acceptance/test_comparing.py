@@ -22,15 +22,104 @@ def test_two_versions_side_by_side(tiny: Tiny) -> None:
     changed = {row["path"]: row["change"] for row in found["files"]}
     assert changed == {"notes.txt": "added", "penstock.yaml": "changed", "settings.json": "changed"}
     assert (found["dependencies"], found["notes"]) == ([], [])
+    assert found["outputs"] == [found["outputs"][0] | {"name": "train", "added": 0, "removed": 0, "changed": 1}]
     table = first_cells_of_keys(section(page("docs/commands.md"), "The differences object"))
     assert [key for key in table if not key.startswith("dependencies[]")] == list(keys(found))
     shown = tiny("compare", "1", "2").out
-    for words in ("-0.4", "pass  →  fail", "20.0  →  30.0", "+ notes.txt", "~ settings.json"):
+    for words in ("-0.4", "pass  →  fail", "20.0  →  30.0", "+ notes.txt", "~ settings.json", "3 files, +3 −2 lines"):
         assert words in shown
     assert "nothing else differs" in tiny("compare", "1", "1").out
     tiny("compare", "1", "9", code=2).refuses("there is no run 9")
     tiny("compare", "0.0", "2", code=2).refuses('"0.0" fits more than one version of tiny', first["version"])
     tiny("compare", "7.1", "2", code=2).refuses('tiny has no run of "7.1"', first["version"])
+
+
+EVALUATE = """\
+import json
+import os
+
+with open(f"{os.environ['PENSTOCK_PACKAGE']}/model/weights.json") as file:
+    settings = json.load(file)
+with open("answers.csv", "w") as file:
+    file.write("id,truth,prediction,region\\n")
+    for n in range(settings.get("first", 0), 300):
+        region = "north" if n < 100 else "south"
+        wrong = n % 100 >= 100 * settings["accuracy"] and region == "north"
+        file.write(f"{n},{'ab'[n % 2]},{'x' if wrong else 'ab'[n % 2]},{region}\\n")
+with open("served.json", "w") as file:
+    file.write("{}")
+"""
+
+
+def with_evidence(tiny: Tiny, gate: str = "") -> None:
+    tiny.edit("penstock.yaml", "metrics: served.json", "metrics: served.json, evidence: answers.csv")
+    tiny.repo.put("evaluate.py", EVALUATE)
+    if gate:
+        tiny.edit("penstock.yaml", "environments:\n", f"{gate}environments:\n")
+    tiny.commit("evidence")
+
+
+def test_what_flipped_and_where(tiny: Tiny) -> None:
+    """Evidence is joined by id: what is newly wrong, the gain with its bounds, and the slice that got worse."""
+    with_evidence(tiny)
+    tiny.run("--no-deploy")
+    tiny.commit("worse in the north", accuracy=0.8)
+    tiny.run("--no-deploy")
+    (found,) = tiny("compare", "1", "2", "--json").json["evidence"]
+    assert (found["step"], found["score"], found["n"], found["better"], found["worse"]) == (
+        "evaluate",
+        "correct",
+        300,
+        0,
+        10,
+    )
+    assert found["gain"]["high"] < 0
+    assert found["examples"][0] == {"id": "80", "truth": "a", "a": "a", "b": "x", "score_a": 1.0, "score_b": 0.0}
+    worst = found["slices"][0]
+    assert (worst["column"], worst["label"], worst["n"], worst["shown"]) == ("region", "north", 100, "worse")
+    table = first_cells_of_keys(section(page("docs/commands.md"), "The flips object"))
+    assert table == [key for key in keys(found) if not key.startswith("gain.")]
+    shown = tiny("compare", "1", "2", "--examples", "2").out
+    for words in (
+        "0.9667 → 0.9333 correct on the same 300 examples",
+        "0 newly right, 10 newly wrong",
+        "show a loss",
+        "and 8 more: --examples N shows so many",
+        "north",
+    ):
+        assert words in shown
+
+
+def test_what_cannot_be_compared_is_said(tiny: Tiny) -> None:
+    """A run without the step, one whose step was not reached, and a test set that is another one in part."""
+    tiny.run("--no-deploy")
+    with_evidence(tiny)
+    tiny.run("--no-deploy")
+    assert tiny("compare", "1", "2", "--json").json["notes"] == [
+        "the evidence of evaluate is not compared: run 1 has no step evaluate that writes evidence"
+    ]
+    tiny.repo.put("settings.json", '{"accuracy": 0.85, "first": 20}')
+    tiny.commit("fewer examples")
+    tiny.run("--no-deploy")
+    (found,) = tiny("compare", "2", "3", "--json").json["evidence"]
+    assert (found["n"], found["only_a"], found["only_b"], found["same_test_set"]) == (280, 20, 0, False)
+    assert "the test set is another one; left out: 20 that only run 2 has" in tiny("compare", "2", "3").out
+    tiny.repo.put("train.py", "raise SystemExit(1)\n")
+    tiny.commit("broken")
+    tiny.run("--no-deploy", code=1)
+    (note,) = tiny("compare", "3", "4", "--json").json["notes"]
+    assert note == "the evidence of evaluate is not compared: step evaluate of run 4 is skipped and left no evidence"
+
+
+def test_a_test_set_that_is_kept_hidden_stays_so(tiny: Tiny) -> None:
+    """Where a gate tells pass or fail only, neither compare nor report shows an example of that test set."""
+    with_evidence(tiny, "  blind: {evidence: evaluate, at_least: 0.5, confidence: 0.95, reuse: enforce}\n")
+    tiny.run("--no-deploy")
+    tiny.commit("worse in the north", accuracy=0.85)
+    tiny.run("--no-deploy")
+    found = tiny("compare", "1", "2", "--json").json
+    (note,) = found["notes"]
+    assert (found["evidence"], "not compared: gate blind says reuse: enforce" in note) == ([], True)
 
 
 def test_a_report_can_be_pasted(tiny: Tiny) -> None:

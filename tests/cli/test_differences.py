@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.artifacts import Digest, File, Tree
-from penstock.cli.differences import changes, file_changes, flat, metric_rows, pins
+from penstock.cli.differences import (
+    FileChange,
+    changes,
+    file_changes,
+    flat,
+    line_counts,
+    metric_rows,
+    output_change,
+    pins,
+    with_renames,
+)
 from penstock.cli.markdown import escaped
 
 NAMES = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("xyz"))
@@ -50,6 +60,49 @@ def test_files_are_added_removed_and_changed() -> None:
     one, two = (File(Digest(c * 64), 1) for c in "ab")
     found = file_changes(Tree({"same": one, "gone": one, "other": one}), Tree({"same": one, "new": one, "other": two}))
     assert [(f.path, f.change) for f in found] == [("gone", "removed"), ("new", "added"), ("other", "changed")]
+
+
+def test_a_file_that_moved_is_renamed() -> None:
+    """One that went and one that came with the same content are one; a copy is not, and each went but once."""
+    one, two = (File(Digest(c * 64), 1) for c in "ab")
+    before, after = Tree({"old": one, "kept": two}), Tree({"new": one, "other": one, "kept": two, "copy": two})
+    found = with_renames(file_changes(before, after), before, after)
+    assert found == (
+        FileChange("copy", "added"),
+        FileChange("new", "renamed", before="old"),
+        FileChange("other", "added"),
+    )
+
+
+LINES = st.lists(st.sampled_from([b"a", b"b", b"", b"c d"]), max_size=12)
+
+
+@given(LINES, LINES)
+def test_lines_that_came_and_went_add_up(before: list[bytes], after: list[bytes]) -> None:
+    """What came less what went is the difference in length; a file has no difference from itself."""
+    counts = line_counts(b"".join(b"%s\n" % line for line in before), b"".join(b"%s\n" % line for line in after))
+    assert counts is not None
+    came, went = counts
+    assert came - went == len(after) - len(before)
+    assert 0 <= came <= len(after)
+    assert line_counts(b"\n".join(before), b"\n".join(before)) == (0, 0)
+
+
+def test_what_is_no_text_has_no_lines() -> None:
+    """Bytes with a NUL are not counted, nor is a file of very many other lines; a line in the middle is one line."""
+    assert line_counts(b"a\0b\n", b"c\n") is None
+    long = [b"%d\n" % n for n in range(12_000)]
+    assert line_counts(b"".join(long), b"".join(long[::-1])) is None
+    assert line_counts(b"".join(long), b"".join([*long[:6000], b"new\n", *long[6001:]])) == (1, 1)
+
+
+def test_outputs_are_counted_where_they_are_at_hand() -> None:
+    """Of two trees the files that differ; of one that the cache has no more only the digest."""
+    one, two = (File(Digest(c * 64), 1) for c in "ab")
+    trees = Tree({"same": one, "gone": one, "other": one}), Tree({"same": one, "new": one, "other": two})
+    found = output_change("data", "x", "y", *trees)
+    assert (found.added, found.removed, found.changed) == (1, 1, 1)
+    assert output_change("data", "x", "y", None, trees[1]).changed is None
 
 
 @given(st.text(max_size=30))
