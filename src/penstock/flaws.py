@@ -524,7 +524,7 @@ _FILES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "benchmark": (("benchmark",), "has no benchmark: add benchmark: FILE to it"),
     "evidence": (("evidence",), "has no evidence: add evidence: FILE to it"),
     "same_as": (("evidence",), "has no evidence: add evidence: FILE to it"),
-    "tests": (("report",), "has no report: add report: FILE to it"),
+    "tests": (("report", "runs_pytest"), "has no report: add report: FILE to it"),
     "coverage": (("coverage",), "has no coverage: add coverage: FILE to it"),
 }
 """What a step must leave for a gate on it, and the sentence where it does not."""
@@ -557,7 +557,7 @@ def _subject_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str
         yield Flaw((*where, key), f'no step is named "{shortened(named)}"', named, known, ("steps", named))
     elif "[" in named and (fault := whole.no_cell(named)):
         yield Flaw((*where, key), fault[0], named, fault[1], fault[2])
-    elif all(getattr(step, name, None) is None for name in keys):
+    elif not any(getattr(step, name, None) for name in keys):
         yield Flaw((*where, key), f'step "{step.name}" {sentence}', lacking=("steps", step.name, keys[0]))
     else:
         yield from _aggregate_flaws(whole, where, gate, key, named)

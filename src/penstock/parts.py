@@ -22,12 +22,14 @@ from penstock.values import (
     Branches,
     Bytes,
     CronText,
+    Day,
     FilePath,
     Folders,
     Group,
     ImageName,
     Name,
     Paths,
+    PlainText,
     PyprojectPath,
     PythonVersion,
     Seconds,
@@ -79,6 +81,15 @@ class EvidenceFiles(Part):
 
     predictions: FilePath = Field(description="The file of predictions; with the truth in it where truth is absent.")
     truth: FilePath | None = Field(default=None, description="The file of true values, joined by id.")
+
+
+class Quarantine(Part):
+    """A test whose failure does not count for a while: whose it is, why, and the last day."""
+
+    test: PlainText = Field(description="The test, as SUITE::NAME or in pytest's way: tests/test_a.py::test_b.")
+    owner: PlainText = Field(description="Who sees to it.")
+    reason: PlainText = Field(description="Why its failure does not count.")
+    until: Day = Field(description="The last day on which it does not, as 2026-12-31 (UTC).")
 
 
 class Check(Part):

@@ -20,6 +20,7 @@ from penstock.parts import (
     EvidenceFiles,
     Matrix,
     Part,
+    Quarantine,
     Resources,
     RetryOrMax,
     Runtime,
@@ -82,6 +83,13 @@ def _as_evidence(value: Any) -> Any:
     return {"predictions": value} if isinstance(value, str) else value
 
 
+def _as_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_PYTEST = re.compile(r"(?<![\w-])py\.?test(?![\w-])")
+
+
 class Step(Part):
     """One command, what it reads, and what it leaves. `cell` is set where a matrix was expanded."""
 
@@ -98,6 +106,10 @@ class Step(Part):
     evidence: (
         Annotated[EvidenceFiles, BeforeValidator(_as_evidence, json_schema_input_type=str | EvidenceFiles)] | None
     ) = Field(default=None, description="Files of per-example results that Penstock scores.")
+    quarantine: Annotated[
+        tuple[Quarantine, ...],
+        BeforeValidator(_as_list, json_schema_input_type=list[Quarantine]),
+    ] = Field(default=(), description="Tests whose failure does not make the step red for a while.")
     variables: Variables = Field(default_factory=dict, description="Variables of this step, over the pipeline's.")
     env: VariableNames = Field(default=(), description="Variables of the person's environment to pass on.")
     secrets: VariableNames = Field(default=(), description="Secrets that this step gets, as variables of these names.")
@@ -126,6 +138,23 @@ class Step(Part):
             if not sound:
                 raise wrong(f'"{shortened(self.name)}" cannot be a name: cells are made by the matrix of a step')
         return self
+
+    @model_validator(mode="after")
+    def _quarantines_tests(self) -> Self:
+        if self.quarantine and not self.tells_tests:
+            sentence = '"quarantine" needs test results: add report: FILE to the step, or have it run pytest'
+            raise wrong(sentence, "quarantine", lacks=("report",))
+        return self
+
+    @property
+    def runs_pytest(self) -> bool:
+        """Whether its text has the word pytest, so that its results may be had without a file."""
+        return self.report is None and _PYTEST.search(self.run) is not None
+
+    @property
+    def tells_tests(self) -> bool:
+        """Whether results of tests may be known of it."""
+        return self.report is not None or self.runs_pytest
 
     @property
     def family(self) -> str:

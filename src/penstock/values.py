@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -281,7 +282,25 @@ def _check_cron(text: str) -> str:
     return " ".join(text.split())
 
 
+def _check_day(text: str) -> str:
+    try:
+        sound = bool(re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)) and bool(date.fromisoformat(text))
+    except ValueError:
+        sound = False
+    if not sound:
+        raise wrong(f"expected a day such as 2026-12-31, found {described(text)}")
+    return text
+
+
+def _check_plain_text(text: str) -> str:
+    if not text.strip() or len(text) > 1000 or not text.isprintable():
+        raise wrong(f"expected a line of text, at most 1000 characters, found {described(text)}")
+    return text.strip()
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
+Day = Annotated[str, AfterValidator(_check_day)]
+PlainText = Annotated[str, AfterValidator(_check_plain_text)]
 StepName = Annotated[str, AfterValidator(_check_step_name)]
 VariableName = Annotated[str, AfterValidator(_check_variable)]
 VariableValue = Annotated[

@@ -14,6 +14,7 @@ from penstock.parts import (
     Matrix,
     Part,
     Push,
+    Quarantine,
     Resources,
     Retry,
     Runtime,
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`runtime`": Runtime,
     "`steps`": Step,
     "`evidence`": EvidenceFiles,
+    "`quarantine`": Quarantine,
     "`resources`": Resources,
     "`gpu`": Gpu,
     "`retry`": Retry,
@@ -72,6 +74,8 @@ def test_examples_use_existing_keys(title: str) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", section(title), re.DOTALL)
     if SECTIONS[title] in {EvidenceFiles, Resources, Retry, When, Matrix}:
         example = "steps: {a: {run: x, " + example.strip() + "}}\n"
+    elif SECTIONS[title] is Quarantine:
+        example = "steps: {a: {run: x, report: r, " + example.strip() + "}}\n"
     elif SECTIONS[title] is Gpu:
         example = "steps: {a: {run: x, resources: {" + example.strip() + "}}}\n"
     elif SECTIONS[title] is Slicing:

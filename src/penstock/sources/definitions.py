@@ -25,6 +25,7 @@ from penstock.parts import (
     Matrix,
     Part,
     Push,
+    Quarantine,
     Resources,
     Retry,
     Runtime,
@@ -104,6 +105,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("runtime",): Runtime,
     ("steps", "*"): Step,
     ("steps", "*", "evidence"): EvidenceFiles,
+    ("steps", "*", "quarantine", "*"): Quarantine,
     ("steps", "*", "resources"): Resources,
     ("steps", "*", "resources", "gpu"): Gpu,
     ("steps", "*", "retry"): Retry,
@@ -123,6 +125,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Environment: "an environment",
     EvidenceFiles: "evidence",
     Slicing: "slices",
+    Quarantine: "a quarantine",
     Retry: "retry",
     Concurrency: "concurrency",
 }
@@ -374,19 +377,24 @@ def _refuse_too_many(file: str, root: Table) -> None:
         refuse(file, key.line, key.column, f"expected at most {MAX_STEPS:,} steps, found {found:,}")
 
 
-def _placeholder(where: Where) -> str:
+_SOUND: Mapping[str, Any] = {"steps": {"placeholder": {"run": "true"}}, "port": 1, "max": 1, "until": "2000-01-01"}
+"""What stands for a required value that is missing, where a text will not do."""
+
+
+def _placeholder(where: Where) -> Any:
     """A value for an entry of a list that was set aside, so that the others keep their places."""
+    if _part_at(where) is Quarantine:
+        return {"test": "placeholder", "owner": "placeholder", "reason": "placeholder", "until": _SOUND["until"]}
     return f"placeholder_{where[-1]}"
 
 
 def _fill(data: Any, where: Where) -> None:
     """Put something sound where a required value is missing, unless its mapping went with a wrong name."""
     for key in where[:-1]:
-        if key not in data:
+        if isinstance(data, dict) and key not in data:
             return
         data = data[key]
-    sound = {"steps": {"placeholder": {"run": "true"}}, "port": 1, "max": 1}
-    data[where[-1]] = sound.get(str(where[-1]), "placeholder")
+    data[where[-1]] = _SOUND.get(str(where[-1]), "placeholder")
 
 
 def _remove(data: Any, where: Where) -> Where:
@@ -434,6 +442,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
     Gpu: "a number of GPUs, or the keys count and type",
+    Quarantine: "the keys test, owner, reason and until",
     Retry: "a number of further attempts, or keys such as max and on",
     When: "passed, failed or always, or keys such as outcome and branches",
     Matrix: "axes, each with a list of values",
@@ -448,6 +457,7 @@ _BY_KEY: Mapping[str, str] = {
     "start_timeout": _DURATION,
     "backoff": _DURATION,
     "memory": "a size such as 2GiB or 512MiB",
+    "until": "a day such as 2026-12-31",
 }
 
 
@@ -457,6 +467,8 @@ def _expected(where: Where, details: ErrorDetails) -> str:
         return " or ".join(_choices(context["expected"]))
     if kind == "model_type":
         return _SHAPES[_part_at(where)]
+    if kind == "tuple_type" and where[-1] == "quarantine":
+        return "a list of tests, each with the keys test, owner, reason and until"
     if kind in {"string_type", "float_type", "int_type", "int_from_float"} and where[-1] in _BY_KEY:
         return _BY_KEY[str(where[-1])]
     return _EXPECTED.get(kind, "another value").format_map(context)

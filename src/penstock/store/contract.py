@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from penstock.plans import StepKind
+from penstock.quarantines import full_name
 from penstock.releases import ReleaseStatus
+from penstock.reports import Status
 from penstock.runs import AttemptStatus, RequestStatus, RunStatus, StepStatus
 
 Values = Mapping[str, Any]
@@ -225,3 +227,39 @@ class EvidenceRecord:
     collected: str
     number: int
     created: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRecord:
+    """One attempt of a step that left test results. `inputs` names all that they ran on: equal names, equal inputs.
+
+    `scope` is that of the run, as of an `Action`; `id` is 0 before the report is kept.
+    """
+
+    id: int
+    project: str
+    step: str
+    scope: str
+    run: int
+    attempt: int
+    inputs: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class TestRecord:
+    """One test of a report. `test` numbers it within its step; `quarantined` says that its failure did not count."""
+
+    __test__ = False  # pytest collects classes by this name
+
+    test: int
+    suite: str
+    name: str
+    status: Status
+    seconds: float
+    message: str
+    quarantined: bool
+
+    @property
+    def full_name(self) -> str:
+        return full_name(self.suite, self.name)

@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from penstock.errors import DiskError, EngineError
 from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
+from penstock.store.cases import Cases
 from penstock.store.evidence import Evidences
 from penstock.store.history import History
 from penstock.store.journal import Journal
@@ -56,6 +57,7 @@ class Store:
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)
         self.evidence = Evidences(connection)
+        self.cases = Cases(connection)
         self.triggers = Triggers(connection, self.requests)
         self.history = History(connection)
 

@@ -18,9 +18,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 
 metadata = MetaData()
 
@@ -198,6 +199,50 @@ evidence = Table(
     Column("number", Integer, nullable=False),
     Column("created", Float, nullable=False),
     Index("evidence_by_package", "project", "package"),
+)
+
+# Tests have numbers, so that one result of one test takes some twenty bytes, however long its name is; `report` is the
+# newest that has it.
+tests = Table(
+    "tests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("step", String, nullable=False),
+    Column("suite", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("report", Integer, nullable=False),
+    UniqueConstraint("project", "step", "suite", "name"),
+)
+
+# One attempt of a step that left test results. No number comes twice: results of steps name them.
+test_reports = Table(
+    "test_reports",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("step", String, nullable=False),
+    Column("scope", String, nullable=False),
+    Column("run", ForeignKey("runs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("inputs", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("test_reports_by_step", "project", "step", "scope", "id"),
+    Index("test_reports_by_run", "run", "step"),
+    sqlite_autoincrement=True,
+)
+
+test_results = Table(
+    "test_results",
+    metadata,
+    Column("report", Integer, primary_key=True, autoincrement=False),
+    Column("test", Integer, primary_key=True, autoincrement=False),
+    Column("status", String, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("message", Text),
+    Column("quarantined", Boolean, nullable=False),
+    Index("test_results_red", "report", "test", sqlite_where=text("status IN ('failed', 'errored')")),
+    sqlite_with_rowid=False,
 )
 
 packages = Table(
