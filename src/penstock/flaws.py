@@ -20,6 +20,8 @@ from penstock.pipelines import (
     reads,
     sequence,
 )
+from penstock.recordings import NAMES
+from penstock.recordings import STEP as REPLAY
 from penstock.values import cell_name, family_of, shortened
 
 MAX_STEPS = 20_000
@@ -97,6 +99,7 @@ def _flaws(whole: _Whole) -> Iterator[Flaw]:
     yield from _need_flaws(whole)
     yield from _cell_flaws(whole)
     yield from _output_flaws(whole)
+    yield from _request_flaws(whole)
     yield from _truth_flaws(pipeline)
     yield from _secret_flaws(pipeline)
     yield from _outside_flaws(pipeline)
@@ -414,6 +417,20 @@ def _package_flaws(whole: _Whole, package: Package) -> Iterator[Flaw]:
                 yield _cells_told(whole, ("package", key, n), what, owner, hint)
 
 
+def _request_flaws(whole: _Whole) -> Iterator[Flaw]:
+    package = whole.pipeline.package
+    if package is None or package.requests is None:
+        return
+    if package.serve is None:
+        sentence = "recorded requests are asked of what is served: add serve: COMMAND to the package"
+        yield Flaw(("package", "requests"), sentence, lacking=("package", "serve"), at_key=True)
+    chosen = _chosen(whole, package.needs)
+    for owner in sorted(whole.outputs.owners(package.requests.file) & whole.cells.keys()):
+        if len(chosen.get(owner, ())) != 1:
+            what = f'"{shortened(package.requests.file)}" is an output of'
+            yield _cells_told(whole, ("package", "requests"), what, owner, "name one as needs of the package")
+
+
 def _package_need_flaw(whole: _Whole, where: Where, need: str) -> Flaw | None:
     family = family_of(need)
     if family not in whole.pipeline.steps:
@@ -543,9 +560,26 @@ def _leaf_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
         words = f'expected a {gate.subject} as STEP.NAME, such as train.accuracy, found "{shortened(named)}"'
         yield Flaw((*where, gate.subject), words)
         return
+    if gate.metric is not None and gate.step == REPLAY:
+        yield from _replay_flaws(whole, where, gate)
+        return
     yield from _subject_flaws(whole, where, gate, gate.subject, gate.step)
     if gate.same_as is not None:
         yield from _subject_flaws(whole, where, gate, "same_as", gate.same_as)
+
+
+def _replay_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
+    """What is wrong with a gate on what the replay of recorded requests measures."""
+    metric, package = str(gate.metric), whole.pipeline.package
+    known = tuple(f"{REPLAY}.{name}" for name in NAMES)
+    if package is None or package.requests is None:
+        sentence = f'"{shortened(metric)}" is measured with recorded requests: add requests: FILE to the package'
+        yield Flaw((*where, "metric"), sentence, lacking=("package", "requests"))
+    elif metric not in known:
+        sentence = f'a replay does not measure "{shortened(metric)}", but {", ".join(known[:-1])} and {known[-1]}'
+        yield Flaw((*where, "metric"), sentence, metric, known)
+    else:
+        yield from _aggregate_flaws(whole, where, gate, "metric", REPLAY)
 
 
 def _subject_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:

@@ -28,6 +28,7 @@ from penstock.values import (
     Group,
     ImageName,
     Name,
+    Number,
     Paths,
     PlainText,
     PyprojectPath,
@@ -74,6 +75,18 @@ class Runtime(Part):
     def is_image(self) -> bool:
         """Whether steps run in a container."""
         return self.image is not None or self.dockerfile is not None
+
+
+class RecordedRequests(Part):
+    """Requests that the served package is asked, with the answers that it should give."""
+
+    file: FilePath = Field(description="The requests, one a line, as JSON.")
+    tolerance: Annotated[Number, Field(ge=0)] = Field(
+        default=1e-6, description="How far numbers of two answers may differ, of 1 or of their size if larger."
+    )
+    repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1, description="How often each is asked after the first time, which warms up."
+    )
 
 
 class EvidenceFiles(Part):

@@ -21,6 +21,7 @@ from penstock.parts import (
     Matrix,
     Part,
     Quarantine,
+    RecordedRequests,
     Resources,
     RetryOrMax,
     Runtime,
@@ -167,6 +168,10 @@ class Step(Part):
         return (self.inputs is not None or self.outputs is not None) and self.cache is not False
 
 
+def _as_requests(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
 class Package(Part):
     """The deployable: model, code, and how it is served."""
 
@@ -181,6 +186,9 @@ class Package(Part):
     base: ImageName | None = Field(
         default=None, description="The image that it stands on as an image; absent: the runtime's, else Python's own."
     )
+    requests: (
+        Annotated[RecordedRequests, BeforeValidator(_as_requests, json_schema_input_type=str | RecordedRequests)] | None
+    ) = Field(default=None, description="Recorded requests that a replica of it is asked before gates judge.")
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
@@ -439,6 +447,16 @@ def needs(pipeline: Pipeline, outputs: Outputs | None = None) -> dict[str, froze
         owners = (owner for owner in outputs.read_by(pipeline.package.contents) if owner in steps)
         found["package"] = frozenset({*owners, *_written(pipeline, pipeline.package.needs)})
     return found
+
+
+def request_needs(pipeline: Pipeline, outputs: Outputs | None = None) -> frozenset[str]:
+    """The step that writes the package's recorded requests, or the cell of it that the package names; else none."""
+    package = pipeline.package
+    if package is None or package.requests is None:
+        return frozenset()
+    families = (outputs or Outputs(pipeline)).owners(package.requests.file)
+    cells = (name for name in package.needs if family_of(name) in families)
+    return frozenset(name for name in (*families, *cells) if name in pipeline.steps)
 
 
 def _written(pipeline: Pipeline, names: Iterable[str]) -> Iterator[str]:

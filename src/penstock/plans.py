@@ -13,9 +13,10 @@ from statistics import median
 
 from penstock.artifacts import Digest, File, Tree, digest_of, matches
 from penstock.commits import Commit
-from penstock.parts import SOURCES, When
+from penstock.parts import SOURCES, RecordedRequests, When
 from penstock.patterns import branch_matches, has_wildcard
-from penstock.pipelines import Outputs, Package, Pipeline, Step, interpolate, needs, order, stages
+from penstock.pipelines import Outputs, Package, Pipeline, Step, interpolate, needs, order, request_needs, stages
+from penstock.recordings import STEP as REPLAY
 
 CONTRACT = 1
 """Raised when the step contract changes in a way that makes old results wrong."""
@@ -31,6 +32,7 @@ class StepKind(StrEnum):
     STEP = "step"
     PACKAGE = "package"
     SERVE = "serve"
+    REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def plan(pipeline: Pipeline) -> Plan:
 
     `check` comes first, then `lock` (which packages, with hashes) and `runtime` (the environment made of them),
     before every other step. `serve` is the package's private replica, started when a step that needs the package
-    has to run. A step with outside data comes after a fingerprint of it, which its cells share.
+    has to run; `replay`, the last step, asks it recorded requests where the package has some. A step with outside
+    data comes after a fingerprint of it, which its cells share.
     """
     outputs = Outputs(pipeline)
     wanted = needs(pipeline, outputs)
@@ -94,7 +97,7 @@ def plan(pipeline: Pipeline) -> Plan:
         own = tuple(sorted(wanted[name], key=positions.__getitem__))
         if name == "package":
             rest.append(PlannedStep(name, StepKind.PACKAGE, "build", ground + own))
-            if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(wanted):
+            if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(pipeline, wanted):
                 rest.append(PlannedStep("serve", StepKind.SERVE, "test", ("package",)))
         else:
             step = pipeline.steps[name]
@@ -104,6 +107,9 @@ def plan(pipeline: Pipeline) -> Plan:
             )
             fingerprints.update(outside)
             rest.append(PlannedStep(name, StepKind.STEP, stage_of[name], ground + outside + own))
+    if is_replayed(pipeline):
+        writers = sorted(request_needs(pipeline, outputs), key=positions.__getitem__)
+        rest.append(PlannedStep(REPLAY, StepKind.REPLAY, "test", ("package", *writers)))
     return Plan((*first, *rest))
 
 
@@ -112,8 +118,14 @@ def fingerprint_name(step: Step) -> str:
     return f"{step.family}.fingerprint"
 
 
-def _is_tested(wanted: Mapping[str, frozenset[str]]) -> bool:
-    return any("package" in names for names in wanted.values())
+def _is_tested(pipeline: Pipeline, wanted: Mapping[str, frozenset[str]]) -> bool:
+    return is_replayed(pipeline) or any("package" in names for names in wanted.values())
+
+
+def is_replayed(pipeline: Pipeline) -> bool:
+    """Whether the package is served, and asked recorded requests."""
+    package = pipeline.package
+    return package is not None and package.serve is not None and package.requests is not None
 
 
 def has_runtime(pipeline: Pipeline) -> bool:
@@ -137,7 +149,7 @@ def refreshed(pipeline: Pipeline, planned: Plan, trigger: str) -> frozenset[str]
     """The steps that reuse no result under a trigger: those that are `fresh` under it, and all after them."""
     found = {name for name, step in pipeline.steps.items() if trigger in step.fresh}
     for step in planned.steps if found else ():
-        if step.kind in {StepKind.STEP, StepKind.PACKAGE} and not found.isdisjoint(step.needs):
+        if step.kind in {StepKind.STEP, StepKind.PACKAGE, StepKind.REPLAY} and not found.isdisjoint(step.needs):
             found.add(step.name)
     return frozenset(found)
 
@@ -180,6 +192,8 @@ def missing_inputs(pipeline: Pipeline, commit: Tree) -> list[str]:
     wanted = {(s.family, p): f"step {s.family}: the input" for s in pipeline.steps.values() for p in s.inputs or ()}
     if pipeline.package is not None:
         wanted.update({("package", pattern): "package:" for pattern in pipeline.package.contents})
+    if pipeline.package is not None and pipeline.package.requests is not None:
+        wanted["package.requests", pipeline.package.requests.file] = "package.requests:"
     return [
         f'{what} "{pattern}" names no file of this commit and no output'
         for (_, pattern), what in wanted.items()
@@ -306,6 +320,38 @@ def lock_ingredients(files: Tree, request: Digest) -> dict[str, str | None]:
     return {"inputs": files.digest, "request": request}
 
 
+def requests_of(pipeline: Pipeline) -> RecordedRequests:
+    """The recorded requests of a pipeline that `is_replayed`."""
+    if pipeline.package is None or pipeline.package.requests is None:
+        raise AssertionError("a replay without requests")
+    return pipeline.package.requests
+
+
+def request_files(pipeline: Pipeline, files: Tree) -> Tree:
+    """The file of the package's recorded requests alone; empty where it is not among the files."""
+    path = requests_of(pipeline).file
+    entry = files.entries.get(path)
+    return Tree({path: entry}) if isinstance(entry, File) else Tree()
+
+
+def replay_ingredients(
+    pipeline: Pipeline, files: Tree, package: Digest | None, version: str, commit: str
+) -> dict[str, str | None]:
+    """What a replay depends on: the requests (`files` holds theirs alone), how they are asked, and what is served."""
+    wanted, serve = requests_of(pipeline), pipeline.package.serve if pipeline.package else None
+    values = {k: interpolate(v, pipeline.variables, version, commit) for k, v in pipeline.variables.items()}
+    return {
+        "command": interpolate(serve or "", pipeline.variables, version, commit),
+        "inputs": files.digest,
+        "tolerance": repr(wanted.tolerance),
+        "repeat": str(wanted.repeat),
+        "variables": digest_of("variables", values),
+        "package": package,
+        "platform": this_platform(),
+        "contract": str(CONTRACT),
+    }
+
+
 def own_key(name: str, ingredients: Ingredients) -> Digest:
     """The key of one of Penstock's own steps."""
     return digest_of("action", {"step": name, **ingredients})
@@ -319,6 +365,8 @@ _WORDS = {
     "variables": "its variables changed",
     "files": "what it declares to write changed",
     "package": "the package changed",
+    "tolerance": "the tolerance changed",
+    "repeat": "how often it asks changed",
     "outside": "its outside data changed",
     "network": "whether it has a network changed",
     "platform": "the platform changed",

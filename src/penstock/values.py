@@ -38,7 +38,7 @@ def wrong(sentence: str, at: str | None = None, lacks: tuple[str, ...] = ()) -> 
     return PydanticCustomError("penstock", "{sentence}", {"sentence": sentence, "at": at, "lacks": lacks})
 
 
-RESERVED = ("check", "lock", "runtime", "package", "serve")
+RESERVED = ("check", "lock", "runtime", "package", "serve", "replay")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _DURATION = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?")

@@ -27,11 +27,15 @@ from penstock.plans import (
     package_needs,
     plan,
     refreshed,
+    replay_ingredients,
+    request_files,
     step_ingredients,
     step_inputs,
     why_not_wanted,
     why_run,
 )
+
+_FRESH = "fresh: nothing is reused under the trigger manual"
 
 
 def foresee(world: World, found: Found) -> list[PlanRow]:
@@ -76,6 +80,7 @@ class Foresight:
             StepKind.FINGERPRINT: self._fingerprint,
             StepKind.PACKAGE: self._package,
             StepKind.SERVE: self._serve,
+            StepKind.REPLAY: self._replay,
             StepKind.STEP: self._step,
         }[step.kind](step)
 
@@ -151,7 +156,7 @@ class Foresight:
             declared = "cache: false" if wanted.cache is False else "it declares neither inputs nor outputs"
             return PlanRow(step.name, step.stage, "run", f"always runs: {declared}")
         if step.name in self._refreshed:
-            return PlanRow(step.name, step.stage, "run", "fresh: nothing is reused under the trigger manual")
+            return PlanRow(step.name, step.stage, "run", _FRESH)
         return self._judged(step, key_of(ingredients), ingredients, inputs)
 
     def _outputs(self, names: tuple[str, ...]) -> Tree:
@@ -202,6 +207,13 @@ class Foresight:
         if tree.digest in known:
             return PlanRow(step.name, step.stage, "cached", "the same package as before")
         return PlanRow(step.name, step.stage, "run", "a new package")
+
+    def _replay(self, step: PlannedStep) -> PlanRow:
+        if step.name in self._refreshed:
+            return PlanRow(step.name, step.stage, "run", _FRESH)
+        files = request_files(self._pipeline, self._files.tree.merge(self._outputs(step.needs)))
+        package, sha = self._known["package"]["package"], self._found.commit.sha
+        return self._own(step, replay_ingredients(self._pipeline, files, package, self._version, sha))
 
     def _serve(self, step: PlannedStep) -> PlanRow:
         return PlanRow(step.name, step.stage, "wait", "started if a step that needs the package has to run")

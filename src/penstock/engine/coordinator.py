@@ -42,7 +42,7 @@ EXIT_CODES: Mapping[RunStatus, int] = {
     RunStatus.QUEUED: 130,
 }
 
-TAKE_TURNS = frozenset({StepKind.CHECK, StepKind.LOCK, StepKind.FINGERPRINT, StepKind.STEP})
+TAKE_TURNS = frozenset({StepKind.CHECK, StepKind.LOCK, StepKind.FINGERPRINT, StepKind.STEP, StepKind.REPLAY})
 """The kinds of steps that hold a share of the home while they run."""
 
 log = logging.getLogger("penstock")

@@ -14,6 +14,7 @@ from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.execution import Execution
 from penstock.engine.fingerprints import Fingerprints
 from penstock.engine.judging import Judge
+from penstock.engine.replaying import Replays
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
 from penstock.engine.turns import Shared
@@ -22,6 +23,7 @@ from penstock.errors import PenstockError
 from penstock.gates import counted
 from penstock.pipelines import Environment, Pipeline, interpolate
 from penstock.plans import StepKind, missing_inputs
+from penstock.recordings import STEP as REPLAY
 from penstock.releases import ReleaseStatus, why_not
 from penstock.runs import ENDED_RUN, GateView, RunStatus, StepState, StepStatus, outcome
 from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
@@ -45,6 +47,7 @@ class Driver:
         self._replica = PrivateReplica(context, execution)
         self._user = UserSteps(context, execution, self._replica, shared)
         self._own = dict(OwnSteps(context, execution, shared.turns).steps())
+        self._own[REPLAY] = Replays(context, execution, self._replica, shared.turns).replay
         told = Fingerprints(context, execution, shared.turns, self._user.spec)
         self._own.update(
             {s.name: partial(told.tell, s.name) for s in context.plan.steps if s.kind is StepKind.FINGERPRINT}
