@@ -75,12 +75,15 @@ def shown(text: bytes) -> str:
     return whole if len(whole) <= 60 else f"{whole[:60]}…"
 
 
-def read_columns(data: bytes, file: str, required: Sequence[str], optional: Sequence[str] = ()) -> Columns:
+def read_columns(
+    data: bytes, file: str, required: Sequence[str], optional: Sequence[str] = (), gaps: Sequence[str] = ()
+) -> Columns:
     """Read the required columns of a file, and those of the optional ones that it has; `NAME:` is all that begin so.
 
     By its first bytes a file is Parquet; else by the end of its name CSV (`.csv`: header row, commas, double quotes)
     or JSON Lines (`.jsonl`, `.ndjson`); UTF-8, with or without byte order mark, any line ends. Other columns are left
-    alone. Raises ReportError for a missing or doubled column, an empty or NaN value, a row of another length.
+    alone. Raises ReportError for a missing or doubled column, a row of another length, and an empty or NaN value of a
+    column that is not among `gaps`.
     """
     if not data or data.isspace():
         raise ReportError(f"{file}: the file is empty: did the step write it?")
@@ -90,11 +93,12 @@ def read_columns(data: bytes, file: str, required: Sequence[str], optional: Sequ
     reader = _READERS.get(suffix)
     if reader is None:
         raise ReportError(f"{file}: evidence is read from files that end in {', '.join(_READERS)}: write one of these")
-    found = reader(data, file, required, optional)
+    found = reader(data, file, required, optional, gaps)
     if not len(found.lines):
         raise ReportError(f"{file}: there are no examples in it")
     for name in found.texts:
-        _check_filled(found, name)
+        if name not in gaps:
+            _check_filled(found, name)
     return found
 
 
@@ -181,7 +185,9 @@ def _checked_text(data: bytes, file: str) -> bytes:
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(data: bytes, file: str, required: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_csv(
+    data: bytes, file: str, required: Sequence[str], optional: Sequence[str], _gaps: Sequence[str]
+) -> Columns:
     import numpy as np
 
     data = _checked_text(data, file)
@@ -347,7 +353,9 @@ class _Fields:
 # --- JSON Lines ----------------------------------------------------------------------------------------------------
 
 
-def _read_json(data: bytes, file: str, required: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_json(
+    data: bytes, file: str, required: Sequence[str], optional: Sequence[str], gaps: Sequence[str]
+) -> Columns:
     import numpy as np
 
     names: list[str] = []
@@ -360,7 +368,7 @@ def _read_json(data: bytes, file: str, required: Sequence[str], optional: Sequen
                 names = list(_chosen(_where(file, line), list(record), required, optional))
                 columns = [[] for _ in names]
             for name, column in zip(names, columns, strict=True):
-                column.append(_json_value(record, name, file, line))
+                column.append("" if name in gaps and name not in record else _json_value(record, name, file, line))
             lines.append(line)
     texts = {name: texts_of(column) for name, column in zip(names, columns, strict=True)}
     return Columns(file, texts, np.array(lines, np.int32))
@@ -424,7 +432,9 @@ def _broken(file: str, error: Exception) -> ReportError:
     return ReportError(f"{file}: this is no whole Parquet file: {reason[:200]}")
 
 
-def _read_parquet(data: bytes, file: str, required: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_parquet(
+    data: bytes, file: str, required: Sequence[str], optional: Sequence[str], gaps: Sequence[str]
+) -> Columns:
     import numpy as np
 
     source, pa = _parquet(data, file)
@@ -433,19 +443,22 @@ def _read_parquet(data: bytes, file: str, required: Sequence[str], optional: Seq
     texts = {}
     try:
         for name, own in zip(chosen, names, strict=True):
-            texts[name] = _arrow_texts(source.read(columns=[own], use_threads=False).column(0), name, file, pa)
+            column = source.read(columns=[own], use_threads=False).column(0)
+            texts[name] = _arrow_texts(column, name, file, pa, has_gaps=name in gaps)
     except (pa.ArrowException, OSError) as error:
         raise _broken(file, error) from error
     return Columns(file, texts, np.arange(1, source.metadata.num_rows + 1, dtype=np.int32), counts_rows=True)
 
 
-def _arrow_texts(column: Any, name: str, file: str, pa: Any) -> Texts:
+def _arrow_texts(column: Any, name: str, file: str, pa: Any, *, has_gaps: bool = False) -> Texts:
     import numpy as np
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         raise ReportError(f'{file}: the column "{name}" is {column.type}, expected texts or numbers')
+    if column.null_count and has_gaps:
+        column = column.cast(pa.large_string()).fill_null("")
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
         _refuse_row(file, row, f'the column "{name}" is empty: mend or leave out the row')

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int32]
 
-Score = Literal["correct", "absolute_error", "squared_error"]
-
-COMPUTED = ("correct", "absolute_error", "squared_error", "log_loss")
+ERRORS = ("absolute_error", "squared_error", "log_loss")
+"""The scores of which less is better."""
+COMPUTED = ("correct", *ERRORS)
 """The scores that Penstock computes; every other name is a numeric column of the file."""
 
 PROBABILITY = "probability"
 MAX_SLICES = 1000
+EMPTY = "(empty)"
+"""The slice of the examples that have no value in its column."""
 LEAST_PROBABILITY = 1e-15
 _SUM_TOLERANCE = 1e-3
 
@@ -72,6 +74,19 @@ class Slices:
         import numpy as np
 
         return np.flatnonzero(self.codes == self.labels.index(label))
+
+    def at(self, places: Places) -> Slices:
+        """The same of the examples at some places, in their order."""
+        return Slices(self.name, self.codes[places], self.labels)
+
+    def members(self) -> list[tuple[str, Places]]:
+        """Each slice that has an example, by its label, with the places of its examples."""
+        import numpy as np
+
+        places = np.argsort(self.codes, kind="stable")
+        ends = np.cumsum(np.bincount(self.codes, minlength=len(self.labels)))
+        parts = np.split(places, ends[:-1])
+        return [(label, part) for label, part in zip(self.labels, parts, strict=True) if len(part)]
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -119,10 +134,13 @@ class Evidence:
         return self
 
     @classmethod
-    def read(cls, given: Columns, asked: Columns, slices: Sequence[str], **others: Any) -> Evidence:
+    def read(
+        cls, given: Columns, asked: Columns, scores: Sequence[str], slices: Sequence[str], **others: Any
+    ) -> Evidence:
         """The evidence of rows that belong together, one by one; `asked` has the truths, in canonical form."""
         answers, sources = given.texts.get("prediction"), (given, asked)
-        numeric = [name for name in (*given.texts, *asked.texts) if name not in ("id", "truth", "prediction", *slices)]
+        texts = {"id", "truth", "prediction", *slices} - set(scores)
+        numeric = [name for name in (*given.texts, *asked.texts) if name not in texts]
         return cls.__new__(cls)._fill(  # noqa: SLF001 (another way to be made)
             asked.texts["id"],
             asked.texts["truth"],
@@ -141,9 +159,12 @@ class Evidence:
         """Examples that only one of the two files has."""
         return self.unpredicted + self.unlabelled
 
-    def scores(self, kind: Score) -> tuple[float, ...]:
-        """The scores with their own sign as a tuple, for few examples; see `scored`."""
-        return tuple(self.scored(kind).own.tolist())
+    def sliced(self, columns: Sequence[str]) -> tuple[Slices, ...]:
+        """The slices by some columns. Raises ReportError for a column that was not read."""
+        lacking = next((name for name in columns if name not in self.slices), None)
+        if lacking is not None:
+            raise ReportError(f'the evidence has no column "{lacking}" to make slices of')
+        return tuple(self.slices[name] for name in columns)
 
     def scored(self, name: str) -> Scores:
         """The score of each example: one of `COMPUTED`, or a numeric column that was read.
@@ -271,32 +292,40 @@ def read_evidence(
     Files are CSV, JSON Lines or Parquet (see `columns.read_columns`). Columns are `id`, `truth` and `prediction`; what
     `scores` and `slices` name besides; for `log_loss` `probability`, that of the truth 1 where truths are 0 and 1, or
     one `probability:CLASS` for each class. `prediction` may be missing where no score needs it. A slice or column is
-    taken from the file of predictions, else of truths. Raises ReportError for all that is doubtful, as a doubled id.
+    taken from the file of predictions, else of truths; what has no value in a slice's column is a slice of its own.
+    Raises ReportError for all that is doubtful, as a doubled id.
     """
-    needs = any(score in COMPUTED and score != "log_loss" for score in scores)
+    needs = any(score in COMPUTED and score != "log_loss" for score in scores) or "prediction" in slices
     answer = ("prediction",) if needs else ()
-    extra = (*(score for score in scores if score not in COMPUTED), *slices)
+    extra = further(scores, slices)
     spare = () if needs else ("prediction",)
     spare = (*spare, PROBABILITY, f"{PROBABILITY}:") if "log_loss" in scores else spare
+    gaps = tuple(name for name in extra if name in slices and name not in scores)
     if truth is None or (truth_file is None and not isinstance(truth, Columns)):
-        both = read_columns(predictions, predictions_file, ("id", *answer, "truth", *extra), spare).sorted_by("id")
-        both = both.mended("truth")
-        return _joined(both, both, slices)
-    given = read_columns(predictions, predictions_file, ("id", *answer), (*extra, *spare)).sorted_by("id")
+        wanted = ("id", *answer, "truth", *extra)
+        both = read_columns(predictions, predictions_file, wanted, spare, gaps).sorted_by("id").mended("truth")
+        return _joined(both, both, scores, slices)
+    given = read_columns(predictions, predictions_file, ("id", *answer), (*extra, *spare), gaps).sorted_by("id")
     lacking = tuple(name for name in extra if name not in given.texts)
-    asked = truth if isinstance(truth, Columns) else read_truth(truth, truth_file, lacking)
+    asked = truth if isinstance(truth, Columns) else read_truth(truth, truth_file, lacking, gaps)
     for name in lacking:
         if name not in asked.texts:
-            raise ReportError(f'neither {given.file} nor {asked.file} has the column "{name}", or it was not read')
-    return _joined(given, asked, slices)
+            raise ReportError(f'neither {given.file} nor {asked.file} has the column "{name}": write it into one')
+    return _joined(given, asked, scores, slices)
 
 
-def read_truth(data: bytes, file: str | None, names: Sequence[str] = ()) -> Columns:
-    """A file of truths in the order of its ids, with further columns (slices, scores) by name."""
-    return read_columns(data, str(file), ("id", "truth", *names)).sorted_by("id").mended("truth")
+def further(scores: Sequence[str], slices: Sequence[str]) -> tuple[str, ...]:
+    """The columns that scores and slices need besides `id`, `truth`, `prediction` and probabilities."""
+    named = (*(score for score in scores if score not in COMPUTED), *slices)
+    return tuple(name for name in dict.fromkeys(named) if name not in ("id", "truth", "prediction"))
 
 
-def _joined(given: Columns, asked: Columns, slices: Sequence[str]) -> Evidence:
+def read_truth(data: bytes, file: str | None, names: Sequence[str] = (), gaps: Sequence[str] = ()) -> Columns:
+    """A file of truths in the order of its ids, with further columns by name; those among `gaps` may be empty."""
+    return read_columns(data, str(file), ("id", "truth", *names), gaps=gaps).sorted_by("id").mended("truth")
+
+
+def _joined(given: Columns, asked: Columns, scores: Sequence[str], slices: Sequence[str]) -> Evidence:
     own, places = matched(given.texts["id"], asked.texts["id"])
     is_whole = len(given.lines) == len(asked.lines) == len(places)
     if not len(places):
@@ -304,6 +333,7 @@ def _joined(given: Columns, asked: Columns, slices: Sequence[str]) -> Evidence:
     return Evidence.read(
         given if is_whole else given.at(own),
         asked if is_whole else asked.at(places),
+        scores,
         slices,
         unpredicted=len(asked.lines) - len(places),
         unlabelled=len(given.lines) - len(places),
@@ -340,9 +370,10 @@ def _slices(sources: Sequence[Columns], name: str) -> Slices:
     codes, labels = coded(source.texts[name])
     if len(labels) > MAX_SLICES:
         raise ReportError(
-            f'{source.file}: the column "{name}" has {len(labels)} different values: slices may be {MAX_SLICES}'
+            f'{source.file}: the column "{name}" has {len(labels):,} different values, and slices may be '
+            f"{MAX_SLICES:,}: group them in a column of fewer"
         )
-    return Slices(name, codes, labels)
+    return Slices(name, codes, tuple(label or EMPTY for label in labels))
 
 
 # --- two models on the same examples -------------------------------------------------------------------------------

@@ -100,15 +100,18 @@ def judge_evidence(gate: Gate, evidence: Evidence | None) -> Verdict:
     """
     if evidence is None or not evidence:
         return Verdict(gate.name, "errored", None, (f"step {gate.evidence} left no evidence to judge",))
-    kind = gate.score or "correct"
     try:
-        scores = tuple(evidence.scored(kind).own.tolist())
+        verdict = judge_mean(gate, evidence.scored(gate.score or "correct").own.tolist())
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
-    verdict = _verdict(gate, mean(scores), _count(gate, kind, scores))
     doubts = tuple(_doubts(evidence))
     decided = "inconclusive" if evidence.unpredicted else verdict.verdict
     return Verdict(gate.name, decided, verdict.value, (*verdict.reasons, *doubts))
+
+
+def judge_mean(gate: Gate, scores: Sequence[float]) -> Verdict:
+    """Judge the mean of at least one score, with its own sign, against a bound that speaks of these examples only."""
+    return _verdict(gate, mean(scores), _count(gate, gate.score or "correct", scores))
 
 
 def _doubts(evidence: Evidence) -> Iterator[str]:
@@ -158,7 +161,7 @@ def _verdict(gate: Gate, value: float, detail: str) -> Verdict:
     return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
 
 
-def _count(gate: Gate, kind: str, scores: tuple[float, ...]) -> str:
+def _count(gate: Gate, kind: str, scores: Sequence[float]) -> str:
     """What the mean is of: how many examples, how many of them correct, and how many that is off the rule."""
     if kind != "correct":
         return f": the mean {kind.replace('_', ' ')} of {_many(len(scores), 'example')}"

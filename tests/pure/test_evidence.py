@@ -8,13 +8,14 @@ import random
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import columns
 from penstock.errors import ReportError
-from penstock.evidence import Evidence, Score, is_same, mean, paired, read_evidence, read_truth
+from penstock.evidence import Evidence, is_same, mean, paired, read_evidence, read_truth
 from penstock.texts import canonical_text
 
 PREDICTIONS = b"id,prediction\n1,7\n2,3.0\n3,9\n"
@@ -159,7 +160,7 @@ def test_old_line_ends_and_long_texts_are_read() -> None:
     """Files of a carriage return per line, and texts of thousands of characters, plain or quoted."""
     long = b"x" * 5000
     data = b"id,truth,prediction\r1," + long + b',"' + long + b'"\r2,"' + long + b'""",' + long + b"\r"
-    assert read_evidence(data, None, "e.csv", None).scores("correct") == (1.0, 0.0)
+    assert read_evidence(data, None, "e.csv", None).scored("correct").own.tolist() == [1.0, 0.0]
 
 
 def test_too_large_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,8 +347,74 @@ def test_what_cannot_be_scored_is_named(
 def test_too_many_slices_are_refused() -> None:
     """A column with another value in each row is no slice."""
     data = b"id,truth,prediction\n" + b"".join(b"%d,1,1\n" % i for i in range(1001))
-    with pytest.raises(ReportError, match='the column "id" has 1001 different values'):
+    with pytest.raises(ReportError, match='the column "id" has 1,001 different values, and slices may be 1,000'):
         read_evidence(data, None, "e.csv", None, slices=("id",))
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("e.csv", b"id,truth,prediction,source\n1,a,a,web\n2,b,b,\n3,a,b,web\n4,b,b,nan\n"),
+        (
+            "e.jsonl",
+            (
+                b'{"id": 1, "truth": "a", "prediction": "a", "source": "web"}\n'
+                b'{"id": 2, "truth": "b", "prediction": "b", "source": null}\n'
+                b'{"id": 3, "truth": "a", "prediction": "b", "source": "web"}\n'
+                b'{"id": 4, "truth": "b", "prediction": "b", "source": "nan"}\n'
+            ),
+        ),
+        (
+            "left.jsonl",
+            (
+                b'{"id": 1, "truth": "a", "prediction": "a", "source": "web"}\n'
+                b'{"id": 2, "truth": "b", "prediction": "b"}\n'
+                b'{"id": 3, "truth": "a", "prediction": "b", "source": "web"}\n'
+                b'{"id": 4, "truth": "b", "prediction": "b", "source": "nan"}\n'
+            ),
+        ),
+    ],
+)
+def test_what_has_no_value_is_a_slice_of_its_own(file: str, data: bytes) -> None:
+    """Empty, null and absent values of a slice's column are a slice; other columns may not have such."""
+    evidence = read_evidence(data, None, file, None, slices=("source", "truth"))
+    source, truth = evidence.sliced(("source", "truth"))
+    assert [(label, places.tolist()) for label, places in source.members()] == [
+        ("(empty)", [1]),
+        ("nan", [3]),
+        ("web", [0, 2]),
+    ]
+    assert [(label, places.tolist()) for label, places in truth.members()] == [("a", [0, 2]), ("b", [1, 3])]
+    halved = source.at(np.array([1, 2]))
+    assert [(label, places.tolist()) for label, places in halved.members()] == [("(empty)", [0]), ("web", [1])]
+    with pytest.raises(ReportError, match='no column "place"'):
+        evidence.sliced(("place",))
+    with pytest.raises(ReportError, match='column "source"'):
+        read_evidence(data, None, file, None, ("source",), ("source",))
+
+
+def test_parquet_may_have_no_value_in_a_slice() -> None:
+    """A null of a slice's column is a slice, elsewhere it is refused."""
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is no dependency")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is no dependency")
+    out = io.BytesIO()
+    rows = {"id": ["1", "2"], "truth": ["a", "b"], "prediction": ["a", "b"], "size": [None, 3]}
+    parquet.write_table(pa.table(rows), out)
+    (sizes,) = read_evidence(out.getvalue(), None, "e", None, slices=("size",)).sliced(("size",))
+    assert sizes.labels == ("(empty)", "3")
+    with pytest.raises(ReportError, match='e, row 1: the column "size" is empty'):
+        read_evidence(out.getvalue(), None, "e", None, ("size",))
+
+
+def test_a_slice_column_may_stand_in_the_truth() -> None:
+    """Where neither file has it the file and the nearest column are named."""
+    given_, asked = b"id,prediction\n1,a\n2,b\n", b"id,truth,place\n1,a,x\n2,b,y\n"
+    evidence = read_evidence(given_, asked, "p.csv", "t.csv", slices=("place",))
+    assert evidence.slices["place"].labels == ("x", "y")
+    with pytest.raises(ReportError, match=r't\.csv:1: there is no column "palce": rename "place"'):
+        read_evidence(given_, asked, "p.csv", "t.csv", slices=("palce",))
+    with pytest.raises(ReportError, match=r'neither p\.csv nor t\.csv has the column "palce"'):
+        read_evidence(given_, read_truth(asked, "t.csv"), "p.csv", None, slices=("palce",))
 
 
 def test_log_loss_is_of_the_probability_of_the_truth() -> None:
@@ -409,26 +476,26 @@ def test_equal_texts_and_equal_numbers_are_correct(truth: str, prediction: str, 
 def test_each_kind_of_score_is_computed_per_example() -> None:
     """Correct is 1 or 0; errors are absolute or squared differences."""
     evidence = Evidence(("a", "b", "c"), ("1", "2", "3"), ("1.0", "4", "-1"))
-    assert evidence.scores("correct") == (1.0, 0.0, 0.0)
-    assert evidence.scores("absolute_error") == (0.0, 2.0, 4.0)
-    assert evidence.scores("squared_error") == (0.0, 4.0, 16.0)
+    assert evidence.scored("correct").own.tolist() == [1, 0, 0]
+    assert evidence.scored("absolute_error").own.tolist() == [0, 2, 4]
+    assert evidence.scored("squared_error").own.tolist() == [0, 4, 16]
 
 
 @pytest.mark.parametrize("text", ["cat", "inf", "1e400", "1_0", " 1"])
 @pytest.mark.parametrize("kind", ["absolute_error", "squared_error"])
-def test_errors_need_finite_numbers(text: str, kind: Score) -> None:
+def test_errors_need_finite_numbers(text: str, kind: str) -> None:
     """A text where a number is needed is refused with the example's id and the column."""
     with pytest.raises(ReportError, match='truth of example "b"'):
-        Evidence(("a", "b"), ("1", text), ("1", "1")).scores(kind)
+        Evidence(("a", "b"), ("1", text), ("1", "1")).scored(kind)
     with pytest.raises(ReportError, match='prediction of example "b"'):
-        Evidence(("a", "b"), ("1", "1"), ("1", text)).scores(kind)
+        Evidence(("a", "b"), ("1", "1"), ("1", text)).scored(kind)
 
 
 @pytest.mark.parametrize(("prediction", "kind"), [("-1e308", "absolute_error"), ("1e200", "squared_error")])
-def test_an_error_beyond_counting_is_refused(prediction: str, kind: Score) -> None:
+def test_an_error_beyond_counting_is_refused(prediction: str, kind: str) -> None:
     """A difference that is no finite number is refused rather than averaged."""
     with pytest.raises(ReportError, match='error of example "a" is too large'):
-        Evidence(("a",), ("1e308",), (prediction,)).scores(kind)
+        Evidence(("a",), ("1e308",), (prediction,)).scored(kind)
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), seed=st.integers())
