@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.artifacts import Digest, File, Link, Tree, digest_of_bytes, is_digest
+from penstock.matrices import expand
 from penstock.pipelines import Pipeline
 from penstock.plans import (
     Plan,
+    PlannedStep,
     StepKind,
     changed_paths,
     check_ingredients,
@@ -23,7 +25,10 @@ from penstock.plans import (
     own_key,
     package_needs,
     plan,
+    refreshed,
     remaining,
+    replay_ingredients,
+    request_files,
     step_ingredients,
     step_inputs,
     this_platform,
@@ -94,6 +99,7 @@ def test_what_asks_for_a_runtime(runtime: dict[str, Any] | None) -> None:
         ({"code": ["src/"], "serve": "s"}, ["package"], True),
         ({"code": ["src/"], "serve": "s"}, [], False),
         ({"code": ["src/"]}, ["package"], False),
+        ({"code": ["src/"], "serve": "s", "requests": "r.jsonl"}, [], True),
     ],
 )
 def test_the_replica_is_planned_where_it_is_used(package: dict[str, Any], needs: list[str], planned: bool) -> None:
@@ -162,6 +168,64 @@ def test_a_step_without_a_past_takes_the_usual_time() -> None:
     assert remaining(planned, {"a": [4, 8, 90], "b": []}) == {"check": 24.0, "a": 16.0, "b": 8.0}
 
 
+# --- recorded requests
+
+
+def replayed(**changed: Any) -> Pipeline:
+    """A pipeline whose training writes the requests that its package is asked."""
+    steps = {"train": {"run": "t", "outputs": ["model/", "r.jsonl"]}, "unit": {"run": "u"}}
+    requests = {"file": "r.jsonl", **changed.pop("requests", {})}
+    package = {"model": ["model/"], "serve": "s ${{ version }}", "requests": requests, **changed.pop("package", {})}
+    return pipeline({**steps, **changed.pop("steps", {})}, package=package, **changed)
+
+
+def test_a_replay_comes_last() -> None:
+    """It needs the package and whatever writes the requests; requests of the commit need nothing else."""
+    assert plan(replayed())["replay"] == PlannedStep("replay", StepKind.REPLAY, "test", ("package", "train"))
+    assert plan(replayed()).names == ("check", "train", "unit", "package", "serve", "replay")
+    later = {"late": {"run": "l", "needs": ["package"], "outputs": ["late.jsonl"]}}
+    assert plan(replayed(steps=later, requests={"file": "late.jsonl"}))["replay"].needs == ("package", "late")
+    assert plan(replayed(requests={"file": "src/r.jsonl"}))["replay"].needs == ("package",)
+
+
+def test_a_replay_needs_the_cell_that_the_package_names() -> None:
+    """Where cells write requests, those of the package's own cell are asked."""
+    cells = {"train": {"run": "t", "outputs": ["model/", "r.jsonl"], "matrix": {"n": ["1", "2"]}}}
+    made = expand(replayed(steps=cells, package={"needs": ["train[n=2]"]}))
+    assert plan(made)["replay"].needs == ("package", "train[n=2]")
+
+
+def test_a_fresh_training_has_its_package_asked_again() -> None:
+    """A replay is among what comes after a step that reuses nothing."""
+    fresh = replayed(steps={"train": {"run": "t", "outputs": ["model/", "r.jsonl"], "fresh": ["schedule"]}})
+    assert refreshed(fresh, plan(fresh), "schedule") == {"train", "package", "replay"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"requests": {"tolerance": 0.5}}, "tolerance"),
+        ({"requests": {"repeat": 2}}, "repeat"),
+        ({"variables": {"A": "1"}}, "variables"),
+        ({"package": {"serve": "x"}}, "command"),
+    ],
+)
+def test_what_a_replay_depends_on(changed: dict[str, Any], part: str) -> None:
+    """How it asks, and what is served with which variables; the requests and the package by their digests."""
+    files, package = request_files(replayed(), tree("r.jsonl", "src/a.py")), digest_of_bytes(b"p")
+    known = replay_ingredients(replayed(), files, package, "1.0", "c")
+    other = replay_ingredients(replayed(**changed), files, package, "1.0", "c")
+    assert {name for name in known if known[name] != other[name]} == {part}
+    assert (known["inputs"], known["package"], known["command"]) == (tree("r.jsonl").digest, package, "s 1.0")
+    assert why_run(other, known) != "its earlier result is gone from the cache"
+
+
+def test_requests_are_a_file() -> None:
+    """A link in their place, or nothing, gives no requests."""
+    assert not request_files(replayed(), Tree({"r.jsonl": Link("elsewhere")}))
+    assert not request_files(replayed(), tree("other"))
+
+
 # --- inputs --------------------------------------------------------------------------------------------------------
 
 COMMIT = tree("README", "src/a.py", "src/b.txt", "tests/t.py")
@@ -195,6 +259,11 @@ def test_an_input_that_names_nothing_is_a_mistake() -> None:
         'step use: the input "*.csv" names no file of this commit and no output',
         'package: "lib/" names no file of this commit and no output',
     ]
+    asked = {"code": ["src/"], "serve": "s", "requests": "r.jsonl"}
+    assert missing_inputs(pipeline({"a": {"run": "true"}}, package=asked), COMMIT) == [
+        'package.requests: "r.jsonl" names no file of this commit and no output'
+    ]
+    assert missing_inputs(pipeline({"a": {"run": "true"}}, package={**asked, "requests": "src/a.py"}), COMMIT) == []
     assert missing_inputs(pipeline({"a": {"run": "true"}}), Tree()) == []
 
 

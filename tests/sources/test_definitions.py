@@ -404,6 +404,43 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(5, 45, 'did you mean "commit"?')],
     ),
     "command that serves": (PACK.replace("serve: x", "serve: '${{ x }}'"), [(4, 30, '"${{ x }}" names nothing')]),
+    "requests of what is not served": (
+        ONE + "package: {code: x, requests: r.jsonl}\n",
+        [(4, 20, "recorded requests are asked of what is served: add serve: COMMAND to the package")],
+    ),
+    "requests as a list": (
+        ONE + "package: {code: x, serve: x, requests: [r]}\n",
+        [(4, 40, "expected a file, or the keys file, tolerance and repeat, found a list")],
+    ),
+    "requests without a file": (
+        ONE + "package: {code: x, serve: x, requests: {repeat: 2}}\n",
+        [(4, 30, '"file" is missing: requests needs it')],
+    ),
+    "requests of less than no tolerance": (
+        ONE + "package: {code: x, serve: x, requests: {file: r, tolerance: -1, repeat: 0}}\n",
+        [(4, 61, "expected at least 0"), (4, 73, "expected at least 1")],
+    ),
+    "requests of which cell": (
+        ONE + "  b: {run: x, outputs: o/, matrix: {n: [1, 2]}}\npackage: {code: x, serve: x, requests: o/r}\n",
+        [(5, 40, '"o/r" is an output of step "b", which has cells: name one as needs of the package')],
+    ),
+    "step named replay": (ONE + "  replay: {run: x}\n", [(4, 3, "is the name of a step of Penstock's own")]),
+    "metric of no requests": (
+        GATE + "{metric: replay.errors, at_most: 0}",
+        [(6, 15, '"replay.errors" is measured with recorded requests: add requests: FILE to the package')],
+    ),
+    "metric of no replay": (
+        GATE + "{metric: replay.eror, at_most: 0}\npackage: {code: x, serve: x, requests: r}\n",
+        [(6, 15, 'a replay does not measure "replay.eror"')],
+    ),
+    "aggregate of a replay": (
+        GATE + "{metric: replay.errors, at_most: 0, aggregate: max}\npackage: {code: x, serve: x, requests: r}\n",
+        [(6, 53, 'step "replay" has no matrix: leave it out')],
+    ),
+    "evidence of a replay": (
+        GATE + "{evidence: replay, at_least: 0}\npackage: {code: x, serve: x, requests: r}\n",
+        [(6, 17, 'no step is named "replay"')],
+    ),
     "NUL in quotes": (ONE + 'variables: {A: "a\\0b"}\n', [(4, 16, "cannot hold a NUL")]),
 }
 
@@ -481,13 +518,13 @@ _KEY_WORDS = (
     "evidence predictions truth timeout shell stage model code serve health metric at_least not_worse_than margin "
     "score port replicas branches python path requirements exclude env cache on retry zzz A B << "
     "matrix include when resources gpu memory max push schedule concurrency group aggregate secrets fresh "
-    "within better_than indifference confidence inconclusive required reuse"
+    "within better_than indifference confidence inconclusive required reuse requests file tolerance repeat"
 )
 _KEYS = st.sampled_from(_KEY_WORDS.split())
 _LEAF_WORDS = (
     "a b package champion a.x o/ o/x ../x 5 0.5 true null '' 30m 3.10 '3.11' src/ **/*.py main 80 '${{ version }}' "
     "'${{ variables.A }}' '${{ x }}' .inf -1 build python /health {} [] !x correct $X "
-    "'a[b=5]' '${{ matrix.b }}' always '0_3_*_*_1' 2GiB oom push"
+    "replay.errors 'a[b=5]' '${{ matrix.b }}' always '0_3_*_*_1' 2GiB oom push"
 )
 _LEAVES = st.sampled_from(_LEAF_WORDS.replace("'${{ ", "'${{_").replace(" }}'", "_}}'").split()).map(
     lambda word: word.replace("_", " ") if "${{" in word else word
