@@ -13,6 +13,7 @@ from statistics import median
 
 from penstock.artifacts import Digest, File, Tree, digest_of, matches
 from penstock.commits import Commit
+from penstock.opponents import SERVE, opponents
 from penstock.parts import SOURCES, RecordedRequests, When
 from penstock.patterns import branch_matches, has_wildcard
 from penstock.pipelines import Outputs, Package, Pipeline, Step, interpolate, needs, order, request_needs, stages
@@ -98,7 +99,8 @@ def plan(pipeline: Pipeline) -> Plan:
         if name == "package":
             rest.append(PlannedStep(name, StepKind.PACKAGE, "build", ground + own))
             if pipeline.package is not None and pipeline.package.serve is not None and _is_tested(pipeline, wanted):
-                rest.append(PlannedStep("serve", StepKind.SERVE, "test", ("package",)))
+                serving = dict.fromkeys((SERVE, *(one.serve for one in opponents(pipeline).values())))
+                rest += (PlannedStep(n, StepKind.SERVE, "test", ("package",)) for n in serving)
         else:
             step = pipeline.steps[name]
             outside = (fingerprint_name(step),) if step.external or step.fingerprint else ()

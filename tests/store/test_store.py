@@ -615,12 +615,19 @@ def test_metrics_and_gates(store: Store) -> None:
 
 
 def test_what_a_package_answered_is_found_by_package_and_test_set(store: Store) -> None:
-    """Packages are numbered per test set in the order in which they met it; new answers keep the number."""
+    """Packages are numbered per test set as they are decided on it; new answers keep the number.
+
+    One that was only compared with has none yet.
+    """
     run = add_run(store)
     files = {"predictions": "p.csv", "truth": "t.csv"}
     for package, collected in (("one", "c1"), ("two", "c2"), ("one", "c3")):
         store.evidence.put("p1", "evaluate", "set", package, run=run, files=files, collected=collected)
     store.evidence.put("p1", "evaluate", "other set", "one", run=run, files=files, collected="c4")
+    assert store.evidence.met("p1", "evaluate", "set") == []
+    store.evidence.count("p1", "evaluate", "set", "one")
+    store.evidence.count("p1", "evaluate", "set", "two")
+    store.evidence.put("p1", "evaluate", "set", "one", run=run, files=files, collected="c3")
     found = [store.evidence.find("p1", "evaluate", "set", package) for package in ("one", "two", "three")]
     assert [(e.collected, e.number) if e else None for e in found] == [("c3", 1), ("c2", 2), None]
     assert [e.collected for e in store.evidence.of_package("p1", "one")] == ["c3", "c4"]

@@ -14,6 +14,7 @@ from penstock.engine.contracts import CommitFiles
 from penstock.engine.results import is_whole
 from penstock.engine.world import World
 from penstock.errors import UsageError
+from penstock.opponents import SERVE, opponents, with_opponents
 from penstock.packages import assemble, manifest_of
 from penstock.plans import (
     PlannedStep,
@@ -46,7 +47,7 @@ def foresee(world: World, found: Found) -> list[PlanRow]:
         if problems:
             raise UsageError("; ".join(problems))
         foresight = Foresight(world, found, files)
-        return [foresight.row(step) for step in plan(found.pipeline).steps]
+        return [foresight.row(step) for step in plan(with_opponents(found.pipeline)).steps]
 
 
 class Foresight:
@@ -55,19 +56,22 @@ class Foresight:
     def __init__(self, world: World, found: Found, files: CommitFiles) -> None:
         self._world = world
         self._found = found
-        self._pipeline = found.pipeline
+        self._pipeline = with_opponents(found.pipeline)
         self._files = files
+        self._opponents = opponents(found.pipeline)
         self._version = world.store.runs.version_of(found.project.id, found.commit.sha) or world.source.version(
             found.located, found.commit
         )
         self._change = world.source.change(found.located, found.commit).paths
-        self._refreshed = refreshed(found.pipeline, plan(found.pipeline), Trigger.MANUAL)
+        self._refreshed = refreshed(self._pipeline, plan(self._pipeline), Trigger.MANUAL)
         self._known: dict[str, Mapping[str, Any]] = {}
 
     def row(self, step: PlannedStep) -> PlanRow:
         unwanted = self._why_not_wanted(step.name)
         if unwanted is not None:
             return PlanRow(step.name, step.stage, "skip", unwanted)
+        if step.name in self._opponents:
+            return PlanRow(step.name, step.stage, "wait", "asked if it has not answered this test set")
         open_needs = [n for n in step.needs if n not in self._known]
         if open_needs and step.kind is not StepKind.SERVE:
             if self._never_gave_a_result(step):
@@ -216,4 +220,5 @@ class Foresight:
         return self._own(step, replay_ingredients(self._pipeline, files, package, self._version, sha))
 
     def _serve(self, step: PlannedStep) -> PlanRow:
-        return PlanRow(step.name, step.stage, "wait", "started if a step that needs the package has to run")
+        which = "the package" if step.name == SERVE else "that package"
+        return PlanRow(step.name, step.stage, "wait", f"started if a step that needs {which} has to run")

@@ -22,6 +22,7 @@ from penstock.engine.sweeping import sweep, sweep_over_cap
 from penstock.engine.turns import Flights, Shared, Turns
 from penstock.engine.world import World
 from penstock.errors import NotFoundError, PenstockError, StateError
+from penstock.opponents import opponents, with_opponents
 from penstock.parts import Concurrency
 from penstock.pipelines import Pipeline
 from penstock.plans import Plan, StepKind, plan
@@ -343,7 +344,8 @@ class Coordinator:
         """Leave out what was not asked for: other steps, environments after the wanted one, or all of them."""
         only = options.get("step")
         if only is not None:
-            wanted = planned.only(only) | {"serve"}
+            asked = {name for name, one in opponents(pipeline).items() if one.step == only}
+            wanted = planned.only(only) | asked | {s.name for s in planned.steps if s.kind is StepKind.SERVE}
             for name in planned.names:
                 if name not in wanted:
                     self._store.runs.move_step(run, name, "skip", reason="not asked for")
@@ -486,7 +488,7 @@ _HAS = {
 
 def _planned(pipeline: Mapping[str, Any]) -> tuple[Pipeline, Plan]:
     """A pipeline as it is recorded, and its plan."""
-    found = Pipeline.model_validate(pipeline)
+    found = with_opponents(Pipeline.model_validate(pipeline))
     return found, plan(found)
 
 

@@ -14,6 +14,7 @@ from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.execution import Execution
 from penstock.engine.fingerprints import Fingerprints
 from penstock.engine.judging import Judge
+from penstock.engine.opponents import Opponents
 from penstock.engine.replaying import Replays
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
@@ -45,14 +46,16 @@ class Driver:
         self._may_start = may_start
         context.may_start = may_start
         self._replica = PrivateReplica(context, execution)
-        self._user = UserSteps(context, execution, self._replica, shared)
+        self._opponents = Opponents(context, execution)
+        self._serves = frozenset(s.name for s in context.plan.steps if s.kind is StepKind.SERVE)
+        self._user = UserSteps(context, execution, self._replica, self._opponents, shared)
         self._own = dict(OwnSteps(context, execution, shared.turns).steps())
         self._own[REPLAY] = Replays(context, execution, self._replica, shared.turns).replay
         told = Fingerprints(context, execution, shared.turns, self._user.spec)
         self._own.update(
             {s.name: partial(told.tell, s.name) for s in context.plan.steps if s.kind is StepKind.FINGERPRINT}
         )
-        self._judge = Judge(context)
+        self._judge = Judge(context, self._opponents)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finished: list[asyncio.Task[None]] = []
         self._endings: list[asyncio.Task[None]] = []
@@ -107,7 +110,7 @@ class Driver:
         self._context.folder.mkdir(parents=True, exist_ok=True)
         try:
             if await self._steps():
-                await self._replica.close()
+                await self._close_replicas()
                 await self._deliver()
             await self._finish()
             if self._runs.status(run) in ENDED_RUN:
@@ -121,7 +124,8 @@ class Driver:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._replica.abandon()
+        for replica in self._replicas:
+            await replica.abandon()
 
     # --- steps
 
@@ -170,7 +174,7 @@ class Driver:
                 self._context.move(state.name, "skip", reason=reason)
             if state.name in self._tasks:
                 self._tasks[state.name].cancel()
-        elif state.status is StepStatus.RUNNING and state.name != "serve":
+        elif state.status is StepStatus.RUNNING and state.name not in self._serves:
             self._context.ending[state.name] = reason
             handle = self._context.live.get(state.name)
             if handle is not None:
@@ -179,7 +183,7 @@ class Driver:
     def _go_on(self) -> None:
         """Take up the steps that an earlier coordinator began."""
         for state in self._context.states():
-            if state.status is StepStatus.RUNNING and state.name != "serve":
+            if state.status is StepStatus.RUNNING and state.name not in self._serves:
                 self._launch(state.name)
 
     async def _start_ready(self) -> bool:
@@ -187,9 +191,9 @@ class Driver:
 
         What ended may be judged now, and more may be ready.
         """
-        names = [name for name in self._context.frontier.take_ready(BATCH) if name != "serve"]
+        names = [name for name in self._context.frontier.take_ready(BATCH) if name not in self._serves]
         steps = self._context.pipeline.steps
-        cacheable = [name for name in names if name in steps and steps[name].cacheable]
+        cacheable = [n for n in names if n in steps and steps[n].cacheable and n not in self._opponents]
         unknown, later = self._user.take_known(cacheable)
         for name in later:
             self._context.frontier.requeue(name)
@@ -241,7 +245,7 @@ class Driver:
                     self._context.move(name, "skip", reason=reason)
 
     def _all_ended(self) -> bool:
-        return self._context.frontier.open <= {"serve"}
+        return self._context.frontier.open <= self._serves
 
     def _refuse_missing_inputs(self) -> bool:
         """An input that names nothing can only be a mistake: the first step says so and nothing runs."""
@@ -348,7 +352,8 @@ class Driver:
 
     async def _finish(self) -> None:
         run = self._context.run.id
-        await self._close_replica()
+        with suppress(PenstockError):
+            await self._close_replicas()
         stopping = self._context.stopping
         if stopping == "interrupted":
             with self._world.store.transaction():
@@ -366,9 +371,13 @@ class Driver:
         with self._world.store.transaction():
             self._runs.move(run, event, reason=None if event == "pass" else self._red())
 
-    async def _close_replica(self) -> None:
-        with suppress(PenstockError):
-            await self._replica.close()
+    @property
+    def _replicas(self) -> tuple[PrivateReplica, ...]:
+        return (self._replica, *self._opponents.replicas)
+
+    async def _close_replicas(self) -> None:
+        for replica in self._replicas:
+            await replica.close()
 
     def _superseded(self) -> bool:
         return any(

@@ -10,6 +10,7 @@ from penstock.engine.context import RunContext
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_evidence
 from penstock.parts import EvidenceFiles
+from penstock.runs import StepStatus
 
 
 class Examples:
@@ -36,7 +37,22 @@ class Examples:
             return
         key = context.run.project, step, evidence.test_set, package
         found = self._store.evidence.find(*key)
-        if found is None or not context.world.cache.has(Digest(found.collected)):
+        is_kept = found is not None and context.world.cache.has(Digest(found.collected))
+        with self._store.transaction():
+            if not is_kept:
+                self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
+            if found is None or not found.number:
+                self._store.evidence.count(*key)
+
+    def remember_opponent(self, opponent: str, step: str, package: Digest) -> None:
+        """Keep what a baseline's package answered when an opponent of this run asked it."""
+        context = self._context
+        files, collected = context.pipeline.steps[step].evidence, context.result(opponent).get("collected")
+        if context.scope or context.commit.dirty or files is None or collected is None:
+            return
+        evidence = self._read(step, files, Digest(collected))
+        key = context.run.project, step, evidence.test_set, package
+        if self._store.evidence.find(*key) is None:
             with self._store.transaction():
                 self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
 
@@ -44,10 +60,13 @@ class Examples:
         """The packages that met a test set in a step, in the order in which they did."""
         return tuple(self._store.evidence.met(self._context.run.project, step, test_set))
 
-    def opponent(self, reference: Reference, step: str, test_set: Digest) -> Champion:
-        """A baseline with its evidence on a test set, from whichever run measured it."""
+    def opponent(self, reference: Reference, step: str, test_set: Digest, asked: str | None = None) -> Champion:
+        """A baseline with its evidence on a test set, from whichever run measured it.
+
+        `asked` is the step of this run that asked it anew, where the plan has one.
+        """
         lacking = "has no evidence of this step"
-        for files, collected in self._measured(reference, step, test_set):
+        for files, collected in self._measured(reference, step, test_set, asked):
             try:
                 found = self._read(step, files, collected)
             except BlobError:
@@ -58,10 +77,22 @@ class Examples:
                 if found.test_set == test_set:
                     return Champion(reference.version, str(reference.package), found)
                 lacking = "has no evidence on this test set, but on another"
-        return Champion(reference.version, str(reference.package), None, lacking)
+        return Champion(reference.version, str(reference.package), None, self._why_not(asked) or lacking)
 
-    def _measured(self, reference: Reference, step: str, test_set: Digest) -> Iterator[tuple[EvidenceFiles, Digest]]:
-        """Where the evidence of a baseline may be: what is known of this test set, then what its own run left."""
+    def _why_not(self, asked: str | None) -> str | None:
+        """Why a baseline that should have been asked has no evidence, as a clause."""
+        record = None if asked is None else self._context.step(asked)
+        if record is None or record.status is StepStatus.PASSED or record.cached:
+            return None
+        return f"could not be asked ({record.name}: {record.reason or record.status})"
+
+    def _measured(
+        self, reference: Reference, step: str, test_set: Digest, asked: str | None
+    ) -> Iterator[tuple[EvidenceFiles, Digest]]:
+        """Where the evidence of a baseline may be: what is known of this test set, then what its own run left.
+
+        What this run asked comes last: the first answers stay, so that a rerun cannot choose among several.
+        """
         project = self._context.run.project
         known = None
         if reference.package is not None:
@@ -73,6 +104,9 @@ class Examples:
             collected = (record.result or {}).get("collected") if record.name == step else None
             if files is not None and collected is not None:
                 yield files, Digest(collected)
+        new = self._context.result(asked).get("collected") if asked is not None else None
+        if files is not None and new is not None:
+            yield files, Digest(new)
 
     def _read(self, step: str, files: EvidenceFiles, collected: Digest) -> Evidence:
         """The evidence in a tree of the cache. Raises BlobError, or ReportError for files that are no evidence."""

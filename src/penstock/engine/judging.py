@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from penstock.artifacts import Digest
 from penstock.cache.contract import BlobError
-from penstock.comparisons import CONFIDENCE, judge_examples
-from penstock.engine.baselines import Baselines
+from penstock.comparisons import CONFIDENCE, Champion, judge_examples
 from penstock.engine.context import RunContext
 from penstock.engine.examples import Examples
+from penstock.engine.opponents import Opponents
 from penstock.errors import ReportError
 from penstock.gates import Baseline, Verdict, aggregated, judge_metric, with_consequence
 from penstock.matrices import judged_steps
@@ -20,10 +20,10 @@ from penstock.store.contract import StepRecord
 class Judge:
     """Judges the gates of one run, each as soon as its step has ended."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, opponents: Opponents) -> None:
         self._context = context
         self._runs = context.world.store.runs
-        self._baselines = Baselines(context)
+        self._opponents = opponents
         self._examples = Examples(context)
         self._subjects: Mapping[str, Callable[[Gate], Verdict]] = {
             "metric": self._judge_metric,
@@ -38,18 +38,31 @@ class Judge:
         self._waiting = [g for g in self._context.pipeline.gates.values() if g.name not in judged]
 
     def judge(self) -> None:
-        """Give a verdict on every gate that has none and whose step has ended, with evidence the package's too."""
+        """Give a verdict on every gate that has none and whose step has ended, with evidence the package's too.
+
+        A gate that compares evidence waits for the baseline's too, where that is asked in this run.
+        """
         for gate in list(self._waiting):
             steps = [self._context.step(name) for name in judged_steps(self._context.pipeline, gate)]
-            if all(step.status in ENDED_STEP for step in (*steps, *self._package_of(gate))):
+            if all(step.status in ENDED_STEP for step in (*steps, *self._others_of(gate))):
                 self._waiting.remove(gate)
                 self._judge(gate, steps)
 
-    def _package_of(self, gate: Gate) -> Iterator[StepRecord]:
-        """The step that makes the package, where a gate must know whose answers it judges."""
+    def _others_of(self, gate: Gate) -> Iterator[StepRecord]:
+        """The steps whose failure is not the gate's: what makes the package that it judges, what asks the baseline."""
         is_of_metrics = all(leaf.metric is not None for leaf in gate.leaves)
         if not is_of_metrics and "package" in self._context.records:
             yield self._context.step("package")
+        for leaf in gate.leaves:
+            opponent = self._opponent(leaf)
+            if opponent is not None:
+                yield self._context.step(opponent)
+
+    def _opponent(self, gate: Gate) -> str | None:
+        """The step that asks the baseline of a gate on evidence; None where the plan has none."""
+        if gate.evidence is None or gate.baseline is None:
+            return None
+        return self._opponents.name_of(gate.evidence, gate.baseline)
 
     def _judge(self, gate: Gate, steps: Sequence[StepRecord]) -> None:
         found = Verdict(gate.name, "errored", None, ())
@@ -80,7 +93,7 @@ class Judge:
 
     def _baseline(self, gate: Gate) -> Baseline | None:
         """The baseline's value of a metric, from the run that built it."""
-        found = None if gate.baseline is None else self._baselines.find(gate.baseline)
+        found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
         if found is None:
             return None
         return Baseline(found.version, str(found.package), aggregated(gate, self._runs.metrics(found.run), ()))
@@ -93,6 +106,14 @@ class Judge:
         if package is not None:
             self._examples.remember(step, evidence, package)
         budget = Budget(gate.confidence or CONFIDENCE, self._examples.met(step, evidence.test_set))
-        found = None if gate.baseline is None else self._baselines.find(gate.baseline)
-        opponent = None if found is None else self._examples.opponent(found, step, evidence.test_set)
-        return judge_examples(gate, evidence, opponent, package, budget)
+        return judge_examples(gate, evidence, self._compared_with(gate, step, evidence.test_set), package, budget)
+
+    def _compared_with(self, gate: Gate, step: str, test_set: Digest) -> Champion | None:
+        """The baseline with its evidence; None where there is none yet, or the gate names none."""
+        found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
+        if found is None:
+            return None
+        asked = self._opponent(gate)
+        if asked is not None and found.package is not None:
+            self._examples.remember_opponent(asked, step, Digest(found.package))
+        return self._examples.opponent(found, step, test_set, asked)

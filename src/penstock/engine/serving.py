@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.artifacts import Digest
@@ -17,6 +17,7 @@ from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.variables import inside, with_runtime
 from penstock.engine.world import World
 from penstock.errors import EngineError
+from penstock.opponents import SERVE
 from penstock.packages import LOCK, MANIFEST, Manifest, served_files
 from penstock.runs import StepStatus
 from penstock.store.contract import Attempt
@@ -111,37 +112,67 @@ def in_image(spec: ProcessSpec, image: str | None) -> ProcessSpec:
     return replace(spec, image=image, mounts=(Mount(Path(spec.variables["HOME"])),))
 
 
-class PrivateReplica:
-    """The package served once for the tests of a run, on a free port, while a step needs it."""
+@dataclass(frozen=True)
+class Served:
+    """The package that a private replica serves: here this run's own, by the step `serve`."""
 
-    def __init__(self, context: RunContext, execution: Execution) -> None:
+    context: RunContext
+    step: str = SERVE
+    folder: str = "package"
+
+    @property
+    def digest(self) -> Digest | None:
+        found = self.context.result("package").get("package") if "package" in self.context.records else None
+        return None if found is None else Digest(found)
+
+    def fill(self, text: str) -> str:
+        """The text with its places filled in, as the package's run declares them."""
+        return self.context.fill(text)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The variables that the package's run declares."""
+        return self.context.filled(self.context.pipeline.variables)
+
+
+class PrivateReplica:
+    """A package served once for the tests of a run, on a free port, while a step needs it."""
+
+    def __init__(self, context: RunContext, execution: Execution, served: Served | None = None) -> None:
         self._context = context
         self._execution = execution
         self._world = context.world
+        self._served = served or Served(context)
+        self._step = self._served.step
         self._starting: asyncio.Future[bool] | None = None
         self._ending = False
         self._serving: asyncio.Task[None] | None = None
-        self.exists = "serve" in context.plan.names
+        self.exists = self._step in context.plan.names
         self.url: str | None = None
 
     @property
     def folder(self) -> Path:
         """Where the package lies for the steps of this run."""
-        folder = self._context.folder / "package"
-        digest = self._context.result("package").get("package")
-        if digest is not None and not folder.exists():
-            lay_out_package(self._world, Digest(digest), folder)
+        folder = self._context.folder / self._served.folder
+        digest = None if folder.exists() else self._served.digest
+        if digest is not None:
+            lay_out_package(self._world, digest, folder)
         return folder
 
     async def ready(self) -> bool:
-        """Start the replica if nobody has; True once it answered its health path, False where it never does."""
+        """Start the replica if nobody has; True once it answered its health path, False where it never does.
+
+        A package that does not serve is ready as it lies there.
+        """
+        if not self.exists:
+            return True
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_future()
             self._serving = asyncio.create_task(self._serve(self._starting))
         return await asyncio.shield(self._starting)
 
     async def _serve(self, starting: asyncio.Future[bool]) -> None:
-        """The `serve` step from start to end; settles `starting` whatever happens."""
+        """The serving step from start to end; settles `starting` whatever happens."""
         try:
             await self._live(starting)
         finally:
@@ -149,21 +180,23 @@ class PrivateReplica:
                 starting.set_result(False)
 
     async def _live(self, starting: asyncio.Future[bool]) -> None:
-        record = self._context.step("serve")
-        digest = Digest(self._context.result("package")["package"])
+        record = self._context.step(self._step)
+        digest = self._served.digest
+        if digest is None:
+            return
         manifest = read_package(self._world, digest)
         if record.status is StepStatus.QUEUED:
             with self._world.store.transaction():
                 port = free_port({r.port for r in self._world.store.releases.all_replicas()})
-                self._context.move("serve", "start", result={"port": port})
+                self._context.move(self._step, "start", result={"port": port})
         elif record.status is not StepStatus.RUNNING:
             return
-        port = int(self._context.result("serve")["port"])
+        port = int(self._context.result(self._step)["port"])
 
         async def prepare(attempt: Attempt, _workspace: Path) -> ProcessSpec:
             return self._spec(attempt, manifest, port)
 
-        process = asyncio.create_task(self._execution.place("serve", prepare, None))
+        process = asyncio.create_task(self._execution.place(self._step, prepare, None))
         healthy = asyncio.create_task(become_healthy(port, manifest.health))
         finished, _ = await asyncio.wait(
             {process, healthy}, timeout=manifest.start_timeout, return_when=asyncio.FIRST_COMPLETED
@@ -178,16 +211,16 @@ class PrivateReplica:
         never = None
         if not finished:
             never = f"did not answer {manifest.health} with 200 within {manifest.start_timeout:g} s"
-            await self._end(self._context.live.get("serve"))
+            await self._end(self._context.live.get(self._step))
         self._conclude(await process, never or "ended before it was healthy")
 
     def _spec(self, attempt: Attempt, manifest: Manifest, port: int) -> ProcessSpec:
         context = self._context
-        base = context.variables("serve", attempt.number)
+        base = context.variables(self._step, attempt.number)
         base = inside(base) if manifest.image else base
-        variables = {**base, **context.filled(context.pipeline.variables)}
+        variables = {**base, **self._served.variables}
         found = serve_variables(self._world, manifest, self.folder, port, variables)
-        command = context.fill(manifest.serve or "")
+        command = self._served.fill(manifest.serve or "")
         return in_image(self._execution.spec(attempt, self.folder, command, found), image_of(self._world, manifest))
 
     def _conclude(self, done: Done, unhealthy: str | None) -> None:
@@ -202,6 +235,8 @@ class PrivateReplica:
             event, reason = "fail", unhealthy
         else:
             event, reason = "fail", f"{unhealthy or 'ended while steps used it'}: {end_sentence(done, None)}"
+        if event == "fail" and self._step != SERVE:
+            event = "warn"  # a baseline that cannot be asked is no fault of this commit's
         with self._world.store.transaction():
             self._execution.finish(done, event, reason=reason)
 
@@ -213,17 +248,17 @@ class PrivateReplica:
     async def close(self) -> None:
         """End the replica, or say that nobody needed it."""
         self._ending = True
-        if self._serving is None and self.exists and self._context.step("serve").status is StepStatus.RUNNING:
+        if self._serving is None and self.exists and self._context.step(self._step).status is StepStatus.RUNNING:
             await self.ready()
         if self._serving is not None:
-            await self._end(self._context.live.get("serve"))
+            await self._end(self._context.live.get(self._step))
             await self._serving
         elif self.exists and self._is_unneeded():
             with self._world.store.transaction():
-                self._context.move("serve", "skip", reason="no step needed it", cached=True)
+                self._context.move(self._step, "skip", reason="no step needed it", cached=True)
 
     def _is_unneeded(self) -> bool:
-        return self._context.stopping is None and self._context.step("serve").status is StepStatus.QUEUED
+        return self._context.stopping is None and self._context.step(self._step).status is StepStatus.QUEUED
 
     async def abandon(self) -> None:
         """Stop watching without ending the process: the next coordinator finds it."""

@@ -13,6 +13,7 @@ from penstock.cache.contract import BlobError
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Mount, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.opponents import Opponents
 from penstock.engine.results import Collected, collect, declared_files, red_report
 from penstock.engine.reuse import Results
 from penstock.engine.serving import PrivateReplica
@@ -35,10 +36,13 @@ LOOKING = 0.05
 class UserSteps:
     """Executes the steps of the pipeline file."""
 
-    def __init__(self, context: RunContext, execution: Execution, replica: PrivateReplica, shared: Shared) -> None:
+    def __init__(
+        self, context: RunContext, execution: Execution, replica: PrivateReplica, opponents: Opponents, shared: Shared
+    ) -> None:
         self._context = context
         self._execution = execution
-        self._replica = replica
+        self._own_replica = replica
+        self._opponents = opponents
         self._turns = shared.turns
         self._flights = shared.flights
         self._world = context.world
@@ -89,9 +93,12 @@ class UserSteps:
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
+        if step.name in self._opponents and self._is_not_asked(step.name):
+            return
         if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
             return
-        if "package" in step.needs and self._replica.exists and not await self._replica.ready():
+        replica = self._replica(step)
+        if replica is not None and not await replica.ready():
             self._skip(step.name, "the package did not become healthy")
             return
         async with self._flights.alone(key if step.cacheable else None) as waited:
@@ -104,6 +111,21 @@ class UserSteps:
     async def _keep(self, inputs: Tree) -> None:
         """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
         if not inputs:
+    def _replica(self, step: Step) -> PrivateReplica | None:
+        """The replica of the package that a step needs; None where it needs none."""
+        if "package" not in step.needs:
+            return None
+        return self._opponents.replica(step.name) if step.name in self._opponents else self._own_replica
+
+    def _is_not_asked(self, name: str) -> bool:
+        """End an opponent that need not, or cannot, be asked."""
+        reason = self._opponents.needless(name)
+        hindrance = None if reason is not None else self._opponents.hindrance(name)
+        if hindrance is None and reason is None:
+            return False
+        self._skip(name, f"not asked: it {hindrance}" if reason is None else reason, cached=reason is not None)
+        return True
+
             return
         keeping = self._kept.get(inputs.digest)
         if keeping is None:
@@ -190,7 +212,7 @@ class UserSteps:
     def ingredients(self, step: Step, inputs: Tree) -> dict[str, str | None]:
         """What the step's result depends on in this run."""
         run = self._context.run
-        package = self._context.result("package").get("package") if "package" in step.needs else None
+        package = self._package(step) if "package" in step.needs else None
         return step_ingredients(
             step,
             inputs=inputs,
@@ -198,25 +220,33 @@ class UserSteps:
             version=run.version,
             commit=self._context.commit.sha,
             environment=self._context.environment,
-            package=None if package is None else Digest(package),
+            package=package,
             outside=self._outside(step),
         )
 
     def _outside(self, step: Step) -> Digest | None:
         """The state of the step's outside data, as its fingerprint told it."""
         if not step.external and step.fingerprint is None:
+    def _package(self, step: Step) -> Digest | None:
+        """The package that a step asks, by its digest."""
+        if step.name in self._opponents:
+            return self._opponents.package(step.name)
+        found = self._context.result("package").get("package")
+        return None if found is None else Digest(found)
+
             return None
         told = self._context.result(fingerprint_name(step)).get("outside")
         return digest_of("outside", [list(step.external), step.fingerprint, told])
 
     def _outputs(self, step: Step) -> Tree:
-        own = tuple(n for n in self._context.plan[step.name].needs if n in self._context.pipeline.steps)
-        return self._context.outputs(own)
+        asked = self._opponents.asked_by(step.name)  # an opponent must not find what was answered before
+        own = (n for n in self._context.plan[step.name].needs if n in self._context.pipeline.steps and n != asked)
+        return self._context.outputs(tuple(own))
 
-    def _skip(self, name: str, reason: str) -> None:
+    def _skip(self, name: str, reason: str, *, cached: bool = False) -> None:
         if self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
             with self._world.store.transaction():
-                self._context.move(name, "skip", reason=reason)
+                self._context.move(name, "skip", reason=reason, cached=cached)
 
     async def _run(
         self, step: Step, inputs: Tree | None, start: Mapping[str, Any], gpus: tuple[int, ...]
@@ -231,8 +261,9 @@ class UserSteps:
             await self._context.workspaces.lay_out(workspace, tree)
             return self.spec(step, attempt, workspace, gpus)
 
-        if "package" in step.needs and self._replica.exists:
-            await self._replica.ready()
+        replica = self._replica(step)
+        if replica is not None:
+            await replica.ready()
         done = await self._execution.place(step.name, prepare, step.timeout, start, gpus)
         return None if self._execution.stopped(done) else await self._conclude(step, done)
 
@@ -261,10 +292,11 @@ class UserSteps:
             variables = inside(variables)
         variables.update(context.filled({**context.pipeline.variables, **step.variables}))
         variables["PENSTOCK_METRICS"] = str(workspace / (step.metrics or "metrics.json"))
-        if "package" in step.needs:
-            variables["PENSTOCK_PACKAGE"] = str(self._replica.folder)
-            if self._replica.url is not None:
-                variables["PENSTOCK_URL"] = self._replica.url
+        replica = self._replica(step)
+        if replica is not None:
+            variables["PENSTOCK_PACKAGE"] = str(replica.folder)
+            if replica.url is not None:
+                variables["PENSTOCK_URL"] = replica.url
         runtime = context.pipeline.runtime
         using = self._world.runtimes.variables(found) if found is not None else {}
         with_runtime(variables, using, workspace, runtime.path if runtime else ())
@@ -287,8 +319,9 @@ class UserSteps:
         found = [Mount(self._context.home)]
         if step.checkpoint is not None:
             found.append(Mount(Path(variables["PENSTOCK_CHECKPOINT"])))
-        if "package" in step.needs:
-            found.append(Mount(self._replica.folder, read_only=True))
+        replica = self._replica(step)
+        if replica is not None:
+            found.append(Mount(replica.folder, read_only=True))
         return tuple(found)
 
     def _checkpoint(self, step: Step, workspace: Path) -> Path:

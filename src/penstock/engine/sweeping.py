@@ -252,6 +252,7 @@ def _dead_folders(world: World) -> list[Path]:
     store = world.store
     ended = [r for r in store.runs.latest(limit=100000) if r.status in ENDED_RUN]
     folders = [world.home.run(r.id) / part for r in ended for part in ("work", "package")]
+    folders += [folder for r in ended for folder in world.home.run(r.id).glob("package.*")]
     served = {r.release for r in store.releases.all_replicas()}
     folders += [world.home.release(r.id) / "package" for r in store.releases.of() if r.id not in served]
     return [f for f in folders if f.exists()]

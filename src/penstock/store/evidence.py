@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from penstock.store import tables
@@ -20,15 +20,21 @@ class Evidences:
         self._connection = connection
 
     def put(self, project: str, step: str, test_set: str, package: str, **found: Any) -> None:
-        """Remember the answers of a package (`run`, `files`, `collected`), over earlier ones that it had."""
+        """Remember the answers of a package (`run`, `files`, `collected`), over earlier ones that it had.
+
+        It is not among those that were decided on the test set before it is counted.
+        """
         key = dict(zip(_KEY, (project, step, test_set, package), strict=True))
-        rows = {**key, **found, "number": self._next(project, step, test_set), "created": time.time()}
+        rows = {**key, **found, "number": 0, "created": time.time()}
         statement = upsert(tables.evidence).values(rows)
         self._connection.execute(statement.on_conflict_do_update(list(_KEY), set_=dict(found)))
 
-    def _next(self, project: str, step: str, test_set: str) -> int:
-        count = select(func.count()).where(*_same(project=project, step=step, test_set=test_set))
-        return int(self._connection.execute(count).scalar_one()) + 1
+    def count(self, project: str, step: str, test_set: str, package: str) -> None:
+        """Count a package among those that were decided on a test set, as the newest."""
+        same = _same(project=project, step=step, test_set=test_set)
+        newest = select(func.coalesce(func.max(tables.evidence.c.number), 0)).where(*same)
+        number = int(self._connection.execute(newest).scalar_one()) + 1
+        self._connection.execute(update(tables.evidence).where(*same, *_same(package=package)).values(number=number))
 
     def find(self, project: str, step: str, test_set: str, package: str) -> EvidenceRecord | None:
         """The answers of a package to a test set, in a step of this name."""
@@ -40,8 +46,8 @@ class Evidences:
         return self._of(_same(project=project, package=package))
 
     def met(self, project: str, step: str, test_set: str) -> list[str]:
-        """The packages that met a test set in a step of this name, in the order in which they did."""
-        found = self._of(_same(project=project, step=step, test_set=test_set))
+        """The packages that were decided on a test set in a step of this name, in the order in which they were."""
+        found = self._of([*_same(project=project, step=step, test_set=test_set), tables.evidence.c.number > 0])
         return [record.package for record in sorted(found, key=lambda record: record.number)]
 
     def newest(self, project: str, step: str, limit: int = 20) -> list[EvidenceRecord]:
