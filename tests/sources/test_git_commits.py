@@ -191,3 +191,51 @@ def test_changes(source: GitSource, repo: Repo) -> None:
     located = source.locate(str(repo.folder))
     assert source.change(located, source.commit(located, None)).paths == ("side",)
     assert source.change(located, source.commit(located, "HEAD~1")).paths == ("a", "é \n")
+
+
+# --- which commits are on which branches ---------------------------------------------------------------------------
+
+
+def test_which_commits_are_on_a_branch(source: GitSource, repo: Repo) -> None:
+    """Those that its tip descends from, and the tip itself; on none of a branch that is not there."""
+    first = repo.git("rev-parse", "HEAD")
+    repo.git("switch", "--quiet", "-c", "topic/x")
+    aside = repo.commit("aside", a="2")
+    repo.git("switch", "--quiet", "main")
+    tip = repo.commit("on main", a="3")
+    located, every = source.locate(str(repo.folder)), (first, aside, tip, "f" * 40)
+    assert source.on(located, ["main"], every) == {first, tip}
+    assert source.on(located, ["topic/x"], every) == {first, aside}
+    assert source.on(located, ["topic/x", "main"], every) == {first, aside, tip}
+    assert source.on(located, ["topic", "mai"], every) == source.on(located, [], every) == frozenset()
+    assert source.on(located, ["main"], ["f" * 40]) == source.on(located, ["main"], []) == frozenset()
+
+
+def test_a_branch_may_move_away_from_a_commit(source: GitSource, repo: Repo) -> None:
+    """What a branch was reset away from is not on it any more; what was merged into it is."""
+    repo.git("switch", "--quiet", "-c", "topic")
+    aside = repo.commit("aside", a="2")
+    repo.git("switch", "--quiet", "main")
+    tip = repo.commit("a mistake", b="3")
+    assert source.on(source.locate(str(repo.folder)), ["main"], [aside, tip]) == {tip}
+    repo.git("reset", "--quiet", "--hard", "topic")
+    assert source.on(source.locate(str(repo.folder)), ["main"], [aside, tip]) == {aside}
+
+
+def test_branches_of_the_origin_count_too(source: GitSource, repo: Repo, tmp_path: Path) -> None:
+    """A checkout without a branch of its own knows what is on the origin's."""
+    sha = repo.git("rev-parse", "HEAD")
+    clone = repo.clone(tmp_path / "clone")
+    clone.git("switch", "--quiet", "--detach")
+    clone.git("branch", "-D", "main")
+    assert source.on(source.locate(str(clone.folder)), ["main"], [sha]) == {sha}
+
+
+def test_a_tag_names_a_commit_as_a_version(source: GitSource, repo: Repo) -> None:
+    """In either spelling; a version that no tag has names nothing."""
+    sha = repo.git("rev-parse", "HEAD")
+    repo.git("tag", "v1.4.0")
+    repo.commit("later", a="2")
+    located = source.locate(str(repo.folder))
+    assert source.tagged(located, "1.4.0") == source.tagged(located, "v1.4.0") == {sha}
+    assert source.tagged(located, "1.4.1") == source.tagged(located, "nonsense") == frozenset()

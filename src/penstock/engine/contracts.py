@@ -237,6 +237,17 @@ class Source(Protocol):
         """
         ...
 
+    def on(self, located: Located, branches: Collection[str], shas: Collection[str]) -> Collection[str]:
+        """Those of the commits that are on one of the branches: reachable from its tip, as both were last seen.
+
+        A branch that is not there has no commits, and a commit that is not there (any more) is on none.
+        """
+        ...
+
+    def tagged(self, located: Located, version: str) -> Collection[str]:
+        """The commits that a tag of the location calls so, as versions are spelt (`v1.4.0` is `1.4.0`)."""
+        ...
+
     def describe(self, located: Located, sha: str, branch: str | None) -> Commit:
         """The commit of a full object name that `branches` or `since` gave, as one of a branch."""
         ...

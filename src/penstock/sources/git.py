@@ -290,6 +290,23 @@ class GitSource:
         """The commits that led to a tip and to none of the known ones, oldest first (`git_branches.since`)."""
         return git_branches.since(self._git, located.mirror, tip, known)
 
+    def on(self, located: Located, branches: Collection[str], shas: Collection[str]) -> frozenset[str]:
+        """Those of the commits that are on one of the branches, as both were last seen."""
+        if not branches:
+            return frozenset()
+        mine = space(located.location)
+        names = [f"{mine}/{kind}/{branch}" for kind in ("heads", "remotes") for branch in branches]
+        form = "--format=%(objectname) %(refname)"
+        rows = (line.partition(" ") for line in self._in(located.mirror, "for-each-ref", form, *names))
+        tips = {sha for sha, _, name in rows if name in names}
+        return git_branches.among(self._git, located.mirror, tips, shas)
+
+    def tagged(self, located: Located, version: str) -> frozenset[str]:
+        """The commits that a version tag of the location names so: at most one."""
+        tags = version_tags(self._tags(located.mirror, f"{space(located.location)}/tags/"))
+        wanted = {tag.version for tag in version_tags([(version, "")])} | {version}
+        return frozenset(tag.sha for tag in tags if tag.version in wanted)
+
     # --- what a commit holds -----------------------------------------------------------------------------------------
 
     def version(self, located: Located, commit: Commit) -> str:

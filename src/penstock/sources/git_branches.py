@@ -50,6 +50,16 @@ def since(git: Git, mirror: Path, tip: str, known: Collection[str]) -> tuple[str
     return (tip,) if answer is None else tuple(answer.lines())
 
 
+def among(git: Git, mirror: Path, tips: Collection[str], shas: Collection[str]) -> frozenset[str]:
+    """Those of the commits that one of the tips descends from, or is; none that the mirror does not have (any more)."""
+    there = frozenset(_there(git, mirror, shas)) if tips and shas else frozenset()
+    if not there:
+        return there
+    text = "".join((*(f"{sha}\n" for sha in sorted(there)), *(f"^{tip}\n" for tip in tips)))
+    outside = git.run("--git-dir=.", "rev-list", "--stdin", folder=mirror, text=text.encode()).lines()
+    return there.difference(outside)
+
+
 def _listed(git: Git, mirror: Path, tip: str, known: Collection[str]) -> Answer:
     """The list itself; its exit code tells where one of the names is none of the mirror's."""
     text = "".join((f"{tip}\n", *(f"^{sha}\n" for sha in known)))

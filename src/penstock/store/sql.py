@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from penstock.errors import DiskError, EngineError
 from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
+from penstock.store.baselines import Baselines
 from penstock.store.cases import Cases
 from penstock.store.evidence import Evidences
 from penstock.store.history import History
@@ -58,6 +59,7 @@ class Store:
         self.secrets = Tokens(connection)
         self.evidence = Evidences(connection)
         self.cases = Cases(connection)
+        self.baselines = Baselines(connection, self._journal)
         self.triggers = Triggers(connection, self.requests)
         self.history = History(connection)
 

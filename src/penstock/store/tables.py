@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 
 metadata = MetaData()
 
@@ -95,6 +95,7 @@ runs = Table(
     Column("started", Float),
     Column("ended", Float),
     Index("runs_by_project", "project", "id"),
+    Index("runs_by_version", "project", "version", "id"),
     Index("runs_by_status", "status"),
     sqlite_autoincrement=True,
 )
@@ -243,6 +244,37 @@ test_results = Table(
     Column("quarantined", Boolean, nullable=False),
     Index("test_results_red", "report", "test", sqlite_where=text("status IN ('failed', 'errored')")),
     sqlite_with_rowid=False,
+)
+
+# Where a run that passed comes from, beside its commit: data by step, hardware, seeds.
+origins = Table(
+    "origins",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("data", JSON, nullable=False),
+    Column("hardware", JSON, nullable=False),
+    Column("seeds", JSON, nullable=False),
+)
+
+# Every change of a number that a pipeline file fixes as a baseline; a row is never rewritten, and a request makes one.
+fixed_baselines = Table(
+    "fixed_baselines",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("gate", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("before", Float),
+    Column("source", Text),
+    Column("reason", Text),
+    Column("run", ForeignKey("runs.id")),
+    Column("sha", String),
+    Column("request", ForeignKey("requests.id"), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("project", "gate", "request"),
+    sqlite_autoincrement=True,
 )
 
 packages = Table(
