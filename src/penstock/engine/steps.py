@@ -90,11 +90,11 @@ class UserSteps:
         if self._context.step(step.name).status is StepStatus.RUNNING:
             await self._attempts(step, None, {})
             return
+        if step.name in self._opponents and self._is_not_asked(step.name):
+            return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
-        if step.name in self._opponents and self._is_not_asked(step.name):
-            return
         if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
             return
         replica = self._replica(step)
@@ -108,9 +108,6 @@ class UserSteps:
             await self._keep(inputs)
             await self._attempts(step, inputs, {"reason": reason, "key": key, "ingredients": ingredients})
 
-    async def _keep(self, inputs: Tree) -> None:
-        """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
-        if not inputs:
     def _replica(self, step: Step) -> PrivateReplica | None:
         """The replica of the package that a step needs; None where it needs none."""
         if "package" not in step.needs:
@@ -126,6 +123,9 @@ class UserSteps:
         self._skip(name, f"not asked: it {hindrance}" if reason is None else reason, cached=reason is not None)
         return True
 
+    async def _keep(self, inputs: Tree) -> None:
+        """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
+        if not inputs:
             return
         keeping = self._kept.get(inputs.digest)
         if keeping is None:
@@ -224,9 +224,6 @@ class UserSteps:
             outside=self._outside(step),
         )
 
-    def _outside(self, step: Step) -> Digest | None:
-        """The state of the step's outside data, as its fingerprint told it."""
-        if not step.external and step.fingerprint is None:
     def _package(self, step: Step) -> Digest | None:
         """The package that a step asks, by its digest."""
         if step.name in self._opponents:
@@ -234,6 +231,9 @@ class UserSteps:
         found = self._context.result("package").get("package")
         return None if found is None else Digest(found)
 
+    def _outside(self, step: Step) -> Digest | None:
+        """The state of the step's outside data, as its fingerprint told it."""
+        if not step.external and step.fingerprint is None:
             return None
         told = self._context.result(fingerprint_name(step)).get("outside")
         return digest_of("outside", [list(step.external), step.fingerprint, told])
