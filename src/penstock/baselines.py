@@ -11,13 +11,41 @@ from typing import Any, Literal
 
 from penstock.artifacts import Digest, File, Tree, digest_of
 from penstock.patterns import matches
-from penstock.pipelines import Gate, Pipeline, Step
+from penstock.pipelines import BaselineName, Gate, Pipeline, Step
 
 DATA = re.compile(
     r"arff|arrow|avi|avro|bmp|bz2|csv|db|feather|flac|gif|gz|h5|hdf5|idx|jpe?g|jsonl|mat|mov|mp3|mp4|ndjson|np[yz]|ogg|orc"
     r"|parquet|png|sqlite|tar|tfrecord|tiff?|tsv|txt|wav|webp|xlsx?|xz|zip|zst"
 )
 """Endings of files that hold data."""
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def named(baseline: BaselineName, version: str) -> str:
+    """What was found under a name, in a sentence: `the champion 1.2 of staging`, `branch main (1.2)`, `version 1.2`."""
+    if baseline.kind == "champion":
+        return f"the champion {version}{f' of {baseline.detail}' if baseline.detail else ''}"
+    if baseline.kind == "version" and version.startswith(baseline.detail):
+        return f"version {version}"
+    return f"{baseline.words} ({version})"
+
+
+def missing(baseline: BaselineName) -> str:
+    """That nothing was found under a name, as a clause."""
+    if baseline.kind == "champion":
+        return f"there is no {baseline.words.removeprefix('the ')} yet"
+    return f"there is no {_runs_of(baseline)} yet"
+
+
+def none_sound(baseline: BaselineName, run: int, flaw: str) -> str:
+    """That no run under a name can be a baseline, as a clause, with what is wrong with the newest."""
+    return f"the newest {_runs_of(baseline)} (run {run}) {flaw}, and none before it can be a baseline"
+
+
+def _runs_of(baseline: BaselineName) -> str:
+    return "run before this one" if baseline.kind == "previous" else f"run of {baseline.words}"
 
 
 # --- where a run comes from ----------------------------------------------------------------------------------------

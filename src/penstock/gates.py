@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
+from penstock.baselines import missing
 from penstock.charts import Chart
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, mean
@@ -31,11 +32,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The champion: its version, its package's digest, and its value of the metric (None where it has none)."""
+    """What a metric is compared with: its version, its package's digest, its value of the metric (None without one).
+
+    `words` name it in a sentence (`branch main (1.2)`); without any it is the champion. `apart` is what else should be
+    known of it, in brackets (`on other data`), and `notes` are sentences about it. A number that the file fixes has
+    neither version nor digest.
+    """
 
     version: str
     digest: str
     value: float | None
+    words: str = ""
+    apart: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What it is called in a sentence."""
+        return self.words or f"the champion {self.version}"
 
 
 def judge_metric(
@@ -44,17 +58,18 @@ def judge_metric(
     baseline: Baseline | None,
     package: str | None = None,
     cells: Sequence[str] = (),
+    lacking: str = "",
 ) -> Verdict:
-    """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` the champion, None before the first release.
+    """Judge a metric. `metrics` are the run's, by `STEP.NAME`; `baseline` what it is compared with, None without one.
 
-    `package` is the digest of the run's own package, `cells` the steps whose values an aggregate is made of. Against
-    the champion, higher is better: a metric that should be low needs `at_most`. There is nothing to be worse than
-    before the first release, and that passes with a warning.
+    `package` is the digest of the run's own package, `cells` the steps whose values an aggregate is made of. Against a
+    baseline, higher is better: a metric that should be low needs `at_most`. Before there is a baseline there is nothing
+    to be worse than, and that passes with a warning; `lacking` says why there is none, as a clause.
     """
     name = str(gate.metric)
-    lacking = [cell for cell in cells if cell_metric(gate, cell) not in metrics]
-    if lacking:
-        return Verdict(gate.name, "errored", None, (_absent(cell_metric(gate, lacking[0]), metrics),))
+    without = [cell for cell in cells if cell_metric(gate, cell) not in metrics]
+    if without:
+        return Verdict(gate.name, "errored", None, (_absent(cell_metric(gate, without[0]), metrics),))
     value = aggregated(gate, metrics, cells)
     if value is None:
         return Verdict(gate.name, "errored", None, (_absent(name, metrics),))
@@ -62,7 +77,7 @@ def judge_metric(
         return Verdict(gate.name, "errored", None, (f"{name} is {value}, and no rule can be held against that",))
     if gate.against is None:
         return _verdict(gate, value, f": the {gate.aggregate} of {_many(len(cells), 'cell')}" if cells else "")
-    return _against_champion(gate, value, baseline, package)
+    return _against(gate, value, baseline, package) if baseline else without_baseline(gate, value, lacking)
 
 
 def cell_metric(gate: Gate, cell: str) -> str:
@@ -179,16 +194,14 @@ def _off(gate: Gate, right: int, whole: int) -> str:
     return ""
 
 
-def _against_champion(gate: Gate, value: float, baseline: Baseline | None, package: str | None) -> Verdict:
-    if baseline is None:
-        return without_champion(gate, value)
+def _against(gate: Gate, value: float, baseline: Baseline, package: str | None) -> Verdict:
     if package == baseline.digest:
-        return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {baseline.version}",))
+        return Verdict(gate.name, "pass", value, (f"this is the same package as {baseline.called}",))
     if baseline.value is None or not math.isfinite(baseline.value):
-        reason = f"the champion {baseline.version} has no value of {gate.metric}, so there is nothing to compare with"
+        reason = f"{baseline.called} has no value of {gate.metric}, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", value, (reason,))
-    less, margin = gate.against == "not_worse_than", gate.absolute_margin
-    floor = Decimal(repr(baseline.value)) + (-1 if less else 1) * Decimal(repr(margin))
+    less, margin = gate.against == "not_worse_than", _margin(gate, baseline.value)
+    floor = Decimal(repr(baseline.value)) + (-margin if less else margin)
 
     def holds(number: Decimal, bound: Decimal) -> bool:
         return number >= bound if less else number > bound
@@ -198,21 +211,35 @@ def _against_champion(gate: Gate, value: float, baseline: Baseline | None, packa
     exact = (written(value), f"{floor:f}", written(baseline.value))
     fits = (row for row in rows if holds(Decimal(row[0]), Decimal(row[1])) == passed)
     mine, bound, theirs = next(fits, exact)
-    words = ("is at least", "is below") if less else ("is above", "is not above")
-    sentence = (
-        f"{mine} {words[not passed]} {bound}: the champion {baseline.version} has {theirs}, "
-        f"{'less' if less else 'plus'} the margin of {written(margin)}"
-    )
-    return Verdict(gate.name, "pass" if passed else "fail", value, (sentence,))
+    does = (("is at least", "is below") if less else ("is above", "is not above"))[not passed]
+    has = f"{'has' if baseline.version else 'is'} {theirs}{f' ({baseline.apart})' if baseline.apart else ''}"
+    size = f"{gate.margin} ({float(margin):.4g})" if gate.relative_margin is not None else written(float(margin))
+    what = f"{baseline.called} {has}, {'less' if less else 'plus'} the margin of {size}"
+    sentence = f"{mine} {does} {bound}: {what}"
+    return Verdict(gate.name, "pass" if passed else "fail", value, (sentence, *baseline.notes))
 
 
-def without_champion(gate: Gate, value: float) -> Verdict:
-    """Before the first release there is nothing to be worse than: a warning, or a fail where the gate requires it."""
+def _margin(gate: Gate, theirs: float) -> Decimal:
+    """The margin in the unit of the metric: as it is written, or the share of the baseline's value."""
+    if gate.relative_margin is None:
+        return Decimal(repr(gate.absolute_margin))
+    return Decimal(repr(gate.relative_margin)) * abs(Decimal(repr(theirs)))
+
+
+def without_baseline(gate: Gate, value: float, lacking: str = "") -> Verdict:
+    """Without a baseline there is nothing to be worse than: a warning, or a fail where the gate requires one.
+
+    `lacking` says why there is none, as a clause.
+    """
+    lacking = lacking or (missing(gate.baseline) if gate.baseline is not None else "there is no baseline")
     if gate.required:
-        reason = "there is no champion yet to compare with, and the gate requires one: leave required out at first"
+        reason = f"{lacking}, and the gate requires a baseline: leave required out at first"
         return Verdict(gate.name, "fail", value, (reason,))
-    reason = f"warning: {value:.4g} was compared with nothing, because there is no champion yet"
+    reason = f"warning: {value:.4g} was compared with nothing, because {lacking}"
     return Verdict(gate.name, "pass", value, (reason,))
+
+
+without_champion = without_baseline
 
 
 def counted(gate: Gate, verdict: str) -> str:

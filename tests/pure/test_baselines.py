@@ -19,10 +19,13 @@ from penstock.baselines import (
     fixed_gates,
     is_data,
     leaves_numbers,
+    missing,
+    named,
+    none_sound,
     seeds_of,
     standing,
 )
-from penstock.pipelines import Pipeline
+from penstock.pipelines import BaselineName, Pipeline
 
 CHANGE = Change("g", "set", 0.0, None, None, None, 1, "a", 1, "ada", 0.0)
 UNIT = st.integers(0, 20).map(lambda n: n / 20)
@@ -30,13 +33,45 @@ UNIT = st.integers(0, 20).map(lambda n: n / 20)
 
 def tree(**files: str) -> Tree:
     """Files whose names have `__` for a slash and `_` for a dot."""
-    named = {name.replace("__", "/").replace("_", "."): text.encode() for name, text in files.items()}
-    return Tree({path: File(digest_of_bytes(data), len(data)) for path, data in named.items()})
+    found = {name.replace("__", "/").replace("_", "."): text.encode() for name, text in files.items()}
+    return Tree({path: File(digest_of_bytes(data), len(data)) for path, data in found.items()})
 
 
 def pipeline(**values: Any) -> Pipeline:
     steps = {"train": {"run": "x", "metrics": "m.json"}, "evaluate": {"run": "x", "evidence": "e.csv"}}
     return Pipeline.model_validate({"name": "p", "steps": steps, **values})
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("champion", "the champion 1.2.dev3+g1"),
+        ("champion:staging", "the champion 1.2.dev3+g1 of staging"),
+        ("previous", "the run before (1.2.dev3+g1)"),
+        ("branch:main", "branch main (1.2.dev3+g1)"),
+        ("version:1.2.dev3", "version 1.2.dev3+g1"),
+        ("version:1.3", "version 1.3 (1.2.dev3+g1)"),
+    ],
+)
+def test_what_was_found_has_a_name_and_a_version(name: str, words: str) -> None:
+    """The baseline as the file names it, with what it stands for; a tag's version is told with the commit's own."""
+    assert named(BaselineName(name=name), "1.2.dev3+g1") == words
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("branch:main", "the newest run of branch main (run 3) failed, and none before it can be a baseline"),
+        ("previous", "the newest run before this one (run 3) failed, and none before it can be a baseline"),
+    ],
+)
+def test_why_there_is_none(name: str, words: str) -> None:
+    """Where there are runs and none is sound, the newest of them tells why."""
+    assert none_sound(BaselineName(name=name), 3, "failed") == words
+    assert missing(BaselineName(name=name)).startswith("there is no run ")
 
 
 # --- where a run comes from ----------------------------------------------------------------------------------------
@@ -110,8 +145,8 @@ def test_fixed_gates_are_found_inside_of_others() -> None:
     fixed: dict[str, Any] = {"metric": "train.accuracy", "better_than": {"fixed": 0.9}}
     bound: dict[str, Any] = {"metric": "train.accuracy", "at_least": 0.5}
     gates = {"a": fixed, "b": bound, "c": {"all_of": [bound, fixed, {"any_of": [fixed, bound]}]}}
-    named = {name: {"name": name, **gate} for name, gate in gates.items()}
-    assert [place for place, _ in fixed_gates(pipeline(gates=named))] == ["a", "c.2", "c.3.1"]
+    written = {name: {"name": name, **gate} for name, gate in gates.items()}
+    assert [place for place, _ in fixed_gates(pipeline(gates=written))] == ["a", "c.2", "c.3.1"]
 
 
 def history(*changes: tuple[str, float]) -> list[Change]:

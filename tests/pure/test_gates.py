@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -170,7 +172,9 @@ def test_where_a_champion_is_required_its_absence_fails() -> None:
     """The file may say that the first release needs a baseline too."""
     verdict = judge(0.5, not_worse_than="champion", margin=0.1, required=True)
     assert (verdict.verdict, verdict.value) == ("fail", 0.5)
-    assert "the gate requires one" in verdict.reasons[0]
+    assert verdict.reasons == (
+        "there is no champion yet, and the gate requires a baseline: leave required out at first",
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,6 +192,84 @@ def test_a_metric_must_be_better_than_the_champions(
     rule = gate(better_than="champion", **({} if margin is None else {"margin": margin}))
     judged = judge_metric(rule, {"train.accuracy": value}, Baseline("1.2.0", "theirs", 0.97), "mine")
     assert judged == Verdict("g", verdict, value, (reason,))  # type: ignore[arg-type]
+
+
+HAS, MARGIN = "the champion 1.2.0 has", "the margin of 2%"
+
+
+@pytest.mark.parametrize(
+    ("value", "theirs", "rule", "verdict", "reason"),
+    [
+        (0.96, 0.97, "not_worse_than", "pass", f"0.96 is at least 0.9506: {HAS} 0.97, less {MARGIN} (0.0194)"),
+        (0.95, 0.97, "not_worse_than", "fail", f"0.95 is below 0.9506: {HAS} 0.97, less {MARGIN} (0.0194)"),
+        (0.49, 0.5, "not_worse_than", "pass", f"0.49 is at least 0.49: {HAS} 0.5, less {MARGIN} (0.01)"),
+        (-51, -50, "not_worse_than", "pass", f"-51 is at least -51: {HAS} -50, less {MARGIN} (1)"),
+        (51, 50, "better_than", "fail", f"51 is not above 51: {HAS} 50, plus {MARGIN} (1)"),
+        (0, 0, "not_worse_than", "pass", f"0 is at least 0: {HAS} 0, less {MARGIN} (0)"),
+    ],
+)
+def test_a_margin_may_be_a_share_of_the_baseline(
+    value: float, theirs: float, rule: str, verdict: str, reason: str
+) -> None:
+    """Of its size, whatever its sign; the sentence gives the share and what it comes to."""
+    judged = judge_metric(
+        gate(**{rule: "champion", "margin": "2%"}), {"train.accuracy": value}, Baseline("1.2.0", "theirs", theirs)
+    )
+    assert judged == Verdict("g", verdict, value, (reason,))  # type: ignore[arg-type]
+
+
+@given(value=UNIT, theirs=UNIT, percent=st.integers(0, 100))
+def test_a_share_is_the_margin_that_it_comes_to(value: float, theirs: float, percent: int) -> None:
+    """The verdict is that of the floor which a person works out from the share."""
+    share = gate(not_worse_than="champion", margin=f"{percent}%")
+    judged = judge_metric(share, {"train.accuracy": value}, Baseline("1.2.0", "theirs", theirs))
+    floor = Decimal(repr(theirs)) - Decimal(percent) / 100 * Decimal(repr(theirs))
+    assert (judged.verdict == "pass") == (Decimal(repr(value)) >= floor)
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "reason"),
+    [
+        (
+            "branch:main",
+            Baseline("1.2", "theirs", 0.97, "branch main (1.2)", "on other data"),
+            "0.95 is at least 0.94: branch main (1.2) has 0.97 (on other data), less the margin of 0.03",
+        ),
+        (
+            {"fixed": 0.97},
+            Baseline("", "", 0.97, "the fixed baseline", "a paper"),
+            "0.95 is at least 0.94: the fixed baseline is 0.97 (a paper), less the margin of 0.03",
+        ),
+    ],
+)
+def test_other_baselines_are_called_by_their_names(name: Any, baseline: Baseline, reason: str) -> None:
+    """The sentence says what was compared with, and what else should be known of it."""
+    rule = gate(not_worse_than=name, margin=0.03)
+    judged = judge_metric(rule, {"train.accuracy": 0.95}, baseline, "mine")
+    assert judged.reasons == (reason,)
+    noted = judge_metric(rule, {"train.accuracy": 0.95}, replace(baseline, notes=("mind this",)), "mine")
+    assert noted.reasons == (reason, "mind this")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("champion", "there is no champion yet"),
+        ("champion:staging", "there is no champion of staging yet"),
+        ("previous", "there is no run before this one yet"),
+        ("branch:main", "there is no run of branch main yet"),
+        ("version:1.2", "there is no run of version 1.2 yet"),
+    ],
+)
+def test_a_missing_baseline_is_called_by_its_name(name: str, words: str) -> None:
+    """The warning says which baseline is missing, or why, where that is known."""
+    rule = gate(not_worse_than=name, margin=0.1)
+    assert judge_metric(rule, {"train.accuracy": 0.5}, None).reasons == (
+        f"warning: 0.5 was compared with nothing, because {words}",
+    )
+    assert judge_metric(rule, {"train.accuracy": 0.5}, None, lacking="it failed").reasons == (
+        "warning: 0.5 was compared with nothing, because it failed",
+    )
 
 
 @pytest.mark.parametrize("theirs", [None, math.nan])
