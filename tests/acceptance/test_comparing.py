@@ -138,7 +138,10 @@ def test_a_report_can_be_pasted(tiny: Tiny) -> None:
         assert line in lines
     tables = [line for line in lines if line.startswith("|")]
     assert {line.count("|") - line.count(r"\|") for line in tables} == {3, 6}
-    assert tiny("report", "1", "--json").json == run
+    found = tiny("report", "1", "--json").json
+    assert {name: found[name] for name in run} == run
+    assert (found["before"], found["against"], found["evidence"], found["gaps"]) == (None, None, [], [])
+    tiny("report", "1", "--json", "--html", code=2).refuses("prints --html or --json: choose one of them")
 
 
 def test_a_report_holds_metrics_against_the_default_branch(tiny: Tiny) -> None:
@@ -148,6 +151,43 @@ def test_a_report_holds_metrics_against_the_default_branch(tiny: Tiny) -> None:
     tiny.run("--no-deploy", code=1)
     tiny.commit("a better model", accuracy=0.95)
     tiny.run("--no-deploy")
+    page = tiny("report", "3", "--html").out
+    assert page.startswith("<!doctype html>")
+    assert f"Beside those of <b>{first['version']}</b> (run 1)" in page
     lines = tiny("report", "3").out.splitlines()
     assert f"| metric | {first['version']} (run 1) | this run | difference |" in lines
     assert "| train.accuracy | 0.9 | 0.95 | +0.05 |" in lines
+
+
+JUNIT = """\
+with open("junit.xml", "w") as file:
+    file.write('<testsuite name="unit"><testcase name="one"/><testcase name="two"><skipped/></testcase></testsuite>')
+"""
+
+
+def test_a_report_holds_evidence_against_the_champion(tiny: Tiny) -> None:
+    """What served when the run began is what its evidence is held against: in Markdown, JSON and on the page."""
+    with_evidence(tiny)
+    tiny.edit("penstock.yaml", "inputs: [unit.py]", "inputs: [unit.py], report: junit.xml")
+    tiny.repo.put("unit.py", JUNIT)
+    tiny.commit("tests with a report")
+    served = tiny.run()
+    tiny.commit("worse in the north", accuracy=0.8)
+    tiny.run()
+    found = tiny("report", "2", "--json").json
+    role = "the champion in production"
+    assert found["against"] == {"run": 1, "version": served["version"], "role": role}
+    assert [(f["better"], f["worse"]) for f in found["evidence"]] == [(0, 10)]
+    assert found["test_counts"] == [
+        {"step": "unit", "passed": 1, "failed": 0, "errored": 0, "skipped": 1, "reason": None}
+    ]
+    more = [key for key in keys(found) if key.partition(".")[0].partition("[")[0] not in served]
+    table = first_cells_of_keys(section(page("docs/commands.md"), "The report object"))
+    assert table == [key for key in more if not key.startswith("evidence[].")]
+    said = tiny("report", "2").out
+    assert f"(run 1), {role}" in said
+    assert "| ✅ unit | 1 | 0 | 1 |  |" in said
+    html = tiny("report", "2", "--html").out
+    assert f"Held against <b>{served['version']}</b> (run 1), {role}." in html
+    assert "newly wrong" in html
+    assert "the newest run that passed before" not in html

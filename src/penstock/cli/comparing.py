@@ -1,4 +1,4 @@
-"""Verbs that put results before other people: compare, report."""
+"""The verb `compare`: what differs between two runs."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.delivering import ProjectOption, project_here
-from penstock.cli.looking import JsonOption, RunArgument
+from penstock.cli.looking import JsonOption
 from penstock.cli.settings import read_settings
 from penstock.errors import NotFoundError, SourceError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from penstock.store.contract import Run
 
 _LOOKED = 200
-"""How many of the newest runs are looked through for a version, or for one to hold against."""
+"""How many of the newest runs are looked through for a version."""
 
 
 def compare(
@@ -50,37 +50,6 @@ def compare(
     from penstock.cli.progress import display
 
     display(render_differences(found, examples), sys.stdout)
-
-
-def report(run: RunArgument, *, json_: JsonOption = False) -> None:
-    """Print a run as Markdown, to be read in a pull request.
-
-    Example: penstock report 12 > report.md
-    """
-    from penstock.cli.wiring import open_world
-    from penstock.engine.views import to_json, view
-
-    with open_world(read_settings()) as world:
-        asked = world.store.runs.get(run)
-        shown, earlier = view(world.store, asked), _before(world, asked)
-        before = None if earlier is None or json_ else view(world.store, earlier)
-    if json_:
-        typer.echo(json.dumps(to_json(shown), indent=2))
-        return
-    from penstock.cli.markdown import written
-
-    typer.echo(written(shown, before))
-
-
-def _before(world: "World", run: "Run") -> "Run | None":
-    """The newest earlier run of another commit that passed on the default branch: what a change is held against."""
-    for earlier in world.store.runs.latest(run.project, _LOOKED):
-        commit = earlier.commit
-        is_other = earlier.id < run.id and commit["sha"] != run.commit["sha"] and not commit["dirty"]
-        is_main = commit["branch"] is not None and commit["branch"] == commit["default_branch"]
-        if is_other and is_main and earlier.status == "passed" and earlier.options.get("step") is None:
-            return earlier
-    return None
 
 
 def _run_of(world: "World", named: str, project: str | None) -> "Run":

@@ -97,7 +97,8 @@ def slice_cells(row: SliceRow, flips: Flips) -> tuple[str, ...]:
     """Column, label, how many examples, both means, the difference (of `correct` in points), what is shown."""
     moved = f"{100 * row.difference:+.1f}" if is_share(flips) else f"{row.difference:+.3g}"
     moved = moved if float(moved) else "0"
-    return row.column, row.label, f"{row.n:,}", figure(row.a), figure(row.b), moved.replace("-", MINUS), row.shown or ""
+    means = (f"{mean:.3f}" if is_share(flips) else figure(mean) for mean in (row.a, row.b))
+    return row.column, row.label, f"{row.n:,}", *means, moved.replace("-", MINUS), row.shown or ""
 
 
 def slice_titles(flips: Flips, names: Names) -> tuple[str, ...]:

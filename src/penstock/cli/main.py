@@ -10,7 +10,19 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from penstock.cli import comparing, delivering, exporting, gating, insight, looking, running, secrets, serving, starting
+from penstock.cli import (
+    comparing,
+    delivering,
+    exporting,
+    gating,
+    insight,
+    looking,
+    reporting,
+    running,
+    secrets,
+    serving,
+    starting,
+)
 from penstock.errors import PenstockError, UsageError
 
 app = typer.Typer(
@@ -44,7 +56,7 @@ VERBS = (
     ("lineage", looking.lineage),
     ("insight", insight.insight),
     ("compare", comparing.compare),
-    ("report", comparing.report),
+    ("report", reporting.report),
     ("export", exporting.export),
     ("gc", delivering.gc),
     ("doctor", looking.doctor),
