@@ -262,6 +262,16 @@ class Source(Protocol):
 
     def change(self, located: Located, commit: Commit) -> Change: ...
 
+    def changed_lines(
+        self, located: Located, commit: Commit, wanted: Callable[[str], bool]
+    ) -> Mapping[str, Sequence[range]]:
+        """The lines that a commit adds or alters, by path, for the paths that are wanted; numbers begin with 1.
+
+        Of a commit that is not on the default branch: all that its branch adds, against where it left the default
+        branch. Of one that is on it: against its first parent. Of a root, and of a history apart: everything.
+        """
+        ...
+
     def files(self, mirror: Path, sha: str) -> CommitFiles: ...
 
     def read(self, mirror: Path, sha: str, path: str) -> bytes | None:

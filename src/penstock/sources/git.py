@@ -1,6 +1,6 @@
 """Sources that are Git repositories: a local folder or a clone URL becomes a commit, its files and its version."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from penstock.commits import (
 )
 from penstock.engine.contracts import Located
 from penstock.errors import SourceError
-from penstock.sources import git_branches, git_checkouts
+from penstock.sources import git_branches, git_changes, git_checkouts
 from penstock.sources.git_checkouts import Repository, Settings, exists, find_repository, read_settings
 from penstock.sources.git_commands import Git, apart
 from penstock.sources.git_files import (
@@ -341,6 +341,16 @@ class GitSource:
         between = ("--root", commit.sha) if parent is None else (parent, commit.sha)
         out = self._git.run("--git-dir=.", *asked, *between, "--", folder=located.mirror).out
         return Change(tuple(sorted(path.decode("utf-8", "backslashreplace") for path in out.split(b"\0") if path)))
+
+    def changed_lines(
+        self, located: Located, commit: Commit, wanted: Callable[[str], bool]
+    ) -> dict[str, tuple[range, ...]]:
+        """The lines of each wanted path that a commit, or the branch that it ends, adds (`git_changes.base_of`)."""
+        mine, default = space(located.location), commit.default_branch
+        places = [f"{mine}/heads/{default}", f"{mine}/remotes/{default}"] if default is not None else []
+        tips = [full for full in self._refs(located, *places) if full in places] if places else []
+        base = git_changes.base_of(self._git, located.mirror, commit.sha, tips)
+        return git_changes.changed_lines(self._git, located.mirror, commit.sha, base, wanted)
 
     def files(self, mirror: Path, sha: str) -> GitCommitFiles:
         """The files of a commit; close it, or let it go. Raises SourceError for names that no workspace can hold."""
