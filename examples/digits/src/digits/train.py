@@ -1,4 +1,7 @@
-"""The train step: fit LeptonNet to the train set, save its weights, and say how well it learned."""
+"""The train step: fit LeptonNet to the train set, save its weights, and say how well it learned.
+
+It also records what the trained network answers to some requests, so that the served one can be held against it.
+"""
 
 import json
 import os
@@ -13,6 +16,8 @@ from digits.model import LeptonNet, as_input
 SEED = 2024
 BATCH = 64
 WEIGHTS = Path("model/leptonnet.pt")
+REQUESTS = Path("requests.jsonl")
+RECORDED = 50
 
 
 def train(model, images, labels, epochs):
@@ -39,6 +44,18 @@ def measure(model, images, labels):
     return accuracy, nn.functional.cross_entropy(scores, labels).item()
 
 
+@torch.inference_mode()
+def record(model, ids, images, file):
+    """Write a request with one image a line, and the answer that the network itself gives."""
+    model.eval()
+    with file.open("w") as stream:
+        for name, image in zip(ids.tolist(), images.tolist(), strict=True):
+            probabilities = model(as_input([image])).softmax(dim=1)
+            answer = {"digits": probabilities.argmax(dim=1).tolist(), "probabilities": probabilities.tolist()}
+            request = {"id": name, "path": "/predict", "json": {"images": [image]}, "answer": answer}
+            stream.write(json.dumps(request) + "\n")
+
+
 def tensors(which):
     """The network's input and the right answers of the "train" or the "test" set."""
     _, images, labels = read(which)
@@ -54,6 +71,8 @@ def main():
 
     WEIGHTS.parent.mkdir(exist_ok=True)
     torch.save(model.state_dict(), WEIGHTS)
+    ids, images, _ = read("test")
+    record(model, ids[:RECORDED], images[:RECORDED], REQUESTS)
 
     accuracy, loss = measure(model, *tensors("train"))
     test_accuracy, test_loss = measure(model, *tensors("test"))
