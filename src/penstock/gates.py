@@ -15,6 +15,7 @@ from penstock.charts import Chart
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, mean
 from penstock.pipelines import Gate
+from penstock.recordings import ABSENT, SEEN
 
 _TOLERANCE = 1e-12
 
@@ -76,7 +77,9 @@ def judge_metric(
     if not math.isfinite(value):
         return Verdict(gate.name, "errored", None, (f"{name} is {value}, and no rule can be held against that",))
     if gate.against is None:
-        return _verdict(gate, value, f": the {gate.aggregate} of {_many(len(cells), 'cell')}" if cells else "")
+        found = _verdict(gate, value, f": the {gate.aggregate} of {_many(len(cells), 'cell')}" if cells else "")
+        more = (SEEN[name],) if found.verdict == "fail" and name in SEEN else ()
+        return replace(found, reasons=(*found.reasons, *more))
     return _against(gate, value, baseline, package) if baseline else without_baseline(gate, value, lacking)
 
 
@@ -283,8 +286,8 @@ def _many(count: int, noun: str) -> str:
 def _absent(name: str, metrics: Mapping[str, float]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 (loaded for a mistake only)
 
-    if not metrics:
-        return f"there is no metric {name}: no step of this run left any"
+    if name in ABSENT or not metrics:
+        return f"there is no metric {name}: {ABSENT.get(name, 'no step of this run left any')}"
     nearest = get_close_matches(name, metrics, 1, 0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(metrics)[:5])}"
     return f"there is no metric {name}: {hint}"

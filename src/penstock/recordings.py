@@ -18,6 +18,17 @@ STEP = "replay"
 """The planned step that asks the recorded requests; its metrics are `replay.NAME`."""
 NAMES = ("requests", "agreement", "errors", "p50_ms", "p90_ms", "p99_ms", "memory_mib")
 """What is measured, by the names that metrics have."""
+ABSENT: Mapping[str, str] = {
+    f"{STEP}.agreement": "no recorded request has an answer to agree with",
+    f"{STEP}.memory_mib": "the memory of what serves cannot be told, as in a container",
+    **{f"{STEP}.p{percent}_ms": "no request was answered" for percent in (50, 90, 99)},
+}
+"""Why a metric may be absent after a replay."""
+SEEN: Mapping[str, str] = {
+    f"{STEP}.agreement": f"the log of {STEP} shows what was expected and what came",
+    f"{STEP}.errors": f"the log of {STEP} shows what came",
+}
+"""Where to look after a gate on a metric has failed."""
 SHOWN = 10
 """Requests that are told of where something was wrong with them."""
 

@@ -115,6 +115,21 @@ def test_a_metric_that_is_not_there_is_errored(metrics: dict[str, float], reason
         assert judge_metric(gate(**fields), metrics, None) == Verdict("g", "errored", None, (reason,))
 
 
+def test_what_a_replay_could_not_tell_is_errored() -> None:
+    """A gate on a metric that a replay left out says why it may have; one that fails says where to look."""
+    parity = Gate.model_validate({"name": "g", "metric": "replay.agreement", "equals": 1})
+    small = Gate.model_validate({"name": "g", "metric": "replay.memory_mib", "at_most": 1})
+    found = judge_metric(parity, {"replay.errors": 0.0}, None)
+    sentence = "there is no metric replay.agreement: no recorded request has an answer to agree with"
+    assert found == Verdict("g", "errored", None, (sentence,))
+    assert "as in a container" in judge_metric(small, {"replay.errors": 0.0}, None).reasons[0]
+    assert judge_metric(parity, {"replay.agreement": 0.9}, None).reasons == (
+        "0.9 does not equal 1",
+        "the log of replay shows what was expected and what came",
+    )
+    assert judge_metric(parity, {"replay.agreement": 1.0}, None).reasons == ("1 equals 1",)
+
+
 # --- the champion --------------------------------------------------------------------------------------------------
 
 
