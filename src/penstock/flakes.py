@@ -45,26 +45,38 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Flakiness:
-    """What a test's pairs say: `estimate` of the flip rate, with its 90 % interval (5 % below, 5 % above).
+    """What a test's pairs say: `flips` of `pairs`, of which `retried` flips came between two attempts of one run.
 
-    `retried` of the `flips` came between two attempts of one run.
+    `weighed` flips of `weight` pairs are these with what each counts.
     """
 
     flips: int
     pairs: int
     retried: int
-    estimate: float
-    low: float
-    high: float
+    weighed: float
+    weight: float
+
+    @property
+    def estimate(self) -> float:
+        """The mean of the flip rate's posterior: Beta(a + flips, b + pairs - flips) with a prior Beta(a, b)."""
+        return (PRIOR[0] + self.weighed) / (sum(PRIOR) + self.weight)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The bounds of the rate: 5 % lie below, 5 % above."""
+        from scipy.special import betaincinv  # noqa: PLC0415 (start-up time is a promise)
+
+        a, b = PRIOR[0] + self.weighed, PRIOR[1] + self.weight - self.weighed
+        return float(betaincinv(a, b, 1 - SURE)), float(betaincinv(a, b, SURE))
 
     @property
     def is_flaky(self) -> bool:
-        return self.flips > 0 and self.low > THRESHOLD
+        return self.flips > 0 and self.interval[0] > THRESHOLD
 
     @property
     def sentence(self) -> str:
         """The figures in words."""
-        rate, low, high = (f"{100 * share:.0f}" for share in (self.estimate, self.low, self.high))
+        rate, low, high = (f"{100 * share:.0f}" for share in (self.estimate, *self.interval))
         retried = f", {self.retried} of them in a retry" if self.retried else ""
         return (
             f"disagreed with itself {self.flips} of {self.pairs} times on unchanged inputs{retried}: "
@@ -73,10 +85,7 @@ class Flakiness:
 
 
 def flakiness(observations: Sequence[Observation]) -> Flakiness:
-    """The flip rate of one test, from its results in the order in which they came.
-
-    The posterior of a rate with a Beta prior: Beta(a + flips, b + pairs - flips), pairs of one run with their weight.
-    """
+    """The flip rate of one test, from its results in the order in which they came."""
     flips = retried = pairs = 0
     weight = weighed = 0.0
     for before, after in _pairs(observations):
@@ -88,8 +97,7 @@ def flakiness(observations: Sequence[Observation]) -> Flakiness:
         retried += is_flip and is_retry
         weight += share
         weighed += share * is_flip
-    low, high = _bounds(weighed, weight)
-    return Flakiness(flips, pairs, retried, (PRIOR[0] + weighed) / (sum(PRIOR) + weight), low, high)
+    return Flakiness(flips, pairs, retried, weighed, weight)
 
 
 def _pairs(observations: Iterable[Observation]) -> Iterable[tuple[Observation, Observation]]:
@@ -101,13 +109,6 @@ def _pairs(observations: Iterable[Observation]) -> Iterable[tuple[Observation, O
         if found.inputs in last:
             yield last[found.inputs], found
         last[found.inputs] = found
-
-
-def _bounds(flips: float, pairs: float) -> tuple[float, float]:
-    from scipy.special import betaincinv  # noqa: PLC0415 (start-up time is a promise)
-
-    a, b = PRIOR[0] + flips, PRIOR[1] + pairs - flips
-    return float(betaincinv(a, b, 1 - SURE)), float(betaincinv(a, b, SURE))
 
 
 def usual_seconds(observations: Sequence[Observation]) -> float | None:

@@ -267,6 +267,53 @@ def _message(summary: str, *pieces: str) -> str:
     return whole if cut <= 0 else f"{whole[:MAX_MESSAGE]}… ({cut} more characters)"
 
 
+# --- results as pytest tells them ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one session of pytest told: its tests, and its exit code where it came to its end.
+
+    `whole` says that nothing else failed and nothing was left out, so that these tests explain a red exit code.
+    """
+
+    report: TestReport
+    exit_code: int | None
+    whole: bool
+
+
+def parse_results(data: bytes) -> Heard:
+    """The lines of Penstock's plugin for pytest: a list per test, and an object at the end.
+
+    A line that is none of these, as the last one of a killed process, is passed over, and then nothing is whole.
+    """
+    cases: list[TestCase] = []
+    exit_code, whole = None, True
+    for line in data.decode("utf-8", "replace").splitlines():
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        case = _heard_case(found)
+        if case is not None:
+            cases.append(case)
+        elif isinstance(found, dict) and type(found.get("exit")) is int:
+            exit_code, whole = found["exit"], whole and found.get("whole") is True
+        else:
+            whole = False
+    return Heard(TestReport(tuple(cases)), exit_code, whole and exit_code is not None)
+
+
+def _heard_case(found: Any) -> TestCase | None:
+    """A test of a line `[suite, name, status, seconds, message]`."""
+    match found:
+        case [str(suite), str(name), "passed" | "failed" | "errored" | "skipped" as status, float(seconds), str(why)]:
+            taken = seconds if 0 <= seconds < math.inf else 0.0
+            return TestCase(_short(name), _short(suite), status, taken, why[:MAX_MESSAGE])
+        case _:
+            return None
+
+
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 

@@ -442,8 +442,29 @@ class ReleaseView:
 
 
 @dataclass(frozen=True, slots=True)
+class TestView:
+    """A test of a run that failed: by its full name, how long it took in seconds, and what it said.
+
+    `flaky` and `quarantine` are sentences where it is so; a failure in quarantine does not count.
+    """
+
+    __test__ = False  # pytest collects classes by this name
+
+    step: str
+    test: str
+    status: str
+    seconds: float
+    message: str
+    flaky: str | None = None
+    quarantine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
-    """One run, whole, as the store knows it at one moment. `notes` are sentences a person should read."""
+    """One run, whole, as the store knows it at one moment. `notes` are sentences a person should read.
+
+    `tests` are the tests that failed, of a run that has ended.
+    """
 
     run: str
     project: str
@@ -465,6 +486,7 @@ class RunView:
     package_size: int | None
     metrics: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    tests: tuple[TestView, ...] = ()
 
     @property
     def seconds(self) -> float | None:

@@ -20,7 +20,7 @@ from penstock.plans import StepKind, plan
 from penstock.rehearsals import Plan, Rehearsal
 from penstock.releases import ReleaseStatus
 from penstock.runners import shim
-from penstock.runs import AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus
+from penstock.runs import AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus, TestView
 from penstock.sources.definitions import load
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +139,7 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
     ("title", "value", "more"),
     [
         ("The chart object", Chart, []),
+        ("The test object", TestView, []),
         ("The plan list", Plan, ["sentence"]),
         ("The self-test list", Rehearsal, ["sentence"]),
     ],

@@ -8,12 +8,13 @@ import pytest
 from engine.builders import ACTS, DIGITS, FAILED_CASE, JUNIT, House, step
 from penstock.artifacts import Digest, File
 from penstock.cache.disk import DiskCache
-from penstock.engine.results import collect, declared_files, is_whole, red_report
+from penstock.engine.results import Collected, collect, declared_files, is_whole, red_report
 from penstock.errors import ReportError
 from penstock.pipelines import Pipeline, Step
 from penstock.runners.scripted import Act
 
 SOURCE = {"src__a.py": "A = 1\n"}
+TODAY = "2026-06-01"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_outputs_and_files_are_kept(cache: DiskCache, workspace: Path) -> None:
     """Outputs go on, declared files are collected beside them, numbers bear the step's name."""
     write(workspace, model__w="w", m_dot_json='{"accuracy": 0.5, "loss": {"last": 2}}', b_dot_json='{"p99_ms": 7}')
     step_ = made(outputs=["model/"], metrics="m.json", benchmark="b.json")
-    found = collect(step_, workspace, cache)
+    found = collect(step_, workspace, cache, TODAY)
     assert found.failure is None
     assert found.values["metrics"] == {"train.accuracy": 0.5, "train.loss.last": 2.0, "train.p99_ms": 7.0}
     assert list(cache.tree(found.values["outputs"])) == ["model/w"]
@@ -53,7 +54,7 @@ def test_outputs_and_files_are_kept(cache: DiskCache, workspace: Path) -> None:
 def test_a_step_that_declares_nothing_leaves_nothing(cache: DiskCache, workspace: Path) -> None:
     """Whatever else lies in the workspace is not kept."""
     write(workspace, junk="x")
-    assert collect(made(), workspace, cache).values == {"outputs": None, "collected": None, "metrics": {}}
+    assert collect(made(), workspace, cache, TODAY).values == {"outputs": None, "collected": None, "metrics": {}}
 
 
 def test_all_files_that_a_step_declares() -> None:
@@ -81,7 +82,7 @@ def test_what_was_promised_and_not_left(
     cache: DiskCache, workspace: Path, fields: dict[str, Any], sentence: str
 ) -> None:
     """A declared file that is not there is a failure that names it, although the command ended well."""
-    assert collect(made(**fields), workspace, cache).failure == sentence
+    assert collect(made(**fields), workspace, cache, TODAY).failure == sentence
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_failed_tests_are_named(
 ) -> None:
     """A report with failures reddens the step whatever its exit code, and says which tests failed."""
     write(workspace, junit_dot_xml=JUNIT.format(cases))
-    found = collect(made(report="junit.xml"), workspace, cache)
+    found = collect(made(report="junit.xml"), workspace, cache, TODAY)
     assert found.failure == failure
     assert (found.values["tests"]["passed"], found.values["tests"]["failed"]) == counts
 
@@ -107,23 +108,23 @@ def test_metrics_that_cannot_be_read(cache: DiskCache, workspace: Path, text: st
     """A metrics file that holds no numbers is an error that names it, never an empty result."""
     write(workspace, m_dot_json=text)
     with pytest.raises(ReportError, match=r"m\.json"):
-        collect(made(metrics="m.json"), workspace, cache)
+        collect(made(metrics="m.json"), workspace, cache, TODAY)
 
 
 def test_the_report_of_a_red_step(cache: DiskCache, workspace: Path) -> None:
     """A step that failed still tells its tests, where it wrote a report."""
     wanted = made(report="junit.xml")
-    assert red_report(made(), workspace, cache) == {}
-    assert red_report(wanted, workspace, cache) == {}
+    assert red_report(made(), workspace, cache, TODAY) == Collected()
+    assert red_report(wanted, workspace, cache, TODAY) == Collected()
     write(workspace, junit_dot_xml=JUNIT.format(FAILED_CASE))
-    found = red_report(wanted, workspace, cache)
-    assert (found["tests"]["failed"], found["failed_tests"]) == (1, "1 of 2 tests failed: divides")
+    found = red_report(wanted, workspace, cache, TODAY)
+    assert (found.values["tests"]["failed"], found.failure) == (1, "1 of 2 tests failed: divides")
 
 
 def test_a_result_is_whole_or_nothing(cache: DiskCache, workspace: Path) -> None:
     """A stored result counts only while the cache holds every byte of it."""
     write(workspace, model__w="w", model__v="v")
-    values = collect(made(outputs=["model/"]), workspace, cache).values
+    values = collect(made(outputs=["model/"]), workspace, cache, TODAY).values
     assert is_whole(values, cache)
     assert is_whole({}, cache)
     tree = cache.tree(values["outputs"])

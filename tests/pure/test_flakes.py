@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from penstock.flakes import PRIOR, THRESHOLD, Observation, flakiness, red_since, usual_seconds
 from penstock.reports import Status
@@ -60,8 +61,9 @@ def test_the_interval_holds_the_estimate(results: str) -> None:
     """Bounds enclose the estimate and lie between 0 and 1, as far as the counts may go."""
     found = flakiness(observed(results))
     assert 0 <= found.flips <= found.pairs < max(len(results), 1)
-    assert 0 <= found.low <= found.high <= 1
-    assert found.estimate <= found.high
+    low, high = found.interval
+    assert 0 <= low <= high <= 1
+    assert found.estimate <= high
 
 
 @given(statuses, st.sampled_from("pf"))
@@ -69,8 +71,8 @@ def test_a_flip_raises_and_an_agreement_lowers(results: str, last: str) -> None:
     """One more result that disagrees with the last one raises the lower bound; one that agrees lowers it."""
     results += last
     other = {"p": "f", "f": "p"}[last]
-    now, agreed, flipped = (flakiness(observed(results + more)) for more in ("", last, other))
-    assert agreed.low <= now.low < flipped.low
+    now, agreed, flipped = (flakiness(observed(results + more)).interval[0] for more in ("", last, other))
+    assert agreed <= now < flipped
 
 
 def test_one_stray_failure_is_no_label() -> None:
@@ -86,6 +88,13 @@ def test_a_retry_counts_half() -> None:
     assert within.estimate == (PRIOR[0] + 1.5) / (sum(PRIOR) + 1.5) < between.estimate
     assert between.is_flaky
     assert not within.is_flaky
+
+
+def test_the_interval_is_that_of_a_beta_posterior() -> None:
+    """Two flips of five pairs and a prior of 1 % that weighs twenty pairs are Beta(2.2, 22.8)."""
+    found = flakiness(observed("pppfpp"))
+    assert found.interval == pytest.approx(beta(2.2, 22.8).ppf([0.05, 0.95]))
+    assert found.estimate == pytest.approx(2.2 / 25)
 
 
 def test_no_result_is_the_prior() -> None:

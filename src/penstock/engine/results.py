@@ -7,16 +7,46 @@ from typing import Any
 
 from penstock.artifacts import Digest, File, Tree
 from penstock.cache.contract import BlobError, Cache
+from penstock.engine.hearing import hear
 from penstock.pipelines import Step
+from penstock.quarantines import Weighed, full_name, weigh
 from penstock.reports import TestReport, parse_benchmark, parse_junit, parse_metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was found. `failure` says what the step promised and did not leave, in words."""
+    """What was found. `failure` says what the step promised and did not leave, or which tests failed, in words.
+
+    `told` is what it told of its tests, None where it told nothing.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    told: "Told | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The tests of a step and which of their failures count; `whole` says that they are all that may have failed."""
+
+    report: TestReport
+    weighed: Weighed
+    whole: bool
+
+    @property
+    def is_forgiven(self) -> bool:
+        """Whether a red exit code means nothing but failures in quarantine."""
+        return self.whole and not self.weighed.counted and bool(self.weighed.forgiven)
+
+    @property
+    def quarantined(self) -> list[str]:
+        """The full names of the tests that failed in quarantine."""
+        return sorted({full_name(case.suite, case.name) for case, _ in self.weighed.forgiven})
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What stands of them in the step's result."""
+        return {"tests": counts_of(self.report), **({"quarantined": self.quarantined} if self.quarantined else {})}
 
 
 def declared_files(step: Step) -> tuple[str, ...]:
@@ -32,8 +62,11 @@ def declared_files(step: Step) -> tuple[str, ...]:
     return tuple(path for path in named if path is not None)
 
 
-def collect(step: Step, workspace: Path, cache: Cache) -> Collected:
-    """Take a green step's outputs and files. Raises ReportError for a file that cannot be read."""
+def collect(step: Step, workspace: Path, cache: Cache, today: str) -> Collected:
+    """Take a green step's outputs and files; `today` is the day in UTC. Raises ReportError for what cannot be read.
+
+    A failed test of a declared report is a failure; what pytest told without one only tells.
+    """
     outputs = cache.capture(workspace, step.outputs or ())
     files = cache.capture(workspace, declared_files(step))
     missing = (*outputs.missing, *files.missing)
@@ -44,12 +77,24 @@ def collect(step: Step, workspace: Path, cache: Cache) -> Collected:
         "collected": cache.add_tree(files.tree) if files.tree else None,
         "metrics": {f"{step.name}.{k}": v for k, v in _numbers(step, files.tree, cache).items()},
     }
-    failure = None
+    told = tests_of(step, workspace, files.tree, cache, today)
+    if told is None:
+        return Collected(values)
+    failure = told.weighed.failure if step.report is not None else None
+    return Collected({**values, **told.values}, failure, told)
+
+
+def tests_of(step: Step, workspace: Path, files: Tree, cache: Cache, today: str) -> Told | None:
+    """What a step told of its tests, by its report or by the plugin for pytest; None where it told nothing."""
     if step.report is not None:
-        report = parse_junit(_content(files.tree, step.report, cache), step.report)
-        values["tests"] = test_counts(report)
-        failure = failed_tests(report)
-    return Collected(values, failure)
+        if step.report not in files:
+            return None
+        report = parse_junit(_content(files, step.report, cache), step.report)
+        return Told(report, weigh(report, step.quarantine, today), whole=True)
+    heard = hear(workspace) if step.runs_pytest else None
+    if heard is None:
+        return None
+    return Told(heard.report, weigh(heard.report, step.quarantine, today), heard.whole)
 
 
 def _numbers(step: Step, files: Tree, cache: Cache) -> dict[str, float]:
@@ -66,33 +111,20 @@ def _content(files: Tree, path: str, cache: Cache) -> bytes:
     return cache.read(entry.digest) if isinstance(entry, File) else b""
 
 
-def red_report(step: Step, workspace: Path, cache: Cache) -> Mapping[str, Any]:
-    """The tests of a step that failed, where it still wrote its report; empty where it did not."""
-    if step.report is None:
-        return {}
-    files = cache.capture(workspace, (step.report,)).tree
-    if step.report not in files:
-        return {}
-    report = parse_junit(_content(files, step.report, cache), step.report)
-    return {"tests": test_counts(report), "failed_tests": failed_tests(report)}
+def red_report(step: Step, workspace: Path, cache: Cache, today: str) -> Collected:
+    """The tests of a step that failed, where it still told of them; empty where it did not."""
+    files = cache.capture(workspace, (step.report,)).tree if step.report is not None else Tree()
+    told = tests_of(step, workspace, files, cache, today)
+    return Collected() if told is None else Collected(told.values, told.weighed.failure, told)
 
 
-def test_counts(report: TestReport) -> dict[str, int]:
+def counts_of(report: TestReport) -> dict[str, int]:
     return {
         "passed": report.passed,
         "failed": report.failed,
         "errored": report.errored,
         "skipped": report.skipped,
     }
-
-
-def failed_tests(report: TestReport) -> str | None:
-    """Which tests failed, in words, or None where none did."""
-    names = [case.name for case in report.cases if case.status in {"failed", "errored"}]
-    if not names:
-        return None
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{len(names)} of {len(report.cases)} tests failed: {shown}"
 
 
 def is_whole(result: Mapping[str, Any], cache: Cache) -> bool:

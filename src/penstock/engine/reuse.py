@@ -16,6 +16,11 @@ from penstock.runs import GREEN_STEP
 from penstock.store.contract import Action, StepRecord
 
 
+def may_be_reused(result: Mapping[str, Any]) -> bool:
+    """Whether a green result stays green: not where tests failed in quarantine, which ends."""
+    return not result.get("quarantined")
+
+
 class Results:
     """The stored results that one run may read and write."""
 
@@ -89,6 +94,7 @@ class Results:
         old = self._world.store.runs.step(int(before), step.name)
         if (
             old.key != key
+            or not may_be_reused(old.result or {})
             or not (old.status in GREEN_STEP or old.cached)
             or not is_whole(old.result or {}, self._cache)
         ):

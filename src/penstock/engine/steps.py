@@ -10,12 +10,16 @@ from urllib.parse import quote
 
 from penstock.artifacts import Digest, File, Tree, digest_of
 from penstock.cache.contract import BlobError
+from penstock.engine.batching import Batches
+from penstock.engine.concluding import Conclusion, conclude, has_to_be_read, keep_tests
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Mount, ProcessSpec
-from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.examples import Examples
+from penstock.engine.execution import Done, Execution
+from penstock.engine.hearing import listen
 from penstock.engine.opponents import Opponents
-from penstock.engine.results import Collected, collect, declared_files, red_report
-from penstock.engine.reuse import Results
+from penstock.engine.results import declared_files
+from penstock.engine.reuse import Results, may_be_reused
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.turns import Shared
 from penstock.engine.variables import inside, with_runtime
@@ -43,6 +47,7 @@ class UserSteps:
         self._execution = execution
         self._own_replica = replica
         self._opponents = opponents
+        self._batches = Batches(context, opponents, Examples(context))
         self._turns = shared.turns
         self._flights = shared.flights
         self._world = context.world
@@ -90,16 +95,16 @@ class UserSteps:
         if self._context.step(step.name).status is StepStatus.RUNNING:
             await self._attempts(step, None, {})
             return
-        if step.name in self._opponents and self._is_not_asked(step.name):
-            return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
+        if step.name in self._opponents and self._is_not_asked(step, inputs):
+            return
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
         if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
             return
         replica = self._replica(step)
         if replica is not None and not await replica.ready():
-            self._skip(step.name, "the package did not become healthy")
+            self._leave_out(step.name, "the package did not become healthy")
             return
         async with self._flights.alone(key if step.cacheable else None) as waited:
             if waited and self._results.reuse(step, key, ingredients):
@@ -114,14 +119,28 @@ class UserSteps:
             return None
         return self._opponents.replica(step.name) if step.name in self._opponents else self._own_replica
 
-    def _is_not_asked(self, name: str) -> bool:
+    def _is_not_asked(self, step: Step, inputs: Tree) -> bool:
         """End an opponent that need not, or cannot, be asked."""
-        reason = self._opponents.needless(name)
-        hindrance = None if reason is not None else self._opponents.hindrance(name)
-        if hindrance is None and reason is None:
-            return False
-        self._skip(name, f"not asked: it {hindrance}" if reason is None else reason, cached=reason is not None)
-        return True
+        try:
+            asked = self._batches.drawn(step, inputs) if self._batches.has(step) else None
+            reason = self._opponents.needless(step.name, asked)
+            hindrance = None if reason is not None else self._opponents.hindrance(step.name)
+        except PenstockError as error:
+            reason, hindrance = None, f"cannot be found ({error})"
+        if reason is not None:
+            self._skip(step.name, reason, cached=True)
+        elif hindrance is not None:
+            self._leave_out(step.name, f"not asked: it {hindrance}")
+        return reason is not None or hindrance is not None
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """End a step that cannot run: skipped, an opponent with a warning, so that what comes after it goes on."""
+        if name not in self._opponents:
+            self._skip(name, reason)
+        elif self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
+            with self._world.store.transaction():
+                self._context.move(name, "start")
+                self._context.move(name, "warn", reason=reason)
 
     async def _keep(self, inputs: Tree) -> None:
         """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
@@ -213,7 +232,8 @@ class UserSteps:
         """What the step's result depends on in this run."""
         run = self._context.run
         package = self._package(step) if "package" in step.needs else None
-        return step_ingredients(
+        stakes = {"stakes": self._batches.stakes(step)} if self._batches.has(step) else {}
+        return stakes | step_ingredients(
             step,
             inputs=inputs,
             pipeline=self._context.pipeline,
@@ -259,7 +279,8 @@ class UserSteps:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
             await self._refuse_pointers(tree)
             await self._context.workspaces.lay_out(workspace, tree)
-            return self.spec(step, attempt, workspace, gpus)
+            spec = self.spec(step, attempt, workspace, gpus)
+            return self._batches.asking(step, spec, tree) if self._batches.has(step) else spec
 
         replica = self._replica(step)
         if replica is not None:
@@ -309,10 +330,12 @@ class UserSteps:
             raise StateError(f"step {step.name} names secrets, and a change that is not trusted is given none")
         if step.secrets:
             variables.update(self._world.secrets(context.run.project, step.secrets, ""))
-        spec = self._execution.spec(attempt, workspace, context.fill(step.run), variables, step)
+        before, listening = listen(step, workspace, variables, inside=image is not None)
+        spec = self._execution.spec(attempt, workspace, before + context.fill(step.run), variables, step)
         if image is None:
             return spec
-        return replace(spec, image=image, mounts=self._mounts(step, variables), gpus=gpus, network=step.network)
+        mounts = (*self._mounts(step, variables), *listening)
+        return replace(spec, image=image, mounts=mounts, gpus=gpus, network=step.network)
 
     def _mounts(self, step: Step, variables: Mapping[str, str]) -> tuple[Mount, ...]:
         """What a step finds of this machine beside its workspace."""
@@ -336,29 +359,31 @@ class UserSteps:
 
     async def _conclude(self, step: Step, done: Done) -> float | None:
         """What a process that ended by itself means for its step; seconds until another attempt, or None."""
-        collected, event = Collected(), "pass"
-        try:
-            if done.succeeded:
-                if step.outputs or declared_files(step):
-                    collected = await asyncio.to_thread(collect, step, done.workspace, self._cache)
-                    self._world.crash("outputs.collect:after_effect")
-                event = "fail" if collected.failure else "pass"
-                reason = collected.failure
-            else:
-                event = "error" if done.untold else "fail"
-                red = await asyncio.to_thread(red_report, step, done.workspace, self._cache)
-                collected = Collected({k: v for k, v in red.items() if k == "tests"})
-                reason = red.get("failed_tests") or end_sentence(done, step.timeout)
-        except PenstockError as error:
-            event, reason = ("error", str(error)) if done.succeeded else ("fail", end_sentence(done, step.timeout))
-        if event != "pass" and (pause := self._retry(step, done, reason)) is not None:
+        found = Conclusion("pass")
+        if has_to_be_read(step, done):
+            found = await asyncio.to_thread(conclude, step, done, self._cache, self._world.clock.now())
+        if done.succeeded and (step.outputs or declared_files(step)):
+            self._world.crash("outputs.collect:after_effect")
+        if found.event == "pass" and self._batches.has(step):
+            inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
+            found, batches = await self._batches.conclude(step, found, inputs)
+            if batches:
+                self._go_on(step, done, batches)
+                return 0.0
+        if found.event != "pass" and (pause := self._retry(step, done, found)) is not None:
             return pause
-        if event != "pass" and step.allow_failure:
-            event = "warn"
-        self._record(step, done, event, reason, collected)
+        if found.event != "pass" and step.allow_failure:
+            found = replace(found, event="warn")
+        self._record(step, done, found)
         return None
 
-    def _retry(self, step: Step, done: Done, reason: str | None) -> float | None:
+    def _go_on(self, step: Step, done: Done, batches: Sequence[Digest]) -> None:
+        """End a batch; what all of them left so far is kept with the step, before the next one begins."""
+        with self._world.store.transaction():
+            self._execution.end(done)
+            self._context.keep(step.name, {**self._context.result(step.name), "batches": list(batches)})
+
+    def _retry(self, step: Step, done: Done, found: Conclusion) -> float | None:
         """Seconds until another attempt, where the file asks for one after such an end; else None."""
         policy = step.retry
         if policy is None or done.reason not in policy.reasons:
@@ -368,20 +393,22 @@ class UserSteps:
         if len(ended) >= policy.max:
             return None
         pause = policy.wait(len(ended) + 1)
-        words = f"attempt {done.attempt.number} {reason}; another one in {pause:g} s"
+        words = f"attempt {done.attempt.number} {found.reason}; another one in {pause:g} s"
         with self._world.store.transaction():
+            keep_tests(self._context, step, done, found.collected)
             self._execution.end(done)
             self._context.note(step.name, words)
         return pause
 
-    def _record(self, step: Step, done: Done, event: str, reason: str | None, collected: Collected) -> None:
+    def _record(self, step: Step, done: Done, found: Conclusion) -> None:
         runs = self._world.store.runs
         record = self._context.step(step.name)
+        again = done.attempt.number > 1 and step.retry is not None
+        reason = f"passed at attempt {done.attempt.number}" if again else record.reason
+        reason = found.reason or reason if found.event == "pass" else found.reason
         with self._world.store.transaction():
-            again = done.attempt.number > 1 and step.retry is not None
-            kept = f"passed at attempt {done.attempt.number}" if again else record.reason
-            kept = kept if event == "pass" else reason
-            self._execution.finish(done, event, reason=kept, result=dict(collected.values))
-            runs.set_metrics(self._context.run.id, step.name, collected.values.get("metrics", {}))
-            if event == "pass" and step.cacheable and record.key:
-                self._results.keep(record, collected.values, self._world.clock.now() - done.attempt.created)
+            values = {**found.collected.values, **keep_tests(self._context, step, done, found.collected)}
+            self._execution.finish(done, found.event, reason=reason, result=values)
+            runs.set_metrics(self._context.run.id, step.name, values.get("metrics", {}))
+            if found.event == "pass" and step.cacheable and record.key and may_be_reused(values):
+                self._results.keep(record, values, self._world.clock.now() - done.attempt.created)

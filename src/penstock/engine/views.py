@@ -1,7 +1,9 @@
 """Runs as people see them, read from the store in one go."""
 
+from dataclasses import asdict
 from typing import Any
 
+from penstock.engine.observations import red_tests
 from penstock.releases import ReleaseStatus
 from penstock.runs import ReleaseView, RunView, StepView
 from penstock.store.contract import Attempt, Run, Target
@@ -33,6 +35,7 @@ def view(store: Store, run: Run) -> RunView:
         package_size=run.package_size,
         metrics=store.runs.metrics(run.id),
         notes=run.notes,
+        tests=red_tests(store, run),
     )
 
 
@@ -122,6 +125,7 @@ def to_json(shown: RunView) -> dict[str, Any]:
             for r in shown.releases
         ],
         "notes": list(shown.notes),
+        "tests": [asdict(test) for test in shown.tests],
     }
 
 

@@ -117,6 +117,14 @@ class Cases:
         number = (result or {}).get("observed")
         return None if number is None else self.report(int(number))
 
+    def observed_by(self, run: int) -> list[tuple[str, int]]:
+        """The steps of a run that go by a report, in the plan's order, with its number."""
+        query = (
+            "SELECT name, json_extract(result, '$.observed') FROM steps "
+            "WHERE run = ? AND instr(result, '\"observed\"') ORDER BY position"
+        )
+        return [(str(step), int(number)) for step, number in self._rows(query, run) if number is not None]
+
     def results(self, report: int, *, red: bool = False) -> list[TestRecord]:
         """The tests of a report, or its red ones, by their names."""
         which = f"AND r.{_RED} " if red else ""
