@@ -74,6 +74,8 @@ def parse_recordings(data: bytes, file: str) -> tuple[Recording, ...]:
     """The requests of a file, in its order; blank lines are passed over. Raises ReportError for what is none."""
     if len(data) > MAX_BYTES:
         raise ReportError(f"{file}: {len(data) >> 20} MiB of requests are too many: the limit is {MAX_BYTES >> 20} MiB")
+    if data.startswith(b"version https://git-lfs"):
+        raise ReportError(f"{file}: this is a Git LFS pointer, not the requests: commit the file itself")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,16 +1,18 @@
 """The program that measures a served package: by itself, against real servers with real trees of processes."""
 
+import gc
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock.engine.measuring import Measurement, taken
+from penstock.engine.measuring import Measurement, main, taken
 
 SERVER = """\
 import http.server, json, os
@@ -65,22 +67,37 @@ def serving(**variables: str) -> Iterator[tuple[int, int]]:
             subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
 
 
+Measure = Callable[..., tuple[int, str, Any]]
+
+
 @pytest.fixture
-def measure(tmp_path: Path) -> Callable[..., tuple[int, str, Any]]:
+def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Measure]:
     """Measures requests; gives the exit code, what it said, and what it left."""
 
     def measure(port: int, *lines: Any, pid: int | None = None, repeat: int = 1) -> tuple[int, str, Any]:
         text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
         (tmp_path / "asked.jsonl").write_text(text)
         wanted = Measurement("asked.jsonl", port, 1e-6, repeat, pid, "found.json")
-        done = subprocess.run(["sh", "-c", wanted.command], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.stderr == ""
-        return done.returncode, done.stdout, json.loads((tmp_path / "found.json").read_text())
+        code = main([json.dumps(asdict(wanted))])
+        return code, capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
 
-    return measure
+    monkeypatch.chdir(tmp_path)
+    yield measure
+    gc.unfreeze()
 
 
-def test_every_metric_of_a_good_server(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_it_is_a_program(tmp_path: Path) -> None:
+    """Its command is a shell text that measures in the current folder, whatever stands in the path of the file."""
+    (tmp_path / "it's asked.jsonl").write_text('{"path": "/"}')
+    with serving() as (port, pid):
+        command = Measurement("it's asked.jsonl", port, 1e-6, 1, pid, "found.json").command
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 recorded requests, each asked 2 times")
+    assert done.stderr == ""
+    assert json.loads((tmp_path / "found.json").read_text())["metrics"]["errors"] == 0
+
+
+def test_every_metric_of_a_good_server(measure: Measure) -> None:
     """Agreement, errors, three quantiles, memory and the number of requests are left, and nothing needs to be said."""
     lines = [{"path": f"/{n}", **({"answer": {"y": [0.25, 1], "path": f"/{n}"}} if n == 0 else {})} for n in range(20)]
     with serving() as (port, pid):
@@ -95,7 +112,7 @@ def test_every_metric_of_a_good_server(measure: Callable[..., tuple[int, str, An
     assert 0 < metrics["p50_ms"] <= metrics["p90_ms"] <= metrics["p99_ms"]
 
 
-def test_what_is_wrong_stands_in_the_log(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_what_is_wrong_stands_in_the_log(measure: Measure) -> None:
     """An answer that changes from one pass to the next, a wrong status and a broken connection are told with place."""
     with serving() as (port, pid):
         lines = [{"path": "/count", "answer": 1, "id": "one"}, {"path": "/bad"}, {"path": "/gone"}, {"path": "/"}]
@@ -113,7 +130,7 @@ def test_what_is_wrong_stands_in_the_log(measure: Callable[..., tuple[int, str, 
     ]
 
 
-def test_a_server_that_is_gone_is_not_asked_for_ever(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_a_server_that_is_gone_is_not_asked_for_ever(measure: Measure) -> None:
     """After ten requests in a row that nothing answered the others count as errors too, and no latency is told."""
     with serving() as (port, _):
         pass
@@ -125,7 +142,7 @@ def test_a_server_that_is_gone_is_not_asked_for_ever(measure: Callable[..., tupl
     )
 
 
-def test_a_file_that_is_none_fails(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_a_file_that_is_none_fails(measure: Measure) -> None:
     """The sentence with file and line is in the log and in what is left."""
     code, said, found = measure(1, {"path": "/"}, "{\n")
     assert code == 1
@@ -133,7 +150,7 @@ def test_a_file_that_is_none_fails(measure: Callable[..., tuple[int, str, Any]])
     assert said == f"{found['fault']}\n"
 
 
-def test_memory_is_that_of_the_whole_tree(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_memory_is_that_of_the_whole_tree(measure: Measure) -> None:
     """What a server holds counts once though its forked workers share it, and what requests make it hold counts too."""
     with serving() as (port, pid):
         plain = measure(port, {"path": "/"}, pid=pid)[2]["metrics"]["memory_mib"]
@@ -145,7 +162,7 @@ def test_memory_is_that_of_the_whole_tree(measure: Callable[..., tuple[int, str,
     assert plain + 98 < forked < plain + 130
 
 
-def test_memory_of_nothing_is_not_known(measure: Callable[..., tuple[int, str, Any]]) -> None:
+def test_memory_of_nothing_is_not_known(measure: Measure) -> None:
     """A process that is gone has no memory that could be told, which is not the same as none."""
     with serving() as (port, pid):
         pass

@@ -124,6 +124,7 @@ def test_what_is_no_request_is_refused_with_its_line(line: str, words: str) -> N
     [
         (b"\n \n", "requests.jsonl: the file holds no request"),
         (b'{"path": "/"}\n\xff', "requests.jsonl:2: this is no UTF-8 text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "requests.jsonl: this is a Git LFS pointer"),
         (b" " * (MAX_BYTES + 1), "requests.jsonl: 64 MiB of requests are too many"),
         (b'{"path":"/"}\n' * (MAX_REQUESTS + 1), "100,001 requests are too many"),
     ],
