@@ -12,7 +12,8 @@ class Chart:
     `kind` says whether it is a level or a gain over another model (more is better); `least` and `most` are the edges of
     what the rule allows, None where it has no edge on that side. Each bound holds with `confidence`. `n` counts
     examples, `discordant` those on which two models differ (None for one model), `needed` is about how many examples
-    would decide (None where it is decided, or no number would).
+    would decide (None where it is decided, or no number would). `slice_of` names the slice whose chart it is, as in
+    `digit=3`; None where it is of all examples. `relative` says that numbers are fractions of the other model's score.
     """
 
     kind: Literal["level", "gain"]
@@ -27,6 +28,8 @@ class Chart:
     discordant: int | None
     method: str
     needed: int | None = None
+    slice_of: str | None = None
+    relative: bool = False
 
     def allows(self, number: float) -> bool:
         """Whether a number is on the allowed side of every edge."""

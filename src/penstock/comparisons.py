@@ -1,7 +1,8 @@
 """Comparisons: a gate on evidence that speaks of more than these examples is decided by an interval.
 
-With `confidence` a level is judged by its interval; against the champion a gain always is, on the same examples. The
-sentence says what was found, its bounds, whether they leave the forbidden side open, and what would decide.
+With `confidence` a level is judged by its interval; against the champion a gain always is, on the same examples. Where
+the gate names slices, the same rule is held in these (`slicings.py`). The sentence says what was found, its bounds,
+whether they leave the forbidden side open, and what would decide.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 from penstock.charts import Chart
 from penstock.decisions import Decision, Kind, Rule, Word, decide, refusal
 from penstock.errors import ReportError
-from penstock.evidence import paired
+from penstock.evidence import ERRORS, paired
 from penstock.families import all_of
-from penstock.gates import Verdict, judge_evidence, without_champion, written
+from penstock.gates import Verdict, judge_evidence, judge_mean, without_champion, written
 from penstock.reuse_budgets import Budget
 from penstock.samples import is_binary, level, paired_gain
+from penstock.slicings import Claim, judge_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from penstock.evidence import Evidence, Pairs, Scores
+    from penstock.evidence import Evidence, Pairs, Scores, Slices
     from penstock.pipelines import Gate
+    from penstock.texts import Places
 
     Floats = npt.NDArray[np.float64]
 
@@ -65,7 +68,7 @@ def judge_examples(
     told, with what is left of the risk for this package.
     """
     counts = () if budget is None or package is None else (budget.sentence(package),)
-    if not gate.by_interval or evidence is None or not len(evidence):
+    if evidence is None or not len(evidence) or (not gate.by_interval and gate.slices is None):
         found = judge_evidence(gate, evidence)
         return replace(found, reasons=(*found.reasons, *counts))
     is_enforced = gate.reuse == "enforce" and budget is not None and package is not None
@@ -73,7 +76,11 @@ def judge_examples(
         gate = gate.model_copy(update={"confidence": budget.confidence_for(package)})
     try:
         scores = evidence.scored(gate.score or "correct")
-        found = _compared(gate, scores, evidence, champion, package) if gate.against else _level(gate, scores.own)
+        slices = evidence.sliced(gate.slices.by) if gate.slices is not None else ()
+        if gate.against is not None:
+            found = _compared(gate, scores, slices, evidence, champion, package)
+        else:
+            found = _everywhere(gate, slices, _of_levels(gate, scores.own))
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
     found = _hidden(found, gate.confidence or CONFIDENCE, champion) if is_enforced else found
@@ -101,23 +108,53 @@ def _doubts(evidence: Evidence) -> list[str]:
     return [lacking] * bool(evidence.unpredicted) + [beyond] * bool(evidence.unlabelled)
 
 
+def _everywhere(gate: Gate, slices: Sequence[Slices], claim: Claim) -> Verdict:
+    """What a gate claims, judged of all examples, or in slices of them where it names some."""
+    sure = gate.confidence or CONFIDENCE
+    return judge_slices(gate, slices, claim, sure) if slices else claim.judge(slice(None), sure)
+
+
+def _with(gate: Gate, confidence: float) -> Gate:
+    return gate.model_copy(update={"confidence": confidence})
+
+
 def rules_of(gate: Gate) -> tuple[Rule, ...]:
     """What a gate that an interval decides claims: one rule, or the two sides of a range. None for other gates."""
     if not gate.by_interval:
         return ()
 
     def rule(kind: Kind, bound: float) -> Rule:
-        sure = gate.confidence or CONFIDENCE
-        return Rule(kind, bound, indifference=gate.indifference or 0.0, confidence=sure)
+        sure, is_error = gate.confidence or CONFIDENCE, gate.score in ERRORS
+        share = gate.relative_margin is not None
+        return Rule(kind, bound, share, gate.indifference or 0.0, sure, lower_is_better=is_error)
 
     if gate.against is not None:
-        return (rule(gate.against, gate.absolute_margin),)
+        return (rule(gate.against, gate.relative_margin or gate.absolute_margin),)
     least, most = gate.within or (gate.at_least, gate.at_most)
     sides: tuple[tuple[Kind, float | None], ...] = (("at_least", least), ("at_most", most))
     return tuple(rule(kind, bound) for kind, bound in sides if bound is not None)
 
 
 # --- levels --------------------------------------------------------------------------------------------------------
+
+
+def _of_levels(gate: Gate, scores: Floats) -> Claim:
+    """What a gate says of the mean scores of one model, with their own sign: of these examples, or by an interval."""
+
+    def judged(places: Places | slice, confidence: float) -> Verdict:
+        own = scores[places]
+        return _level(_with(gate, confidence), own) if gate.by_interval else judge_mean(gate, own.tolist())
+
+    return Claim(judged, lambda places: _distance(gate, float(scores[places].mean())))
+
+
+def _distance(gate: Gate, mean: float) -> float:
+    """How far a level is on the wrong side of a bound; less than 0 where it is on the right one."""
+    if gate.equals is not None:
+        return abs(mean - gate.equals)
+    least, most = gate.within or (gate.at_least, gate.at_most)
+    below = -math.inf if least is None else least - mean
+    return max(below, -math.inf if most is None else mean - most)
 
 
 def _level(gate: Gate, scores: Floats) -> Verdict:
@@ -166,7 +203,12 @@ def _judged(gate: Gate, chart: Chart, word: Word, does: str, tail: str) -> Verdi
 
 
 def _compared(
-    gate: Gate, scores: Scores, evidence: Evidence, champion: Champion | None, package: str | None
+    gate: Gate,
+    scores: Scores,
+    slices: Sequence[Slices],
+    evidence: Evidence,
+    champion: Champion | None,
+    package: str | None,
 ) -> Verdict:
     value = float(scores.own.mean())
     if champion is None:
@@ -181,11 +223,10 @@ def _compared(
         reason = f"no example of this run is among those of the champion {champion.version}"
         return Verdict(gate.name, "inconclusive", value, (f"{reason}: there is nothing to compare with",))
     new, old = pairs.scores(scores, champion.evidence.scored(scores.name))
-    (rule,) = rules_of(gate)
-    decision = decide(rule, paired_gain(new, old, rule.confidence, seed=int(evidence.test_set[:8], 16)))
-    chart = _chart(gate, decision, rule.threshold, None)
-    reasons = (_gain_sentence(decision, chart, champion, (new, old)), *_left_out(pairs))
-    return Verdict(gate.name, decision.verdict, value, reasons, chart)
+    seed = int(evidence.test_set[:8], 16)
+    claim = _of_gains(gate, champion, (new, old), scores.sign, seed)
+    found = _everywhere(gate, [one.at(pairs.new) for one in slices], claim)
+    return replace(found, reasons=(*found.reasons, *_left_out(pairs)))
 
 
 def _left_out(pairs: Pairs) -> list[str]:
@@ -194,19 +235,61 @@ def _left_out(pairs: Pairs) -> list[str]:
     return found + ([f"left out: {pairs.relabelled:,} examples with another truth"] if pairs.relabelled else [])
 
 
+def _of_gains(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign: int, seed: int) -> Claim:
+    """What a gate says of the gain over the champion on the same examples, whose scores are higher is better."""
+    new, old = pair
+    scale = rules_of(gate)[0].scale
+    if scale != 1 and sign == 1 and bool((old < 0).any()):
+        reason = f"a share of the champion's {gate.score} needs values of 0 or more, and it has {old.min():.4g}"
+        raise ReportError(f"{reason}: write the margin as a number")
+
+    def judged(places: Places | slice, confidence: float) -> Verdict:
+        return _gain(_with(gate, confidence), champion, (new[places], old[places]), sign, seed)
+
+    return Claim(judged, lambda places: float(scale * old[places].mean() - new[places].mean()))
+
+
+def _gain(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign: int, seed: int) -> Verdict:
+    new, old = pair
+    (rule,) = rules_of(gate)
+    decision = decide(rule, paired_gain(new, old, rule.confidence, scale=rule.scale, seed=seed))
+    if rule.relative:
+        decision = _in_shares(decision, float(old.mean()))
+    chart = _chart(gate, decision, decision.edge if rule.relative else rule.threshold, None)
+    reason = _gain_sentence(decision, chart, champion, pair)
+    return Verdict(gate.name, decision.verdict, sign * float(new.mean()), (reason,), chart)
+
+
+def _in_shares(decision: Decision, mean: float) -> Decision:
+    """The same decision in shares of the champion's mean score, in which a relative margin is written.
+
+    Decided is whether new - scale * old is above 0; that over the mean of old, less the margin, is the gain as a share.
+    It is exact at the edge, so bounds and edge stand to each other as they did. Raises ReportError for a mean of 0.
+    """
+    if not mean:
+        raise ReportError("the champion's mean is 0, and no share of that is a margin: write the margin as a number")
+    rule, found = decision.rule, decision.interval
+    edge = -rule.bound if rule.kind == "not_worse_than" else rule.bound
+    shares = [number / abs(mean) + edge for number in (found.estimate, found.low, found.high)]
+    interval = replace(found, estimate=shares[0], low=shares[1], high=shares[2])
+    return replace(decision, interval=interval, edge=edge)
+
+
 def _gain_sentence(decision: Decision, chart: Chart, champion: Champion, pair: tuple[Floats, Floats]) -> str:
-    is_share = chart.score == "correct"
-    factor = 100 if is_share else 1
+    in_points = chart.score == "correct" and not chart.relative
+    factor = 100 if in_points or chart.relative else 1
     edge = exact(factor * decision.edge)
     gain, low, high = short([factor * n for n in (chart.estimate, chart.low, chart.high)], [edge], signed=True)
-    size = f"{gain.lstrip(f'+{MINUS}')}{' points' if is_share else ''}"
+    unit = " points" if in_points else " %" if chart.relative else ""
+    size = f"{gain.lstrip(f'+{MINUS}')}{unit}"
     what = {"+": f"{size} better than", MINUS: f"{size} worse than"}.get(gain[0], "as good as")
-    of = "" if is_share else f" by the mean {chart.score.replace('_', ' ')}"
-    counts = f" ({_flips(*pair)})" if is_share and chart.discordant else ""
-    where = f"{what} {champion.version}{of} on the same {chart.n:,} examples{counts}"
-    unit = ("" if not is_share else " point" if abs(edge) == 1 else " points") if edge else ""
+    whose = f"the {abs(float(pair[1].mean())):.4g} of {champion.version}" if chart.relative else champion.version
+    of = "" if chart.score == "correct" else f" by the mean {chart.score.replace('_', ' ')}"
+    counts = f" ({_flips(*pair)})" if chart.score == "correct" and chart.discordant else ""
+    where = f"{what} {whose}{of} on the same {chart.n:,} examples{counts}"
+    unit = " point" if in_points and abs(edge) == 1 else unit
     does = _gain_words(decision, f"{written(abs(edge))}{unit}" if edge else "")
-    bounds = f"its {percent(chart.confidence)} bounds {low} … {high} {does}"
+    bounds = f"its {percent(chart.confidence)} bounds {low} … {high}{' %' * chart.relative} {does}"
     return f"{where}; {bounds}: {decision.verdict}{_tail(decision, *pair)}"
 
 
@@ -250,6 +333,7 @@ def _chart(gate: Gate, decision: Decision, least: float | None, most: float | No
         discordant=found.discordant,
         method=found.method,
         needed=decision.needed,
+        relative=decision.rule.relative,
     )
 
 
@@ -270,7 +354,11 @@ def rounded(count: int) -> int:
 
 
 def percent(confidence: float) -> str:
-    return f"{Decimal(repr(confidence)) * 100:f}".rstrip("0").rstrip(".") + " %"
+    """A confidence or a risk in percent, with three digits of the smaller side: `95 %`, `99.9 %`, `99.286 %`."""
+    number = Decimal(repr(confidence)) * 100
+    decimals = max(2 - min(number, 100 - number).adjusted(), 0)
+    text = f"{number:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
 def short(numbers: Sequence[float], edges: Sequence[float], *, signed: bool = False) -> list[str]:

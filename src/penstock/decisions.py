@@ -25,8 +25,9 @@ class Rule:
 
     `bound` is the level of `at_least` and `at_most`, the gain that `better_than` must exceed, or the margin of loss
     that `not_worse_than` tolerates; in the score's unit, or as a fraction of the other model's score if `relative`.
-    `indifference` is ε: up to 2ε above the threshold one does not mind a fail, so that enough examples always decide.
-    Raises UsageError where that makes no sense.
+    Then `lower_is_better` says that scores are negated errors, so that a fraction more of the other's is allowed, not
+    less. `indifference` is ε: up to 2ε above the threshold one does not mind a fail, so that enough examples always
+    decide. Raises UsageError where that makes no sense.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Rule:
     relative: bool = False
     indifference: float = 0.0
     confidence: float = 0.95
+    lower_is_better: bool = False
 
     def __post_init__(self) -> None:
         risk(self.confidence)
@@ -41,7 +43,7 @@ class Rule:
             raise UsageError(f"{self.kind} is {self.bound}: write a finite number")
         if self.paired and self.bound < 0:
             raise UsageError(f"the {self._noun} of {self.kind} is {self.bound}: write 0 or more")
-        if self.relative and (not self.paired or self.bound >= 1):
+        if self.relative and (not self.paired or self.bound > 1):
             raise UsageError(f"{self.kind} {self.bound} cannot be relative: write an absolute number")
         most = self.bound / 2 if self.kind == "not_worse_than" else math.inf
         if not 0 <= self.indifference <= most or math.isinf(self.indifference):
@@ -62,7 +64,8 @@ class Rule:
         """What the other model's score is multiplied with before it is taken off: 1 unless the bound is relative."""
         if not self.relative:
             return 1.0
-        return 1 - self.bound if self.kind == "not_worse_than" else 1 + self.bound
+        less = (self.kind == "not_worse_than") != self.lower_is_better
+        return 1 - self.bound if less else 1 + self.bound
 
     @property
     def threshold(self) -> float:

@@ -7,12 +7,24 @@ member suffices it is the other way round. Whatever needs it gets Holm's correct
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, cast
 
 from penstock.decisions import Word
 from penstock.errors import UsageError
 
 Judge = Callable[[float], Word]
 """The verdict on one member, given the confidence that it must be reached with."""
+
+
+class Judged(Protocol):
+    """What a member was judged to be, with whatever else there is to say of it."""
+
+    @property
+    def verdict(self) -> str:
+        """A word: pass, fail or inconclusive."""
+
+
+J = TypeVar("J", bound=Judged)
 
 
 def holm(chances: Sequence[float], alpha: float) -> tuple[bool, ...]:
@@ -72,6 +84,36 @@ def any_of(members: Sequence[Judge], confidence: float) -> tuple[Word, tuple[Wor
     ]
     whole: Word = "pass" if "pass" in words else ("fail" if set(words) == {"fail"} else "inconclusive")
     return whole, tuple(words)
+
+
+Family = Callable[[Sequence[Judge], float], tuple[Word, tuple[Word, ...]]]
+"""`all_of` or `any_of`."""
+
+
+def settled(
+    family: Family, members: Sequence[Callable[[float], J]], confidence: float
+) -> tuple[Word, list[tuple[Word, J]]]:
+    """The verdict on a family, and of each member its word there with the judgement that shows it.
+
+    A member is judged with the confidence itself, and again with Holm's only where that may change something: more
+    confidence never makes it fail what did not fail before, nor pass what did not.
+    """
+    corrected: Word = "fail" if family is all_of else "pass"
+    first = [member(confidence) for member in members]
+    last = list(first)
+
+    def asked(place: int) -> Judge:
+        def judge(level: float) -> Word:
+            if level != confidence and first[place].verdict == corrected:
+                last[place] = members[place](level)
+                return cast("Word", last[place].verdict)
+            return cast("Word", first[place].verdict)
+
+        return judge
+
+    whole, words = family([asked(place) for place in range(len(members))], confidence)
+    shown = (final if final.verdict == word else plain for word, plain, final in zip(words, first, last, strict=True))
+    return whole, list(zip(words, shown, strict=True))
 
 
 def _says(judge: Judge, word: Word) -> Callable[[float], bool]:

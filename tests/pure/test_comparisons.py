@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.charts import chart_of
-from penstock.comparisons import MINUS, Champion, judge_examples, percent, rounded, short
+from penstock.comparisons import MINUS, Champion, judge_examples, percent, rounded, rules_of, short
+from penstock.decisions import decide
 from penstock.evidence import Evidence, read_evidence
 from penstock.gates import Verdict, counted, with_consequence
 from penstock.pipelines import Gate
+from penstock.samples import paired_gain
 
 
 def gate(**fields: Any) -> Gate:
@@ -151,7 +154,7 @@ def test_without_a_champion_it_passes_with_a_warning_or_fails_where_one_is_requi
     assert first.reasons == ("warning: 0.975 was compared with nothing, because there is no champion yet",)
     required = judge_examples(gate(**rule, required=True), answers(range(9)), None, "mine")
     assert (required.verdict, required.value) == ("fail", 0.975)
-    assert "the gate requires one" in required.reasons[0]
+    assert "the gate requires a baseline" in required.reasons[0]
 
 
 def test_the_champion_itself_passes() -> None:
@@ -242,6 +245,100 @@ def test_a_named_column_is_a_score_of_which_more_is_better() -> None:
     assert judge_examples(gate(score="grade", at_least=0.9), graded(0.5), None, None).verdict == "fail"
 
 
+# --- margins as a share of the champion's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "rule", "reason"),
+    [
+        (
+            range(18),
+            range(3, 18),
+            {"not_worse_than": "champion", "margin": "5%"},
+            (
+                "0.9 % worse than the 0.9583 of 1.4.0 on the same 360 examples (0 newly right, 3 newly wrong); "
+                "its 95 % bounds −2.8 … 0 % exclude a loss of 5 %: pass"
+            ),
+        ),
+        (
+            range(90),
+            range(18),
+            {"not_worse_than": "champion", "margin": "5%"},
+            (
+                "21.1 % worse than the 0.95 of 1.4.0 on the same 360 examples (0 newly right, 72 newly wrong); "
+                "its 95 % bounds −24.9 … −17.4 % are beyond a loss of 5 %: fail"
+            ),
+        ),
+        (
+            range(2),
+            range(72),
+            {"better_than": "champion", "margin": "10%"},
+            (
+                "24.3 % better than the 0.8 of 1.4.0 on the same 360 examples (70 newly right, 0 newly wrong); "
+                "its 95 % bounds +19.6 … +29.3 % are beyond a gain of 10 %: pass"
+            ),
+        ),
+    ],
+)
+def test_a_relative_gain_is_told_in_percent_of_the_champion(
+    new: range, old: range, rule: dict[str, Any], reason: str
+) -> None:
+    """Effect, bounds and margin are shares of the champion's own mean, which is named."""
+    judged = compare(answers(new), answers(old), **rule)
+    assert judged.reasons == (reason,)
+    assert judged.chart is not None
+    assert judged.chart.relative
+    assert chart_of(judged.chart.as_json()) == judged.chart
+
+
+@pytest.mark.parametrize(
+    ("mine", "margin", "verdict"),
+    [(0.6, "1%", "pass"), (0.61, "5%", "pass"), (0.66, "5%", "fail"), (0.3, "0%", "pass")],
+)
+def test_of_errors_a_share_more_is_allowed(mine: float, margin: str, verdict: str) -> None:
+    """A champion that is off by .8 on average may be followed by one that is off by .84 with a margin of 5 %."""
+    rule: dict[str, Any] = {"score": "absolute_error", "not_worse_than": "champion", "margin": margin}
+    judged = compare(errors(mine), errors(0.6), **rule)
+    assert judged.verdict == verdict
+    assert "than the 0.8 of 1.4.0 by the mean absolute error" in judged.reasons[0] or mine == 0.6 or margin == "0%"
+    better = compare(errors(mine), errors(0.6), score="absolute_error", better_than="champion", margin="10%")
+    assert better.verdict == ("pass" if mine == 0.3 else "fail")
+
+
+def test_there_must_be_something_to_have_a_share_of() -> None:
+    """Of scores below 0, or a mean of 0, no share can be had: the reason says to write a number."""
+
+    def graded(by: float) -> Evidence:
+        rows = "".join(f"{n},a,{n % 7 / 10 + by}\n" for n in range(40))
+        return read_evidence(f"id,truth,grade\n{rows}".encode(), None, "e.csv", None, ("grade",))
+
+    rule: dict[str, Any] = {"score": "grade", "not_worse_than": "champion", "margin": "2%"}
+    judged = compare(graded(0.5), graded(-0.25), **rule)
+    assert judged.verdict == "errored"
+    assert judged.reasons[0].startswith("a share of the champion's grade needs values of 0 or more, and it has -0.25")
+    zero = compare(answers([]), answers(range(360)), not_worse_than="champion", margin="2%")
+    assert (zero.verdict, "mean is 0" in zero.reasons[0]) == ("errored", True)
+
+
+@pytest.mark.parametrize("score", ["correct", "absolute_error"])
+def test_a_relative_margin_errs_as_rarely_as_promised(score: str) -> None:
+    """At the very edge, where new is 95 % of old (of errors 105 %), a wrong pass and a wrong fail are as rare as α."""
+    draw, rounds, n = np.random.default_rng(3), 800, 300
+    rule = rules_of(gate(not_worse_than="champion", margin="5%", score=score))[0]
+    words = []
+    for _ in range(rounds):
+        if score == "correct":
+            counts = draw.multinomial(n, [0.03, 0.03 + 0.05 * 0.8, 0.8 - 0.07, 0.17])
+            new, old = np.repeat([1.0, 0.0, 1.0, 0.0], counts), np.repeat([0.0, 1.0, 1.0, 0.0], counts)
+        else:
+            old = -draw.lognormal(0, 0.5, n)
+            new = rule.scale * old * draw.lognormal(-0.02, 0.2, n)
+        words.append(decide(rule, paired_gain(new, old, 0.95, scale=rule.scale)).verdict)
+    assert rule.scale == (0.95 if score == "correct" else 1.05)
+    assert words.count("pass") / rounds <= 0.05 + 0.02
+    assert words.count("fail") / rounds <= 0.05 + 0.02
+
+
 # --- levels --------------------------------------------------------------------------------------------------------
 
 
@@ -315,3 +412,6 @@ def test_numbers_are_short() -> None:
     assert short([0.023, -0.028, 0.074], [-1.0], signed=True) == ["+0.02", f"{MINUS}0.03", "+0.07"]
     assert percent(0.95) == "95 %"
     assert percent(0.999) == "99.9 %"
+    assert percent(1 - 0.05 / 7) == "99.286 %"
+    assert percent(1 - 0.05 / 1000) == "99.995 %"
+    assert percent(0.05) == "5 %"

@@ -168,9 +168,11 @@ def test_the_sentence_is_whole() -> None:
 
 
 def test_a_relative_bound_is_a_scale() -> None:
-    """Not worse by 3 % of the other is a gain over .97 of it; better by 3 % one over 1.03."""
+    """Not worse by 3 % is a gain over .97 of the other, better by 3 % one over 1.03; of errors the other way round."""
     assert Rule("not_worse_than", 0.03, relative=True).scale == pytest.approx(0.97)
     assert Rule("better_than", 0.03, relative=True).scale == pytest.approx(1.03)
+    assert Rule("not_worse_than", 0.03, relative=True, lower_is_better=True).scale == pytest.approx(1.03)
+    assert Rule("better_than", 0.03, relative=True, lower_is_better=True).scale == pytest.approx(0.97)
     assert Rule("better_than", 0.03).scale == 1
 
 
@@ -181,7 +183,7 @@ def test_a_relative_bound_is_a_scale() -> None:
         (lambda: Rule("not_worse_than", -0.01), "the margin of not_worse_than is -0.01: write 0 or more"),
         (lambda: Rule("better_than", -0.01), "the gain of better_than is -0.01: write 0 or more"),
         (lambda: Rule("at_least", 0.9, relative=True), "cannot be relative"),
-        (lambda: Rule("better_than", 1.0, relative=True), "cannot be relative"),
+        (lambda: Rule("better_than", 1.5, relative=True), "cannot be relative"),
         (lambda: Rule("not_worse_than", 0.01, indifference=0.01), "at most half the margin, 0.005"),
         (lambda: Rule("better_than", 0.01, indifference=-1), "write 0 or more"),
         (lambda: Rule("better_than", 0.01, indifference=math.inf), "write 0 or more"),

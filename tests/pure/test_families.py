@@ -1,6 +1,7 @@
 """Many slices or metrics: one lucky or unlucky member does not decide."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.decisions import Rule, Word, decide
 from penstock.errors import UsageError
-from penstock.families import adjusted, all_of, any_of, averaged, holm, stepped_down
+from penstock.families import adjusted, all_of, any_of, averaged, holm, settled, stepped_down
 from penstock.proportions import paired_shares
 
 CHANCES = st.lists(st.sampled_from([0.001, 0.004, 0.01, 0.012, 0.02, 0.03, 0.049, 0.2, 0.9]), min_size=1, max_size=8)
@@ -109,6 +110,28 @@ def test_adjusted_evidence_is_less_but_not_least(logs: list[float]) -> None:
     assert min(found) >= min(logs) - 1e-9
     ranked = [after for _, after in sorted(zip(logs, found, strict=True))]
     assert all(one <= other + 1e-9 for one, other in pairwise(ranked))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A member's verdict, with the confidence at which it was reached."""
+
+    verdict: Word
+    confidence: float
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0001, 0.004, 0.03, 0.5]), st.booleans()), min_size=1, max_size=7))
+def test_what_is_shown_of_a_member_is_what_decided_it(chances: list[tuple[float, bool]]) -> None:
+    """The words are those of the family; each judgement says the word that its member has there."""
+    for family in (all_of, any_of):
+        plain = [
+            partial(member, chance, 1 - chance) if good else partial(member, 1 - chance, chance)
+            for chance, good in chances
+        ]
+        members = [lambda sure, one=one: Told(one(sure), sure) for one in plain]
+        whole, found = settled(family, members, 0.95)
+        assert (whole, tuple(word for word, _ in found)) == family(plain, 0.95)
+        assert all(told.verdict == word and told.confidence >= 0.95 - 1e-12 for word, told in found)
 
 
 def test_families_need_members() -> None:
