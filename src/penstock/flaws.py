@@ -615,9 +615,6 @@ def _aggregate_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: s
 
 def _baseline_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
     baseline, known = gate.baseline, tuple(whole.pipeline.environments)
-    if baseline is not None and baseline.name != "champion":
-        yield Flaw((*where, str(gate.baseline_key)), "no baseline but champion is available yet")
-        return
     if baseline is not None and baseline.kind == "champion" and baseline.detail and baseline.detail not in known:
         sentence = f'no environment is named "{shortened(baseline.detail)}"'
         place = (*where, str(gate.baseline_key))

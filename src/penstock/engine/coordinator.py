@@ -17,6 +17,7 @@ from penstock.engine.context import RunContext, need_of
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
+from penstock.engine.governing import approve
 from penstock.engine.scheduling import Need
 from penstock.engine.sweeping import sweep, sweep_over_cap
 from penstock.engine.turns import Flights, Shared, Turns
@@ -289,6 +290,7 @@ class Coordinator:
             "rollback": self._rollback,
             "stop": self._stop,
             "gc": self._gc,
+            "approve_baseline": self._approve_baseline,
         }
         try:
             await verbs[request.kind](request)
@@ -471,6 +473,9 @@ class Coordinator:
     async def _stop(self, request: Request) -> None:
         stopped = await self._delivery.stop(request.payload.get("project"), request.payload.get("environment"))
         self._store.requests.end(request.id, 0, {"stopped": stopped})
+
+    async def _approve_baseline(self, request: Request) -> None:
+        approve(self._world, request)
 
     async def _gc(self, request: Request) -> None:
         swept = await sweep(self._world, request.payload)

@@ -13,8 +13,10 @@ from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.execution import Execution
 from penstock.engine.fingerprints import Fingerprints
+from penstock.engine.governing import keep_fixed
 from penstock.engine.judging import Judge
 from penstock.engine.opponents import Opponents
+from penstock.engine.origins import origin_of
 from penstock.engine.replaying import Replays
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
@@ -368,8 +370,12 @@ class Driver:
         gates = [verdict for g in self._runs.gates(run) if (verdict := self._counted(g)) is not None]
         targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
         event = "supersede" if self._superseded() else outcome([s.status for s in states], gates, targets)
+        origin = origin_of(self._context) if event == "pass" else None
         with self._world.store.transaction():
             self._runs.move(run, event, reason=None if event == "pass" else self._red())
+            if origin is not None:
+                self._world.store.baselines.keep_origin(run, origin)
+                keep_fixed(self._context)
 
     @property
     def _replicas(self) -> tuple[PrivateReplica, ...]:

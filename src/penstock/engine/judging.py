@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from penstock.artifacts import Digest
 from penstock.cache.contract import BlobError
 from penstock.comparisons import CONFIDENCE, Champion, judge_examples
+from penstock.engine.baselines import Baselines
 from penstock.engine.context import RunContext
 from penstock.engine.examples import Examples
+from penstock.engine.governing import fixed_baseline, metric_baseline
 from penstock.engine.opponents import Opponents
-from penstock.errors import ReportError
-from penstock.gates import Baseline, Verdict, aggregated, judge_metric, with_consequence
+from penstock.errors import ReportError, SourceError
+from penstock.gates import Baseline, Verdict, judge_metric, with_consequence
 from penstock.matrices import judged_steps
 from penstock.pipelines import Gate
 from penstock.reuse_budgets import Budget
@@ -24,6 +26,7 @@ class Judge:
         self._context = context
         self._runs = context.world.store.runs
         self._opponents = opponents
+        self._baselines = Baselines(context)
         self._examples = Examples(context)
         self._subjects: Mapping[str, Callable[[Gate], Verdict]] = {
             "metric": self._judge_metric,
@@ -77,7 +80,7 @@ class Judge:
     def _verdict(self, gate: Gate) -> Verdict:
         try:
             return with_consequence(gate, self._subjects[gate.subject](gate))
-        except (ReportError, BlobError) as error:
+        except (ReportError, BlobError, SourceError) as error:
             return Verdict(gate.name, "errored", None, (str(error),))
 
     def _package(self) -> Digest | None:
@@ -89,14 +92,21 @@ class Judge:
     def _judge_metric(self, gate: Gate) -> Verdict:
         metrics = self._runs.metrics(self._context.run.id)
         cells = judged_steps(self._context.pipeline, gate) if gate.aggregate is not None else ()
-        return judge_metric(gate, metrics, self._baseline(gate), self._package(), cells)
+        baseline = self._baseline(gate)
+        return judge_metric(gate, metrics, baseline, self._package(), cells, self._lacking(gate, baseline))
 
     def _baseline(self, gate: Gate) -> Baseline | None:
-        """The baseline's value of a metric, from the run that built it."""
-        found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
-        if found is None:
+        """The baseline's value of a metric, from the run that built it, or the number that the file fixes."""
+        if gate.baseline is None:
             return None
-        return Baseline(found.version, str(found.package), aggregated(gate, self._runs.metrics(found.run), ()))
+        if gate.baseline.kind == "fixed":
+            return fixed_baseline(self._context, gate, gate.baseline)
+        found = self._opponents.reference(gate.baseline)
+        return None if found is None else metric_baseline(self._context, gate, found)
+
+    def _lacking(self, gate: Gate, baseline: object) -> str:
+        """Why there is no baseline, as a clause; empty where there is one, or the gate names none."""
+        return "" if baseline is not None or gate.baseline is None else self._baselines.lacking(gate.baseline)
 
     def _judge_examples(self, gate: Gate) -> Verdict:
         step = str(gate.evidence)
