@@ -7,8 +7,9 @@ file's name and, where one is known, the line.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, ClassVar, Literal, Protocol
 
 from penstock.errors import ReportError
@@ -337,13 +338,60 @@ def parse_benchmark(data: bytes, file: str) -> dict[str, float]:
     """The numbers of a benchmark: plain JSON as in `parse_metrics`, or a file of pytest-benchmark.
 
     Of the latter each benchmark gives `NAME.median_ms`, `NAME.mean_ms`, `NAME.min_ms`, `NAME.max_ms` and
-    `NAME.stddev_ms`: milliseconds, where the file has seconds. Raises ReportError as `parse_metrics` does.
+    `NAME.stddev_ms`: milliseconds, where the file has seconds. In plain JSON a list of numbers is the rounds of a
+    benchmark, and gives `NAME.median`, `NAME.mean`, `NAME.min` and `NAME.max`, in its own unit. Raises ReportError as
+    `parse_metrics` does.
     """
     value = _parse_json(data, file)
-    benchmarks = dict(value).get("benchmarks") if isinstance(value, _Pairs) else None
-    if not isinstance(benchmarks, list) or isinstance(benchmarks, _Pairs):
-        return _numbers(value, file)
+    benchmarks = _benchmarks(value)
+    if benchmarks is None:
+        return _numbers(value, file, _summarised)
     return _numbers(_Pairs(_timings(benchmarks, file)), file)
+
+
+def benchmark_rounds(data: bytes, file: str) -> dict[str, list[float]]:
+    """The rounds of each benchmark of such a file that has them, by its name: seconds of pytest-benchmark's.
+
+    Raises ReportError for a file that is none, and for rounds that are no finite numbers.
+    """
+    value = _parse_json(data, file)
+    benchmarks = _benchmarks(value)
+    found = _flat(value, "", file) if isinstance(value, _Pairs) and benchmarks is None else ()
+    pairs = found if benchmarks is None else _recorded(benchmarks)
+    lists = {name: rounds for name, rounds in pairs if isinstance(rounds, list) and rounds}
+    for name, rounds in lists.items():
+        if not _are_numbers(rounds):
+            raise ReportError(f"{file}: the rounds of {name!r} are not all finite numbers: mend them or leave them out")
+    return lists
+
+
+def _benchmarks(value: Any) -> list[Any] | None:
+    """The benchmarks of a file of pytest-benchmark; None for plain JSON."""
+    found = dict(value).get("benchmarks") if isinstance(value, _Pairs) else None
+    return found if isinstance(found, list) and not isinstance(found, _Pairs) else None
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(n, float) and math.isfinite(n) for n in value)
+
+
+def _summarised(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The numbers of plain JSON, with the summaries of lists of numbers in their places."""
+    for name, value in pairs:
+        if not value or not _are_numbers(value):
+            yield name, value
+            continue
+        mean = math.fsum(number / len(value) for number in value)
+        summaries = {"median": median(value), "mean": mean, "min": min(value), "max": max(value)}
+        yield from ((f"{name}.{word}", made) for word, made in summaries.items())
+
+
+def _recorded(benchmarks: list[Any]) -> Iterator[tuple[str, Any]]:
+    for benchmark in benchmarks:
+        fields = dict(benchmark) if isinstance(benchmark, _Pairs) else {}
+        stats = fields.get("stats")
+        if isinstance(stats, _Pairs) and isinstance(fields.get("name"), str):
+            yield fields["name"], dict(stats).get("data")
 
 
 def _timings(benchmarks: list[Any], file: str) -> Iterator[tuple[str, Any]]:
@@ -375,11 +423,14 @@ def _parse_json(data: bytes, file: str) -> Any:
         raise ReportError(f"{file}: objects or lists are nested too deep") from error
 
 
-def _numbers(value: Any, file: str) -> dict[str, float]:
+Named = Iterable[tuple[str, Any]]
+
+
+def _numbers(value: Any, file: str, of: Callable[[Named], Named] = iter) -> dict[str, float]:
     if not isinstance(value, _Pairs):
         raise ReportError(f"{file}: expected a JSON object of numbers, found {_found(value)}")
     numbers: dict[str, float] = {}
-    for name, number in _flat(value, "", file):
+    for name, number in of(_flat(value, "", file)):
         if name in numbers:
             raise ReportError(f"{file}: {name!r} is there twice: leave one out")
         if not isinstance(number, float) or not math.isfinite(number):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import reports
 from penstock.errors import ReportError
-from penstock.reports import parse_benchmark, parse_junit, parse_metrics
+from penstock.reports import benchmark_rounds, parse_benchmark, parse_junit, parse_metrics
 
 # --- JUnit ---------------------------------------------------------------------------------------------------------
 
@@ -225,6 +225,43 @@ def test_text_that_is_not_utf8_is_refused_with_its_line() -> None:
 def test_a_plain_benchmark_is_read_like_metrics() -> None:
     """Plain JSON numbers keep their names and units."""
     assert parse_benchmark(b'{"p99_ms": 12.5, "benchmarks": 3}', "b.json") == {"p99_ms": 12.5, "benchmarks": 3.0}
+
+
+def test_a_list_of_a_plain_benchmark_is_its_rounds() -> None:
+    """They give summaries beside the other numbers, and are read themselves where a ratio is asked."""
+    data = b'{"p99_ms": 12.5, "load": {"ms": [3, 1, 2, 10], "one": [4]}, "none": {}}'
+    assert parse_benchmark(data, "b.json") == {
+        "p99_ms": 12.5,
+        "load.ms.median": 2.5,
+        "load.ms.mean": 4.0,
+        "load.ms.min": 1.0,
+        "load.ms.max": 10.0,
+        **dict.fromkeys(("load.one.median", "load.one.mean", "load.one.min", "load.one.max"), 4.0),
+    }
+    assert benchmark_rounds(data, "b.json") == {"load.ms": [3.0, 1.0, 2.0, 10.0], "load.one": [4.0]}
+    for bad in (b'{"a": [1, "x"]}', b'{"a": [1, NaN]}', b'{"a": [[1]]}', b'{"a": [true]}'):
+        with pytest.raises(ReportError, match="the rounds of 'a' are not all finite numbers"):
+            benchmark_rounds(bad, "b.json")
+        with pytest.raises(ReportError, match="'a' is a list, expected a finite number"):
+            parse_benchmark(bad, "b.json")
+    with pytest.raises(ReportError, match=r"'a\.min' is there twice"):
+        parse_benchmark(b'{"a": [1], "a.min": 2}', "b.json")
+    with pytest.raises(ReportError, match="nested"):
+        parse_benchmark(b'{"a":' * 900 + b"1" + b"}" * 900, "b.json")
+
+
+def test_rounds_of_pytest_benchmark_are_read_where_they_are_kept() -> None:
+    """In seconds, by the benchmark's name; a file without them, or none at all, has none."""
+    data = {
+        "benchmarks": [
+            {"name": "a", "stats": {"data": [0.1, 0.2]}},
+            {"name": "b", "stats": {"min": 1}},
+            {"stats": {}},
+            3,
+        ]
+    }
+    assert benchmark_rounds(json.dumps(data).encode(), "b.json") == {"a": [0.1, 0.2]}
+    assert benchmark_rounds(b"[1]", "b.json") == {}
 
 
 def test_pytest_benchmark_gives_milliseconds_per_benchmark() -> None:
