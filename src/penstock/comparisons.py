@@ -17,7 +17,7 @@ from penstock.decisions import Decision, Kind, Rule, Word, decide, refusal
 from penstock.errors import ReportError
 from penstock.evidence import ERRORS, paired
 from penstock.families import all_of
-from penstock.gates import Verdict, judge_evidence, judge_mean, without_champion, written
+from penstock.gates import Verdict, judge_evidence, judge_mean, no_baseline, without_baseline, written
 from penstock.reuse_budgets import Budget
 from penstock.samples import is_binary, level, paired_gain
 from penstock.slicings import Claim, judge_slices
@@ -41,15 +41,28 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The package in production: version, digest, and its evidence on this run's test set.
+    """What evidence is compared with, most often the package in production: version, digest, and its evidence on this
+    run's test set.
 
-    Without evidence `lacking` says why there is none, as a clause.
+    Without evidence `lacking` says why there is none, as a clause. `words` name it in a sentence (`branch main (1.2)`);
+    without any it is the champion.
     """
 
     version: str
     digest: str
     evidence: Evidence | None
     lacking: str = "has no evidence on this test set"
+    words: str = ""
+
+    @property
+    def called(self) -> str:
+        """What it is called in a sentence."""
+        return self.words or f"the champion {self.version}"
+
+    @property
+    def short(self) -> str:
+        """The same, with the champion's version alone."""
+        return self.called.removeprefix("the champion ")
 
 
 def judge_examples(
@@ -58,6 +71,7 @@ def judge_examples(
     champion: Champion | None,
     package: str | None,
     budget: Budget | None = None,
+    lacking: str = "",
 ) -> Verdict:
     """Judge a step's evidence; None where the step left none.
 
@@ -78,26 +92,30 @@ def judge_examples(
         scores = evidence.scored(gate.score or "correct")
         slices = evidence.sliced(gate.slices.by) if gate.slices is not None else ()
         if gate.against is not None:
-            found = _compared(gate, scores, slices, evidence, champion, package)
+            if champion is None:
+                found = without_baseline(gate, float(scores.own.mean()), lacking)
+            else:
+                found = _compared(gate, scores, slices, evidence, champion, package)
         else:
             found = _everywhere(gate, slices, _of_levels(gate, scores.own))
     except ReportError as error:
         return Verdict(gate.name, "errored", None, (str(error),))
-    found = _hidden(found, gate.confidence or CONFIDENCE, champion) if is_enforced else found
+    found = _hidden(gate, found, champion, lacking) if is_enforced else found
     doubts = tuple(_doubts(evidence))
     decided = "inconclusive" if evidence.unpredicted and found.verdict != "errored" else found.verdict
     return Verdict(gate.name, decided, found.value, (*found.reasons, *doubts, *counts), found.chart)
 
 
-def _hidden(found: Verdict, confidence: float, champion: Champion | None) -> Verdict:
+def _hidden(gate: Gate, found: Verdict, champion: Champion | None, lacking: str) -> Verdict:
     """A verdict that tells nothing but pass or fail: who knows more writes the next commit with it in mind."""
     if found.chart is not None:
         word: Word = "pass" if found.verdict == "pass" else "fail"
-        risk = f"{100 * (1 - confidence):.2g} %"
+        risk = f"{100 * (1 - (gate.confidence or CONFIDENCE)):.2g} %"
         reason = f"{word} with a risk of {risk}, this package's share; reuse: enforce tells no more"
         return Verdict(found.gate, word, None, (reason,))
     if champion is None and found.verdict == "pass":
-        return Verdict(found.gate, "pass", None, ("warning: nothing was compared, because there is no champion yet",))
+        reason = f"warning: nothing was compared, because {lacking or no_baseline(gate)}"
+        return Verdict(found.gate, "pass", None, (reason,))
     return replace(found, value=None)
 
 
@@ -207,30 +225,29 @@ def _compared(
     scores: Scores,
     slices: Sequence[Slices],
     evidence: Evidence,
-    champion: Champion | None,
+    champion: Champion,
     package: str | None,
 ) -> Verdict:
     value = float(scores.own.mean())
-    if champion is None:
-        return without_champion(gate, value)
     if package == champion.digest:
-        return Verdict(gate.name, "pass", value, (f"this is the same package as the champion {champion.version}",))
+        return Verdict(gate.name, "pass", value, (f"this is the same package as {champion.called}",))
     if champion.evidence is None:
-        reason = f"the champion {champion.version} {champion.lacking}, so there is nothing to compare with"
+        reason = f"{champion.called} {champion.lacking}, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", value, (reason,))
     pairs = paired(evidence, champion.evidence)
     if not len(pairs):
-        reason = f"no example of this run is among those of the champion {champion.version}"
+        reason = f"no example of this run is among those of {champion.called}"
         return Verdict(gate.name, "inconclusive", value, (f"{reason}: there is nothing to compare with",))
     new, old = pairs.scores(scores, champion.evidence.scored(scores.name))
     seed = int(evidence.test_set[:8], 16)
     claim = _of_gains(gate, champion, (new, old), scores.sign, seed)
     found = _everywhere(gate, [one.at(pairs.new) for one in slices], claim)
-    return replace(found, reasons=(*found.reasons, *_left_out(pairs)))
+    return replace(found, reasons=(*found.reasons, *_left_out(pairs, champion)))
 
 
-def _left_out(pairs: Pairs) -> list[str]:
-    apart = f"{pairs.only_new:,} examples that only this run has and {pairs.only_old:,} that only the champion has"
+def _left_out(pairs: Pairs, champion: Champion) -> list[str]:
+    other = champion.called.removesuffix(f" {champion.version}")
+    apart = f"{pairs.only_new:,} examples that only this run has and {pairs.only_old:,} that only {other} has"
     found = [f"left out: {apart}"] if pairs.only_new or pairs.only_old else []
     return found + ([f"left out: {pairs.relabelled:,} examples with another truth"] if pairs.relabelled else [])
 
@@ -240,8 +257,8 @@ def _of_gains(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign:
     new, old = pair
     scale = rules_of(gate)[0].scale
     if scale != 1 and sign == 1 and bool((old < 0).any()):
-        reason = f"a share of the champion's {gate.score} needs values of 0 or more, and it has {old.min():.4g}"
-        raise ReportError(f"{reason}: write the margin as a number")
+        reason = f"a share of the {gate.score} of {champion.called} needs values of 0 or more"
+        raise ReportError(f"{reason}, and it has {old.min():.4g}: write the margin as a number")
 
     def judged(places: Places | slice, confidence: float) -> Verdict:
         return _gain(_with(gate, confidence), champion, (new[places], old[places]), sign, seed)
@@ -267,7 +284,7 @@ def _in_shares(decision: Decision, mean: float) -> Decision:
     It is exact at the edge, so bounds and edge stand to each other as they did. Raises ReportError for a mean of 0.
     """
     if not mean:
-        raise ReportError("the champion's mean is 0, and no share of that is a margin: write the margin as a number")
+        raise ReportError("the baseline's mean is 0, and no share of that is a margin: write the margin as a number")
     rule, found = decision.rule, decision.interval
     edge = -rule.bound if rule.kind == "not_worse_than" else rule.bound
     shares = [number / abs(mean) + edge for number in (found.estimate, found.low, found.high)]
@@ -283,7 +300,7 @@ def _gain_sentence(decision: Decision, chart: Chart, champion: Champion, pair: t
     unit = " points" if in_points else " %" if chart.relative else ""
     size = f"{gain.lstrip(f'+{MINUS}')}{unit}"
     what = {"+": f"{size} better than", MINUS: f"{size} worse than"}.get(gain[0], "as good as")
-    whose = f"the {abs(float(pair[1].mean())):.4g} of {champion.version}" if chart.relative else champion.version
+    whose = f"the {abs(float(pair[1].mean())):.4g} of {champion.short}" if chart.relative else champion.short
     of = "" if chart.score == "correct" else f" by the mean {chart.score.replace('_', ' ')}"
     counts = f" ({_flips(*pair)})" if chart.score == "correct" and chart.discordant else ""
     where = f"{what} {whose}{of} on the same {chart.n:,} examples{counts}"

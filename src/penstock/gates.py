@@ -234,7 +234,7 @@ def without_baseline(gate: Gate, value: float, lacking: str = "") -> Verdict:
 
     `lacking` says why there is none, as a clause.
     """
-    lacking = lacking or (missing(gate.baseline) if gate.baseline is not None else "there is no baseline")
+    lacking = lacking or no_baseline(gate)
     if gate.required:
         reason = f"{lacking}, and the gate requires a baseline: leave required out at first"
         return Verdict(gate.name, "fail", value, (reason,))
@@ -243,6 +243,11 @@ def without_baseline(gate: Gate, value: float, lacking: str = "") -> Verdict:
 
 
 without_champion = without_baseline
+
+
+def no_baseline(gate: Gate) -> str:
+    """That there is nothing yet under the name that the gate compares with, as a clause."""
+    return "there is no baseline" if gate.baseline is None else missing(gate.baseline)
 
 
 def counted(gate: Gate, verdict: str) -> str:

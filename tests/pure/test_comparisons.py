@@ -13,6 +13,7 @@ from penstock.decisions import decide
 from penstock.evidence import Evidence, read_evidence
 from penstock.gates import Verdict, counted, with_consequence
 from penstock.pipelines import Gate
+from penstock.reuse_budgets import Budget
 from penstock.samples import paired_gain
 
 
@@ -172,6 +173,33 @@ def test_a_champion_without_evidence_decides_nothing() -> None:
     )
 
 
+def test_another_baseline_is_called_by_its_name() -> None:
+    """Every sentence about it says `branch main`, not the champion."""
+    rule = gate(not_worse_than="branch:main", margin=0.03)
+
+    def against(evidence: Evidence | None, package: str = "mine") -> Verdict:
+        other = Champion("1.4", "theirs", evidence, words="branch main (1.4)")
+        return judge_examples(rule, answers(range(4)), other, package)
+
+    assert against(answers(range(2))).reasons[0].startswith("0.6 points worse than branch main (1.4) on the same 360")
+    assert against(answers([]), "theirs").reasons == ("this is the same package as branch main (1.4)",)
+    assert against(None).reasons[0].startswith("branch main (1.4) has no evidence on this test set")
+    assert against(answers([], 350)).reasons[1].endswith("and 0 that only branch main (1.4) has")
+    assert "among those of branch main (1.4)" in against(Evidence(("x",), ("1",), ("1",))).reasons[0]
+
+
+@pytest.mark.parametrize(("more", "verdict"), [({}, "pass"), ({"required": True}, "fail")])
+def test_why_there_is_no_baseline_is_told(more: dict[str, Any], verdict: str) -> None:
+    """The clause that says why stands in the warning, also where little else is told; without one it is the name."""
+    for reuse in ("show", "enforce"):
+        rule = gate(not_worse_than="branch:main", margin=0.03, reuse=reuse, **more)
+        budget = Budget(0.95, ())
+        judged = judge_examples(rule, answers([]), None, "mine", budget, "the newest run failed")
+        assert (judged.verdict, "the newest run failed" in judged.reasons[0]) == (verdict, True)
+        plain = judge_examples(rule, answers([]), None, "mine", budget)
+        assert "there is no run of branch main yet" in plain.reasons[0]
+
+
 def test_examples_are_joined_by_id() -> None:
     """The order of the champion's examples does not matter, and what only one of the two has is counted and shown."""
     mine, theirs = answers(range(4), 300), answers(range(2, 6), 300)
@@ -315,7 +343,7 @@ def test_there_must_be_something_to_have_a_share_of() -> None:
     rule: dict[str, Any] = {"score": "grade", "not_worse_than": "champion", "margin": "2%"}
     judged = compare(graded(0.5), graded(-0.25), **rule)
     assert judged.verdict == "errored"
-    assert judged.reasons[0].startswith("a share of the champion's grade needs values of 0 or more, and it has -0.25")
+    assert judged.reasons[0].startswith("a share of the grade of the champion 1.4.0 needs values of 0 or more")
     zero = compare(answers([]), answers(range(360)), not_worse_than="champion", margin="2%")
     assert (zero.verdict, "mean is 0" in zero.reasons[0]) == ("errored", True)
 

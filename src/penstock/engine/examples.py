@@ -75,9 +75,10 @@ class Examples:
                 lacking = f"has evidence that cannot be read ({error})"
             else:
                 if found.test_set == test_set:
-                    return Champion(reference.version, str(reference.package), found)
+                    return Champion(reference.version, str(reference.package), found, words=reference.words)
                 lacking = "has no evidence on this test set, but on another"
-        return Champion(reference.version, str(reference.package), None, self._why_not(asked) or lacking)
+        why = self._why_not(asked) or lacking
+        return Champion(reference.version, str(reference.package), None, why, reference.words)
 
     def _why_not(self, asked: str | None) -> str | None:
         """Why a baseline that should have been asked has no evidence, as a clause."""

@@ -116,7 +116,8 @@ class Judge:
         if package is not None:
             self._examples.remember(step, evidence, package)
         budget = Budget(gate.confidence or CONFIDENCE, self._examples.met(step, evidence.test_set))
-        return judge_examples(gate, evidence, self._compared_with(gate, step, evidence.test_set), package, budget)
+        opponent = self._compared_with(gate, step, evidence.test_set)
+        return judge_examples(gate, evidence, opponent, package, budget, self._lacking(gate, opponent))
 
     def _compared_with(self, gate: Gate, step: str, test_set: Digest) -> Champion | None:
         """The baseline with its evidence; None where there is none yet, or the gate names none."""
