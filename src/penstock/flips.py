@@ -6,15 +6,16 @@ look worse by chance: a slice is only called worse or better where that stands u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.charts import Chart
 from penstock.columns import Columns, column_names, read_columns
 from penstock.errors import ReportError
-from penstock.evidence import PROBABILITY, Evidence, Pairs, Slices, paired
+from penstock.evidence import EMPTY, PROBABILITY, Evidence, Pairs, Slices, paired
 from penstock.families import stepped_down
+from penstock.pipelines import Gate
 from penstock.proportions import is_beyond
 from penstock.samples import is_binary, paired_gain
 from penstock.texts import canonical, coded, decoded, matched, numbers
@@ -103,29 +104,21 @@ class Judged:
     enforced_by: str | None = None
 
 
-def judged(gates: Mapping[str, Any]) -> dict[str, Judged]:
-    """What gates, as a run has them stored, do with the evidence of each step that they name."""
+def judged(gates: Iterable[Gate]) -> dict[str, Judged]:
+    """What gates do with the evidence of each step that they score."""
     found: dict[str, Judged] = {}
-    for name, gate in gates.items():
-        hides = name if gate.get("reuse") == "enforce" else None
-        for leaf in _leaves(gate):
-            known = found.get(leaf["evidence"], Judged())
-            by = (leaf.get("slices") or {}).get("by", ())
-            found[leaf["evidence"]] = Judged(
-                tuple(dict.fromkeys((*known.scores, leaf.get("score") or "correct"))),
-                tuple(dict.fromkeys((*known.columns, *((by,) if isinstance(by, str) else by)))),
-                known.enforced_by or hides,
+    for gate in gates:
+        for leaf in gate.leaves:
+            if leaf.evidence is None or leaf.same_as is not None:
+                continue
+            known = found.get(leaf.evidence, Judged())
+            columns = () if leaf.slices is None else leaf.slices.by
+            found[leaf.evidence] = Judged(
+                tuple(dict.fromkeys((*known.scores, leaf.score or "correct"))),
+                tuple(dict.fromkeys((*known.columns, *columns))),
+                known.enforced_by or (gate.name if leaf.reuse == "enforce" else None),
             )
     return found
-
-
-def _leaves(gate: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The rules on evidence in a gate, which may be made of others."""
-    if gate.get("evidence") is not None:
-        yield gate
-    for whole in ("all_of", "any_of"):
-        for member in gate.get(whole) or ():
-            yield from _leaves(member)
 
 
 # --- the columns that make slices ----------------------------------------------------------------------------------
@@ -161,7 +154,7 @@ def _columns(data: bytes, file: str, names: Sequence[str], notes: list[str]) -> 
     if not names:
         return []
     try:
-        return [read_columns(data, file, ("id", *names)).sorted_by("id")]
+        return [read_columns(data, file, ("id", *names), gaps=names).sorted_by("id")]
     except ReportError as error:
         if len(names) == 1:
             notes.append(f'the column "{names[0]}" makes no slices: {error}')
@@ -170,7 +163,7 @@ def _columns(data: bytes, file: str, names: Sequence[str], notes: list[str]) -> 
 
 
 def _divided(name: str, texts: Texts, is_named: bool) -> Slices | None:
-    """The slices of a column; None where it has one value only, too many, or nothing but numbers."""
+    """The slices of a column, gaps among them; None where it has one value only, too many, or nothing but numbers."""
     import numpy as np
 
     most = _NAMED_LABELS if is_named else MAX_LABELS
@@ -179,8 +172,9 @@ def _divided(name: str, texts: Texts, is_named: bool) -> Slices | None:
     codes, labels = coded(texts)
     if not 1 < len(labels) <= most:
         return None
-    is_text = bool(np.isnan(numbers(canonical(np.unique(texts)))).any())
-    return Slices(name, codes, labels) if is_named or is_text else None
+    filled = np.unique(texts[texts != b""])
+    is_text = bool(np.isnan(numbers(canonical(filled))).any())
+    return Slices(name, codes, tuple(label or EMPTY for label in labels)) if is_named or is_text else None
 
 
 # --- two models ----------------------------------------------------------------------------------------------------
@@ -275,14 +269,7 @@ def _classes(evidence: Evidence) -> list[Slices]:
 
 def _rows(slices: Sequence[Slices], places: Places, scores: tuple[Floats, Floats], sign: int) -> tuple[SliceRow, ...]:
     """Every slice that has an example of both, the worst change first, of equal ones the larger slice."""
-    import numpy as np
-
-    members = [
-        (division.name, label, found)
-        for division in slices
-        for code, label in enumerate(division.labels)
-        if len(found := np.flatnonzero(division.codes[places] == code))
-    ]
+    members = [(division.name, label, found) for division in slices for label, found in division.at(places).members()]
     fresh, stale = scores
     parts = [(fresh[found], stale[found]) for _, _, found in members]
     worse = stepped_down([_shows(stale, fresh) for fresh, stale in parts], CONFIDENCE) if parts else ()

@@ -191,3 +191,16 @@ def test_a_report_holds_evidence_against_the_champion(tiny: Tiny) -> None:
     assert f"Held against <b>{served['version']}</b> (run 1), {role}." in html
     assert "newly wrong" in html
     assert "the newest run that passed before" not in html
+
+
+def test_a_report_holds_evidence_against_what_the_gate_names(tiny: Tiny) -> None:
+    """Where a gate names another baseline than the champion, that is it; where nothing flipped, no slice is shown."""
+    with_evidence(tiny, "  steady: {evidence: evaluate, not_worse_than: previous, margin: 0.5}\n")
+    tiny.run("--no-deploy")
+    tiny.repo.put("notes.txt", "new\n")
+    tiny.commit("the same model")
+    tiny.run("--no-deploy")
+    found = tiny("report", "2", "--json").json
+    assert (found["against"]["run"], found["against"]["role"]) == (1, "the run before")
+    assert [(f["better"], f["worse"]) for f in found["evidence"]] == [(0, 0)]
+    assert "slice" not in tiny("compare", "1", "2").out + tiny("report", "2").out

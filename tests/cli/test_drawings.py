@@ -64,6 +64,14 @@ def test_zero_stands_beside_the_bounds_where_there_is_room() -> None:
     assert described(replace(GAIN, least=None)) == "−0.8, bounds −2.3 … +0.6"
 
 
+def test_a_relative_gain_is_told_in_percent_and_a_slice_by_its_name() -> None:
+    """Shares of the other model's score are no points, whatever the score is."""
+    svg = read(interval(replace(GAIN, score="absolute_error", relative=True, slice_of="region=north")))
+    label = "gain in absolute error of region=north: −0.8 %, bounds −2.3 % … +0.6 %, limit −1 %"
+    assert svg.get("aria-label") == label
+    assert words(svg)[0] == "−0.8 %"
+
+
 @given(
     marks=st.lists(NUMBERS, min_size=3, max_size=3).map(sorted),
     edges=st.lists(NUMBERS, max_size=2, unique=True).map(sorted),

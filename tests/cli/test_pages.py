@@ -15,7 +15,7 @@ from penstock.cli.markdown import written
 from penstock.cli.pages import FLIPS, FOLDED, page
 from penstock.cli.sheets import Opponent, Sheet, StepTests
 from penstock.flips import Flip, Flips, SliceRow
-from penstock.runs import GateView, ReleaseView, RunView, StepView
+from penstock.runs import GateView, ReleaseView, RunView, StepView, TestView
 
 GAIN = Chart("gain", "correct", -0.05, -0.07, -0.02, None, None, 0.95, 900, 70, "counted")
 LEVEL = Chart("level", "correct", 0.9, 0.88, 0.92, 0.8, None, 0.95, 900, None, "exact")
@@ -54,7 +54,7 @@ def view(text: str = "x") -> RunView:
             StepView("data", "build", "skipped", cached=True),
         ),
         gates=(
-            GateView(text, text, "fail", 0.9, (text,), LEVEL),
+            GateView(text, text, "fail", 0.9, (text,), replace(LEVEL, slice_of=text)),
             GateView("odd", "at most 3", None),
         ),
         releases=(ReleaseView(text, text, "skipped", reason=text),),
@@ -62,6 +62,7 @@ def view(text: str = "x") -> RunView:
         package_size=601,
         metrics={text: 0.5, "train.loss": 1.0},
         notes=(text,),
+        tests=(TestView(text, text, "failed", 0.5, f"assert 1\n  {text}", quarantine=text),),
     )
 
 
@@ -124,6 +125,8 @@ def test_everything_is_on_the_page() -> None:
         "Beside those of x (run 2)",
         "train.loss 2 1 -1",
         "3 passed, 1 failed , 2 skipped",
+        "x ✗ failed x, 0.5 s; x what it said assert 1 x",
+        "in x",
         "data cached",
         "attempt 2",
         "- skipped x",
@@ -143,12 +146,12 @@ def test_many_examples_are_folded() -> None:
     assert f"{FOLDED} more of {count}" in text
     assert "the largest changes first" in text
     assert text.count("1 → 0") == FLIPS + FOLDED
-    assert "<details>" not in page(sheet(evidence=(flips(count=FLIPS),)))
+    assert f"more of {FLIPS}" not in page(sheet(evidence=(flips(count=FLIPS),)))
 
 
 def test_there_may_be_little_to_show() -> None:
     """A run without gates, evidence, metrics, tests, package or a run before has a page too, without empty parts."""
-    bare = replace(view(), gates=(), releases=(), metrics={}, notes=(), package=None, package_size=None)
+    bare = replace(view(), gates=(), releases=(), metrics={}, notes=(), tests=(), package=None, package_size=None)
     reading = Reading(page(Sheet(bare)))
     assert reading.open == []
     for words in ("Gates", "Evidence", "Metrics", "Tests", "Environments", "Package"):
@@ -221,10 +224,11 @@ def test_markdown_shows_the_evidence() -> None:
         "<details><summary>70 examples changed</summary>",
         "| ❌ | x0 | x | x |  |",
         "| ❌ x | 3 | 1 | 2 | x |",
+        "| x | x | failed | x | assert 1 |",
         "> x  ",
     ):
         assert line in lines
-    assert re.search(r"^x  ░+.*●.*  0\.9000, bounds 0\.8800 … 0\.9200, limit 0\.8$", said, re.MULTILINE)
+    assert re.search(r"^x x  ░+.*●.*  0\.9000, bounds 0\.8800 … 0\.9200, limit 0\.8$", said, re.MULTILINE)
     assert said.count("| ❌ | x") == 10
 
 
@@ -233,12 +237,14 @@ def test_a_report_fits_a_comment() -> None:
     many = replace(
         view(),
         metrics={f"train.metric_{n}": n / 7 for n in range(5000)},
+        tests=tuple(TestView("unit", f"test_{n}", "failed", 0.5, "assert " + "1" * 5000) for n in range(100)),
         steps=tuple(StepView(f"step_{n}", "build", "passed", started=T, ended=T + n) for n in range(1500)),
     )
     said = written(replace(sheet(evidence=(flips("y" * 500, count=900),)), view=many))
     assert len(said) < 65_536
     assert "and 4,941 metrics more" in said
     assert "and 1,300 steps more" in said
+    assert "and 80 more tests that failed" in said
 
 
 @CALM

@@ -1,7 +1,9 @@
 """Two models on the same examples: what flipped, where it hurts, and what cannot be told."""
 
 import io
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from penstock.columns import column_names
 from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_evidence
 from penstock.flips import MAX_EXAMPLES, Flips, flips, guessed_score, judged, slices_of
+from penstock.pipelines import Gate
 
 WORDS = st.sampled_from(["a", "b", "c"])
 ROWS = st.dictionaries(st.text("0123456789", min_size=1, max_size=3), st.tuples(WORDS, WORDS, WORDS), min_size=1)
@@ -146,16 +149,25 @@ def test_many_values_make_no_slices() -> None:
     assert flips("e", answered(truth, truth), answered(truth, truth), "correct").slices == ()
 
 
-def test_a_column_with_a_gap_is_noted_and_the_others_stay() -> None:
-    """An empty value makes a column useless, in one sentence that says where; probabilities are no slices at all."""
-    data = b"id,truth,prediction,region,mode,probability:a\n1,a,a,north,fast,high\n2,b,b,,slow,low\n"
+def test_what_has_no_value_is_a_slice_of_its_own() -> None:
+    """Gaps in a column are counted together; probabilities make no slices at all."""
+    data = b"id,truth,prediction,region,size,probability:a\n1,a,a,north,1,high\n2,b,b,,2,low\n3,a,a,north,,low\n"
     evidence = read_evidence(data, None, "e.csv", None)
-    columns, notes = slices_of(evidence, [("e.csv", data)])
+    (region,), notes = slices_of(evidence, [("e.csv", data)])
+    assert ([region.labels[code] for code in region.codes], notes) == (["north", "(empty)", "north"], ())
+    assert slices_of(evidence, [("e.csv", b"id,truth,prediction\n1,a,a\n2,b,b\n3,a,a\n")]) == ((), ())
+
+
+def test_a_column_that_cannot_be_read_is_noted_and_the_others_stay() -> None:
+    """One column that holds lists makes no slices, in one sentence that says where."""
+    rows = [
+        {"id": n, "truth": "a", "prediction": "a", "tags": ["x"], "mode": "fast" if n % 2 else "slow"} for n in range(4)
+    ]
+    data = "\n".join(json.dumps(row) for row in rows).encode()
+    columns, notes = slices_of(read_evidence(data, None, "e.jsonl", None), [("e.jsonl", data)])
     assert [c.name for c in columns] == ["mode"]
-    assert slices_of(evidence, [("e.csv", b"id,truth,prediction\n1,a,a\n2,b,b\n")]) == ((), ())
-    assert notes == (
-        'the column "region" makes no slices: e.csv:3: the column "region" is empty: mend or leave out the row',
-    )
+    (note,) = notes
+    assert note.startswith('the column "tags" makes no slices: e.jsonl:1: "tags" is a list')
 
 
 def test_names_of_columns_are_read_from_every_format() -> None:
@@ -181,18 +193,19 @@ def test_names_of_columns_are_read_from_parquet() -> None:
 
 def test_gates_name_scores_and_slices_and_may_hide() -> None:
     """Scores of all gates of a step, each once, also in gates made of others; one may tell pass or fail only."""
-    gates = {
+    gates: dict[str, dict[str, Any]] = {
         "one": {"metric": "train.accuracy", "at_least": 0.9},
         "two": {"evidence": "evaluate", "at_least": 0.9},
-        "three": {"evidence": "evaluate", "score": "log_loss", "slices": {"by": ["region"]}},
-        "four": {"any_of": [{"all_of": [{"evidence": "other", "slices": {"by": "mode"}}]}], "reuse": "enforce"},
-        "five": {"evidence": "evaluate", "score": "correct"},
+        "three": {"evidence": "evaluate", "score": "log_loss", "at_most": 1, "slices": {"by": ["region"]}},
+        "four": {"any_of": [{"evidence": "other", "at_least": 0.5, "confidence": 0.9, "slices": {"by": ["mode"]}}]},
+        "five": {"evidence": "evaluate", "same_as": "trained"},
+        "six": {"evidence": "third", "at_least": 0.5, "confidence": 0.9, "reuse": "enforce"},
     }
-    found = judged(gates)
+    found = judged([Gate.model_validate({"name": name, **gate}) for name, gate in gates.items()])
     assert found["evaluate"].scores == ("correct", "log_loss")
     assert (found["evaluate"].columns, found["evaluate"].enforced_by) == (("region",), None)
-    assert (found["other"].columns, found["other"].enforced_by) == (("mode",), "four")
-    assert set(found) == {"evaluate", "other"}
+    assert (found["other"].columns, found["third"].enforced_by) == (("mode",), "six")
+    assert set(found) == {"evaluate", "other", "third"}
 
 
 def test_the_score_of_evidence_without_a_gate_is_what_fits() -> None:

@@ -93,6 +93,11 @@ def flip_titles(flips: Flips, names: Names) -> tuple[str, ...]:
     return ("id", "truth", names.a, names.b, *(() if is_share(flips) else (score_word(flips),)))
 
 
+def slice_rows(flips: Flips, limit: int) -> tuple[SliceRow, ...]:
+    """The worst slices, so many; none where no example changed."""
+    return flips.slices[:limit] if flips.better or flips.worse else ()
+
+
 def slice_cells(row: SliceRow, flips: Flips) -> tuple[str, ...]:
     """Column, label, how many examples, both means, the difference (of `correct` in points), what is shown."""
     moved = f"{100 * row.difference:+.1f}" if is_share(flips) else f"{row.difference:+.3g}"
@@ -119,10 +124,10 @@ def flip_lines(flips: Flips, names: Names, limit: int, width: int) -> Iterator[T
     hidden = flips.better + flips.worse - min(limit, len(flips.examples))
     if hidden and flips.examples:
         yield Text(f"    and {hidden:,} more: --examples N shows so many", "dim")
-    rows = [_slice_row(row, flips) for row in flips.slices[:SLICES]]
+    rows = [_slice_row(row, flips) for row in slice_rows(flips, SLICES)]
     yield from _table(slice_titles(flips, names), rows, width, frozenset({2, 3, 4, 5}))
-    if len(flips.slices) > SLICES:
-        yield Text(f"    and {len(flips.slices) - SLICES:,} slices more: --json has them", "dim")
+    if len(flips.slices) > len(rows) > 0:
+        yield Text(f"    and {len(flips.slices) - len(rows):,} slices more: --json has them", "dim")
 
 
 def _table(titles: Sequence[str], rows: list[Row], width: int, right: frozenset[int] = frozenset()) -> Iterator[Text]:

@@ -55,7 +55,8 @@ def interval(chart: Chart, word: str = "") -> str:
         element("circle", cx=axis.at(chart.estimate), cy=_MIDDLE, r=6, class_="estimate"),
         *_numbers(chart, axis),
     ]
-    label = f"{chart.kind} in {chart.score.replace('_', ' ')}: {described(chart)}"
+    where = "" if chart.slice_of is None else f" of {chart.slice_of}"
+    label = f"{chart.kind} in {chart.score.replace('_', ' ')}{where}: {described(chart)}"
     name = " ".join(filter(None, ("chart", word)))
     height = max(_zero_line(chart, axis), _LOWEST if _edges(chart) else _BELOW) + 6
     return element("svg", *parts, class_=name, width="100%", height=height, role="img", aria_label=label)
@@ -73,13 +74,13 @@ def described(chart: Chart) -> str:
 
 
 def _labels(chart: Chart) -> list[str]:
-    """Estimate, bounds and edges as they are written, gains of `correct` in points."""
+    """Estimate, bounds and edges as they are written: gains of `correct` in points, relative ones in percent."""
     edges, is_gain = _edges(chart), chart.kind == "gain"
-    factor = 100 if is_gain and chart.score == "correct" else 1
+    factor = 100 if chart.relative or (is_gain and chart.score == "correct") else 1
     numbers = [factor * n for n in (chart.estimate, chart.low, chart.high)]
     limits = [float(f"{factor * n:.12g}") for n in edges]
-    shown = short(numbers, limits, signed=is_gain)
-    return [*shown, *(f"{n:.6g}".replace("-", MINUS) for n in limits)]
+    shown = [*short(numbers, limits, signed=is_gain), *(f"{n:.6g}".replace("-", MINUS) for n in limits)]
+    return [f"{text} %" for text in shown] if chart.relative else shown
 
 
 class _Axis:

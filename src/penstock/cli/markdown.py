@@ -14,18 +14,19 @@ from penstock.cli.contrasts import (
     left_out,
     levels,
     slice_cells,
+    slice_rows,
     slice_titles,
     zeroed,
 )
 from penstock.cli.differences import metric_rows, metric_words
 from penstock.cli.drawings import described
 from penstock.cli.pictures import clean, duration, figure, gate_reason, release_words, size, step_reason, step_word
-from penstock.cli.sheets import Sheet, StepTests
+from penstock.cli.sheets import Sheet, StepTests, first_line, note_on
 from penstock.cli.tables import verdict
 from penstock.flips import Flips
-from penstock.runs import GateView, RunView, StepView
+from penstock.runs import GateView, RunView, StepView, TestView
 
-_SLICES, _FLIPS, _METRICS, _STEPS = 5, 10, 60, 200
+_SLICES, _FLIPS, _TESTS, _METRICS, _STEPS = 5, 10, 20, 60, 200
 """So many rows of each are shown: a comment on a pull request may have 65,536 characters."""
 
 _MARKS = {"passed": "✅", "failed": "❌", "errored": "⚠️", "canceled": "⚠️"}
@@ -55,6 +56,7 @@ def _lines(sheet: Sheet, view: RunView) -> Iterator[str]:
     yield from _evidence(sheet)
     yield from _metrics(view, sheet.before)
     yield from _table("Tests", ("step", "passed", "failed", "skipped", ""), [_tests_cells(t) for t in sheet.tests])
+    yield from _red_tests(view.tests)
     releases = [(escaped(r.environment), *(escaped(w) for w in release_words(r))) for r in view.releases]
     yield from _table("Environments", ("environment", "status", ""), releases)
     notes = (*view.notes, *sheet.gaps)
@@ -75,10 +77,23 @@ def _fenced(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _charts(gates: Sequence[GateView]) -> Iterator[str]:
-    shown = [(clean(gate.name), drawn(gate.chart), described(gate.chart)) for gate in gates if gate.chart is not None]
+    shown = [
+        (clean(f"{g.name} {g.chart.slice_of or ''}").strip(), drawn(g.chart), described(g.chart))
+        for g in gates
+        if g.chart is not None
+    ]
     if shown:
         width = max(len(name) for name, _, _ in shown)
         yield from _fenced([f"{name:<{width}}  {picture}  {numbers}" for name, picture, numbers in shown])
+
+
+def _red_tests(tests: Sequence[TestView]) -> Iterator[str]:
+    rows = [
+        (escaped(t.test), escaped(t.step), escaped(t.status), escaped(note_on(t)), _cell(first_line(t.message)))
+        for t in tests[:_TESTS]
+    ]
+    yield from _table("", ("test", "step", "", "", "said"), rows)
+    yield from [] if len(tests) <= _TESTS else ["", f"and {len(tests) - _TESTS:,} more tests that failed"]
 
 
 # --- evidence ------------------------------------------------------------------------------------------------------
@@ -98,7 +113,7 @@ def _flips(flips: Flips, names: Names) -> Iterator[str]:
     yield from ("", f"*{escaped(flips.step)}*: {'; '.join(escaped(fact) for fact in facts if fact)}")
     if flips.gain is not None:
         yield from _fenced([f"{drawn(zeroed(flips.gain))}  {described(flips.gain)}"])
-    rows = [[*map(escaped, slice_cells(row, flips))] for row in flips.slices[:_SLICES]]
+    rows = [[*map(escaped, slice_cells(row, flips))] for row in slice_rows(flips, _SLICES)]
     yield from _table("", [*map(escaped, slice_titles(flips, names))], rows)
     if not flips.examples:
         return

@@ -23,7 +23,7 @@ from penstock.cli.pictures import (
     step_reason,
     step_word,
 )
-from penstock.cli.sheets import Sheet, StepTests
+from penstock.cli.sheets import Sheet, StepTests, note_on
 from penstock.cli.tables import verdict
 from penstock.flips import Flips, SliceRow
 from penstock.runs import GateView, ReleaseView, RunView, StepView
@@ -167,6 +167,7 @@ def lineage(sheet: Sheet) -> list[tuple[str, str]]:
 
 _FILTERS = {
     "chart": chart,
+    "duration": duration,
     "facts": facts,
     "figure": figure,
     "gain": gain,
@@ -174,6 +175,7 @@ _FILTERS = {
     "lineage": lineage,
     "mark": lambda word: mark_of(word).plain,
     "metric_cells": metric_cells,
+    "note_on": note_on,
     "release_row": release_row,
     "slice_picture": slice_picture,
     "spent": spent,

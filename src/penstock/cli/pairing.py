@@ -91,7 +91,7 @@ class _Side:
 
         pipeline = expand(Pipeline.model_validate(run.pipeline))
         files = {name: step.evidence for name, step in pipeline.steps.items() if step.evidence is not None}
-        return cls(world, run, files, judged(run.pipeline.get("gates", {})))
+        return cls(world, run, files, judged(pipeline.gates.values()))
 
     def judged(self, step: str) -> "Judged":
         from penstock.flips import Judged

@@ -1,17 +1,20 @@
 """The verb `report`: a run as it is put before other people, as Markdown, as JSON or as a page."""
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.looking import RunArgument
 from penstock.cli.settings import read_settings
-from penstock.errors import UsageError
+from penstock.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from penstock.cli.sheets import Opponent, Sheet, StepTests
+    from penstock.commits import Commit
     from penstock.engine.world import World
+    from penstock.pipelines import Pipeline
     from penstock.store.contract import Run
 
 _LOOKED = 200
@@ -53,7 +56,7 @@ def sheet_of(world: "World", run: "Run") -> "Sheet":
     from penstock.cli.sheets import Opponent, Sheet
     from penstock.engine.views import view
 
-    before, opponent = _before(world, run), _champion(world, run)
+    before, opponent = _before(world, run), _baseline(_Past.of(world, run))
     if opponent is None and before is not None:
         opponent = Opponent(before.id, before.version, "the newest run that passed before on the default branch")
     paired = Paired() if opponent is None else paired_runs(world, world.store.runs.get(opponent.run), run)
@@ -80,17 +83,52 @@ def _before(world: "World", run: "Run") -> "Run | None":
     return None
 
 
-def _champion(world: "World", run: "Run") -> "Opponent | None":
-    """The champion when the run began: what served then in the environment that no other needs."""
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """A run that is looked back at."""
+
+    world: "World"
+    run: "Run"
+    pipeline: "Pipeline"
+    commit: "Commit"
+
+    @classmethod
+    def of(cls, world: "World", run: "Run") -> "_Past":
+        from penstock.commits import Commit
+        from penstock.pipelines import Pipeline
+
+        commit = Commit(**{**run.commit, "branches": tuple(run.commit["branches"])})
+        return cls(world, run, Pipeline.model_validate(run.pipeline), commit)
+
+
+def _baseline(past: _Past) -> "Opponent | None":
+    """What the first gate that compares evidence names, as it stood when the run began; else the champion of then."""
+    from penstock.cli.sheets import Opponent
+    from penstock.engine.baselines import Baselines
+    from penstock.pipelines import BaselineName
+
+    leaves = [leaf for gate in past.pipeline.gates.values() for leaf in gate.leaves if leaf.evidence is not None]
+    name = next((leaf.baseline for leaf in leaves if leaf.baseline is not None), BaselineName(name="champion"))
+    if name.kind == "champion" and (name.detail or past.pipeline.environments):
+        return _champion(past, name.detail)
+    try:
+        found = Baselines(past).find(name)
+    except SourceError:
+        return None
+    return None if found is None else Opponent(found.run, found.version, name.words)
+
+
+def _champion(past: _Past, named: str) -> "Opponent | None":
+    """What had the traffic of the champion's environment when the run began."""
     from penstock.cli.sheets import Opponent
     from penstock.engine.baselines import champion_environment
-    from penstock.pipelines import Pipeline
 
-    environment = champion_environment(Pipeline.model_validate(run.pipeline))
+    environment = named or champion_environment(past.pipeline)
     if environment is None:
         return None
-    then = run.started or run.created
-    served = [r for r in world.store.releases.of(run.project, environment) if r.since is not None and r.run != run.id]
+    run, then = past.run, past.run.started or past.run.created
+    released = past.world.store.releases.of(run.project, environment)
+    served = [r for r in released if r.since is not None and r.run != run.id]
     found = [r for r in served if (r.since or then) <= then and (r.ended is None or r.ended >= then)]
     newest = max(found, key=lambda release: release.since or 0.0, default=None)
     return None if newest is None else Opponent(newest.run, newest.version, f"the champion in {environment}")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock.flips import Flips
-from penstock.runs import RunView
+from penstock.runs import RunView, TestView
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +61,13 @@ class Sheet:
             "evidence": [flips.as_json() for flips in self.evidence],
             "gaps": list(self.gaps),
         }
+
+
+def note_on(test: TestView) -> str:
+    """What a person should know of a test that failed, beside its message: whether it is flaky, or in quarantine."""
+    return "; ".join(filter(None, (test.flaky, test.quarantine)))
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that is not blank."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
