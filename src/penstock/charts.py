@@ -9,14 +9,15 @@ from typing import Any, Literal
 class Chart:
     """An estimate with its bounds, on the axis of its rule. Numbers are fractions, or in the unit of the score.
 
-    `kind` says whether it is a level or a gain over another model (more is better); `least` and `most` are the edges of
-    what the rule allows, None where it has no edge on that side. Each bound holds with `confidence`. `n` counts
-    examples, `discordant` those on which two models differ (None for one model), `needed` is about how many examples
-    would decide (None where it is decided, or no number would). `slice_of` names the slice whose chart it is, as in
-    `digit=3`; None where it is of all examples. `relative` says that numbers are fractions of the other model's score.
+    `kind` says whether it is a level, a gain over another model (more is better), or a ratio to another's; `least` and
+    `most` are the edges of what the rule allows, None where it has no edge on that side. Each bound holds with
+    `confidence`. `n` counts examples (of a ratio rounds), `discordant` those on which two models differ (None for one
+    model), `needed` is about how many would decide (None where it is decided, or no number would). `slice_of` names the
+    slice whose chart it is, as in `digit=3`; None where it is of all examples. `relative` says that numbers are
+    fractions of the other model's score.
     """
 
-    kind: Literal["level", "gain"]
+    kind: Literal["level", "gain", "ratio"]
     score: str
     estimate: float
     low: float
