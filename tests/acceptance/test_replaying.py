@@ -2,7 +2,7 @@
 
 import json
 
-from acceptance.tiny import Tiny
+from acceptance.tiny import Signal, Tiny
 
 RECORD = """\
 with open("asked.jsonl", "w") as file:
@@ -64,3 +64,28 @@ def test_what_was_measured_is_known(tiny: Tiny) -> None:
     rows = {row["name"]: row for row in tiny("plan", "--json").json["steps"]}
     assert (rows["replay"]["action"], rows["replay"]["reason"]) == ("run", "how often it asks changed")
     assert json.dumps(tiny.run()["metrics"]) != json.dumps(first["metrics"])
+
+
+def test_a_killed_command_loses_no_replay(tiny: Tiny) -> None:
+    """The command is killed while a request is being answered; `resume` goes on with the same two processes."""
+    recorded(tiny)
+    asked, answered = Signal.make(tiny, "asked"), Signal.make(tiny, "answered")
+    waits = f"""\
+    def do_GET(self):
+        if self.path.endswith("=3") and not os.path.exists("../met"):
+            open("../met", "w").close()
+            {asked.given().strip()}
+            {answered.awaited().strip()}
+"""
+    tiny.edit("serve.py", "    def do_GET(self):\n", waits)
+    tiny.commit("waits within an answer")
+    command = tiny.command.start("run", cwd=tiny.repo.folder)
+    asked.wait()
+    command.kill()
+    command.communicate()
+    answered.give()
+    tiny("resume")
+    run = tiny("show", "1", "--json").json
+    (replay,) = (step for step in run["steps"] if step["name"] == "replay")
+    assert (replay["status"], replay["attempts"], run["status"]) == ("passed", 1, "passed")
+    assert run["metrics"]["replay.agreement"] == 1
