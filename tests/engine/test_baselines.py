@@ -179,7 +179,7 @@ def test_a_red_version_is_no_baseline(house: House) -> None:
 def test_without_environments_the_champion_is_the_default_branchs_last_passed_run(house: House) -> None:
     """Also for a commit of another branch."""
     first = run(house, 0.9, against("champion"))
-    assert reason(first).endswith("there is no run of branch main yet")
+    assert reason(first).endswith("there is no champion yet: there is no run of branch main yet")
     house.repo.git("switch", "--quiet", "-c", "aside")
     aside = run(house, 0.95)
     assert f"the champion {first.version} has 0.9," in reason(aside)

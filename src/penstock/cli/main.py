@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from penstock.cli import (
+    baselines,
     comparing,
     delivering,
     exporting,
@@ -71,6 +72,7 @@ SURROUNDINGS = frozenset(
 for name, verb in VERBS:
     app.command(name)(verb)
 app.add_typer(secrets.app, name="secret")
+app.add_typer(baselines.app, name="baseline")
 app.add_typer(serving.hook_app, name="hook")
 
 

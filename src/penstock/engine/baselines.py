@@ -89,16 +89,17 @@ class Baselines:
         if self._is_release(name):
             return missing(name)
         if name.kind == "version":
-            newest = self._of_version(name)[1]
-        else:
-            branches = self._branches(name)
-            if not branches:
-                whose = (
-                    "the repository has no default branch" if name.kind == "champion" else "its commit is on no branch"
-                )
-                return f"{missing(name)}: {whose}"
-            newest = self._any_on(branches)
-            name = name if name.kind != "champion" else BaselineName(name=f"branch:{branches[0]}")
+            return self._why_none(name, self._of_version(name)[1])
+        branches = self._branches(name)
+        if not branches:
+            whose = "the repository has no default branch" if name.kind == "champion" else "its commit is on no branch"
+            return f"{missing(name)}: {whose}"
+        newest = self._any_on(branches)
+        if name.kind != "champion":
+            return self._why_none(name, newest)
+        return f"{missing(name)}: {self._why_none(BaselineName(name=f'branch:{branches[0]}'), newest)}"
+
+    def _why_none(self, name: BaselineName, newest: Candidate | None) -> str:
         if newest is not None and newest.flaw is not None:
             return none_sound(name, newest.run, newest.flaw)
         return missing(name) + self._hint(name)
@@ -195,4 +196,4 @@ class Baselines:
 
     def _told(self, version: str, run: int) -> str:
         """The version, with the run where that tells it from our own."""
-        return f"{version} of run {run}" if version == self._run.version else version
+        return f"{version} of run {run}" if self._below is not None and version == self._run.version else version
