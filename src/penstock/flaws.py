@@ -537,7 +537,7 @@ def _leaves(where: Where, gate: Gate) -> Iterator[tuple[Where, Gate]]:
 
 
 _FILES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "metric": (("metrics", "benchmark"), "has neither metrics nor benchmark: add metrics: FILE to it"),
+    "metric": (("metrics", "benchmark", "coverage"), "has neither metrics nor benchmark: add metrics: FILE to it"),
     "benchmark": (("benchmark",), "has no benchmark: add benchmark: FILE to it"),
     "evidence": (("evidence",), "has no evidence: add evidence: FILE to it"),
     "same_as": (("evidence",), "has no evidence: add evidence: FILE to it"),

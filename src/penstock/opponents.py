@@ -63,6 +63,7 @@ def with_opponents(pipeline: Pipeline) -> Pipeline:
             "metrics": None,
             "report": None,
             "benchmark": None,
+            "coverage": None,
             "allow_failure": True,
         }
         steps[name] = asked.model_copy(update=change)

@@ -103,6 +103,7 @@ class Step(Part):
     outputs: Paths | None = Field(default=None, description="What leaves the workspace for later steps.")
     metrics: FilePath | None = Field(default=None, description="A JSON file of numbers, flat or nested.")
     report: FilePath | None = Field(default=None, description="A JUnit XML file of test results.")
+    coverage: FilePath | None = Field(default=None, description="A Cobertura XML or LCOV file of lines that ran.")
     benchmark: FilePath | None = Field(default=None, description="A JSON file of benchmark values.")
     evidence: (
         Annotated[EvidenceFiles, BeforeValidator(_as_evidence, json_schema_input_type=str | EvidenceFiles)] | None
@@ -258,7 +259,7 @@ class Pipeline(Part):
 
 LATER: Mapping[type[Part], frozenset[str]] = {
     Pipeline: frozenset({"source"}),
-    Step: frozenset({"coverage", "batch", "host", "image", "runtime", "source", "approval"}),
+    Step: frozenset({"batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
     Gate: frozenset({"power", "seed"}),
     Environment: frozenset(

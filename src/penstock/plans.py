@@ -284,6 +284,7 @@ def step_ingredients(
         "report": step.report,
         "benchmark": step.benchmark,
         "evidence": step.evidence.model_dump() if step.evidence else None,
+        **({} if step.coverage is None else {"coverage": step.coverage}),
     }
     return {
         "command": f"{step.shell}: {interpolate(step.run, pipeline.variables, version, commit)}",

@@ -51,6 +51,20 @@ def test_outputs_and_files_are_kept(cache: DiskCache, workspace: Path) -> None:
     assert "tests" not in found.values
 
 
+def test_shares_of_lines_and_branches_are_metrics(cache: DiskCache, workspace: Path) -> None:
+    """Beside the step's own numbers; what the report does not count is not there."""
+    lines = "SF:a.py\nDA:1,1\nDA:2,0\nDA:3,1\nDA:4,1\n"
+    write(workspace, c_dot_info=f"{lines}BRDA:1,0,0,1\nBRDA:1,0,1,0\nend_of_record\n", m_dot_json='{"loss": 2}')
+    found = collect(made(coverage="c.info", metrics="m.json"), workspace, cache, TODAY)
+    assert found.values["metrics"] == {"train.loss": 2.0, "train.coverage": 0.75, "train.branch_coverage": 0.5}
+    assert list(cache.tree(found.values["collected"])) == ["c.info", "m.json"]
+    write(workspace, c_dot_info="SF:a.py\nend_of_record\n")
+    assert collect(made(coverage="c.info"), workspace, cache, TODAY).values["metrics"] == {}
+    write(workspace, c_dot_info="what")
+    with pytest.raises(ReportError, match="neither Cobertura XML nor LCOV"):
+        collect(made(coverage="c.info"), workspace, cache, TODAY)
+
+
 def test_a_step_that_declares_nothing_leaves_nothing(cache: DiskCache, workspace: Path) -> None:
     """Whatever else lies in the workspace is not kept."""
     write(workspace, junk="x")
@@ -63,6 +77,7 @@ def test_all_files_that_a_step_declares() -> None:
         outputs=["model/"], metrics="m", report="r", benchmark="b", evidence={"predictions": "p", "truth": "t"}
     )
     assert declared_files(whole) == ("m", "r", "b", "p", "t")
+    assert declared_files(made(coverage="c")) == ("c",)
     assert declared_files(made(evidence="p")) == ("p",)
     assert declared_files(made()) == ()
 

@@ -354,6 +354,7 @@ def ingredients(
         ({"step": {"metrics": "m.json"}}, "files"),
         ({"step": {"report": "junit.xml"}}, "files"),
         ({"step": {"benchmark": "bench.json"}}, "files"),
+        ({"step": {"coverage": "coverage.xml"}}, "files"),
         ({"step": {"evidence": "predictions.csv"}}, "files"),
         ({"package": "0" * 64}, "package"),
     ],

@@ -192,7 +192,7 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         ONE + "on: {push: {}, pull_request: true}\n",
         [(4, 16, '"pull_request" is not available yet')],
     ),
-    "later in a step": (STEP + "coverage: c.xml\n", [(5, 5, '"coverage" is not available yet')]),
+    "later in a step": (STEP + "host: a.example\n", [(5, 5, '"host" is not available yet')]),
     "no name of an image": (ONE + "runtime: {image: Python 3}\n", [(4, 18, '"Python 3" has capital letters')]),
     "two sources of a runtime": (
         ONE + "runtime: {image: x, dockerfile: Dockerfile}\n",

@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.artifacts import Digest, File, Tree
 from penstock.cache.contract import BlobError, Cache
+from penstock.coverages import parse_coverage
 from penstock.engine.hearing import hear
 from penstock.pipelines import Step
 from penstock.quarantines import Weighed, full_name, weigh
@@ -56,6 +57,7 @@ def declared_files(step: Step) -> tuple[str, ...]:
         step.metrics,
         step.report,
         step.benchmark,
+        step.coverage,
         evidence.predictions if evidence else None,
         evidence.truth if evidence else None,
     )
@@ -103,6 +105,10 @@ def _numbers(step: Step, files: Tree, cache: Cache) -> dict[str, float]:
         found.update(parse_metrics(_content(files, step.metrics, cache), step.metrics))
     if step.benchmark is not None:
         found.update(parse_benchmark(_content(files, step.benchmark, cache), step.benchmark))
+    if step.coverage is not None:
+        coverage = parse_coverage(_content(files, step.coverage, cache), step.coverage)
+        rates = {"coverage": coverage.rate, "branch_coverage": coverage.branch_rate}
+        found.update({name: rate for name, rate in rates.items() if rate is not None})
     return found
 
 
