@@ -12,7 +12,9 @@ from typer.main import get_command
 
 from acceptance.tiny import end, make
 from docs.diagrams import TABLES, diagram
+from penstock.baselines import Change
 from penstock.charts import Chart
+from penstock.cli.baselines import Shown
 from penstock.cli.main import VERBS, app
 from penstock.commits import Trigger
 from penstock.pipelines import RESERVED
@@ -58,7 +60,9 @@ def options(verb: str) -> set[str]:
     """Every option in each of its spellings, and every argument by its name, as the program has them."""
     command: Any = get_command(app)
     found: set[str] = set()
-    for parameter in command.commands[verb].params:
+    own = command.commands[verb]
+    parameters = [*own.params, *(p for other in getattr(own, "commands", {}).values() for p in other.params)]
+    for parameter in parameters:
         if parameter.param_type_name == "argument":
             found.add(parameter.metavar.strip("[]"))
         elif "--help" not in parameter.opts:
@@ -66,7 +70,11 @@ def options(verb: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("verb", [name for name, _ in VERBS])
+NAMES = [*(name for name, _ in VERBS), "baseline"]
+"""The verbs of the page; those with verbs of their own are one each, or have a page."""
+
+
+@pytest.mark.parametrize("verb", NAMES)
 def test_every_verb_is_documented(verb: str) -> None:
     """A verb has a section with a synopsis, an example and its exit codes, and a table of exactly its options."""
     text = section(page("docs/commands.md"), f"`{verb}`")
@@ -76,7 +84,7 @@ def test_every_verb_is_documented(verb: str) -> None:
     assert set(first_cells(text)) == options(verb)
 
 
-@pytest.mark.parametrize("verb", [name for name, _ in VERBS])
+@pytest.mark.parametrize("verb", NAMES)
 def test_the_synopsis_names_every_option(verb: str) -> None:
     """The synopsis has the long spelling of every option and the name of every argument."""
     synopsis = re.findall(r"^ {4}(.*)$", section(page("docs/commands.md"), f"`{verb}`"), re.MULTILINE)
@@ -86,7 +94,7 @@ def test_the_synopsis_names_every_option(verb: str) -> None:
 
 def test_no_verb_is_documented_that_does_not_exist() -> None:
     """The sections named after verbs are the verbs."""
-    assert set(re.findall(r"^### `(\w+)`$", page("docs/commands.md"), re.MULTILINE)) == {name for name, _ in VERBS}
+    assert set(re.findall(r"^### `(\w+)`$", page("docs/commands.md"), re.MULTILINE)) == set(NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +149,8 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
         ("The chart object", Chart, []),
         ("The test object", TestView, []),
         ("The plan list", Plan, ["sentence"]),
+        ("The baseline list", Shown, []),
+        ("The history list", Change, []),
         ("The self-test list", Rehearsal, ["sentence"]),
     ],
 )
