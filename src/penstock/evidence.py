@@ -139,8 +139,7 @@ class Evidence:
     ) -> Evidence:
         """The evidence of rows that belong together, one by one; `asked` has the truths, in canonical form."""
         answers, sources = given.texts.get("prediction"), (given, asked)
-        texts = {"id", "truth", "prediction", *slices} - set(scores)
-        numeric = [name for name in (*given.texts, *asked.texts) if name not in texts]
+        numeric = [name for name in (*given.texts, *asked.texts) if name in scores or _is_probability(name)]
         return cls.__new__(cls)._fill(  # noqa: SLF001 (another way to be made)
             asked.texts["id"],
             asked.texts["truth"],
@@ -320,9 +319,15 @@ def further(scores: Sequence[str], slices: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(named) if name not in ("id", "truth", "prediction"))
 
 
-def read_truth(data: bytes, file: str | None, names: Sequence[str] = (), gaps: Sequence[str] = ()) -> Columns:
-    """A file of truths in the order of its ids, with further columns by name; those among `gaps` may be empty."""
-    return read_columns(data, str(file), ("id", "truth", *names), gaps=gaps).sorted_by("id").mended("truth")
+def read_truth(
+    data: bytes, file: str | None, names: Sequence[str] = (), gaps: Sequence[str] = (), spare: Sequence[str] = ()
+) -> Columns:
+    """A file of truths in the order of its ids, with further columns by name, and those of the `spare` that it has.
+
+    Columns among `gaps` may have empty values.
+    """
+    found = read_columns(data, str(file), ("id", "truth", *names), spare, gaps)
+    return found.sorted_by("id").mended("truth")
 
 
 def _joined(given: Columns, asked: Columns, scores: Sequence[str], slices: Sequence[str]) -> Evidence:
@@ -346,6 +351,10 @@ def test_set_of(ids: Texts, truth: Texts) -> Digest:
     return digest_of_texts("test-set", (ids, truth))
 
 
+def _is_probability(name: str) -> bool:
+    return name == PROBABILITY or name.startswith(f"{PROBABILITY}:")
+
+
 def _column(sources: Sequence[Columns], name: str) -> Floats:
     """A column as finite numbers; a probability is between 0 and 1."""
     import numpy as np
@@ -357,7 +366,7 @@ def _column(sources: Sequence[Columns], name: str) -> Floats:
     if len(wrong):
         place = int(wrong[source.lines[wrong].argmin()])
         source.refuse(place, f'the column "{name}" is {shown(texts[place])!r}, expected a finite number')
-    if name.partition(":")[0] == PROBABILITY:
+    if _is_probability(name):
         off = np.flatnonzero((found < 0) | (found > 1))
         if len(off):
             place = int(off[source.lines[off].argmin()])

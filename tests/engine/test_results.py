@@ -373,3 +373,101 @@ def test_an_enforced_budget_tells_pass_or_fail_only(house: House) -> None:
     )
     third = another(house, 4)
     assert third.gates[0].reasons[0].startswith("pass with a risk of 0.34 %, this package's share")
+
+
+# --- slices, wholes, parity ----------------------------------------------------------------------------------------
+
+
+def in_digits(wrong: str) -> Act:
+    """Answers to 360 examples of three digits, of which the first forty of some are wrong."""
+    rows = "".join(f"{n},{'b' if str(n % 3) in wrong and n < 120 else 'a'},{n % 3}\n" for n in range(360))
+    return Act(files={"predictions.csv": f"id,prediction,digit\n{rows}"})
+
+
+def test_a_rule_is_held_in_each_slice(house: House) -> None:
+    """The champion's slices are not needed: it is asked about the same examples."""
+    compared(house, margin=0.1)
+    rule = {**COMPARED["gates"]["no_regression"], "slices": "digit", "margin": 0.1}
+    for wrong, verdict, reason in (
+        ("", "pass", "all 3 slices by digit pass"),
+        ("2", "fail", "of 3 slices by digit 1 fails, 2 pass: fail"),
+    ):
+        changed = {**SOURCE, "src/a.py": f"A = 'wrong in {wrong}'\n"}
+        house.commit({**DIGITS, **COMPARED, "gates": {"no_regression": rule}}, **changed, **TRUTH)
+        model = {"model/w": f"wrong in {wrong}"}
+        house.machine.script["train for"] = Act(files={**ACTS["train for"].files, **model})
+        house.machine.script["evaluate"] = in_digits(wrong)
+        (gate,) = house.run().gates
+        assert (gate.verdict, gate.reasons[0]) == (verdict, reason)
+        assert gate.chart is not None
+        assert (gate.chart.n, gate.chart.slice_of) == (120, "digit=2" if wrong else "digit=1")
+
+
+def test_one_gate_that_wants_a_column_that_is_not_there_errs_alone(house: House) -> None:
+    """The sentence names the files and the column; other gates on the same evidence are judged."""
+    gates = {
+        "sliced": {"evidence": "evaluate", "at_least": 0.5, "slices": "place"},
+        "plain": {"evidence": "evaluate", "at_least": 0.5},
+    }
+    house.commit({**DIGITS, **EVIDENCE, "gates": gates}, **SOURCE, **TRUTH)
+    house.machine.script["evaluate"] = in_digits("")
+    shown = house.run(no_deploy=True)
+    assert [gate.verdict for gate in shown.gates] == ["errored", "pass"]
+    assert (
+        shown.gates[0]
+        .reasons[0]
+        .startswith('neither predictions.csv nor truth.csv has the column "place": write it into one')
+    )
+
+
+@pytest.mark.parametrize(
+    ("whole", "verdict", "status"),
+    [("all_of", "fail", "failed"), ("any_of", "pass", "passed")],
+)
+def test_gates_are_made_of_gates(house: House, whole: str, verdict: str, status: str) -> None:
+    """Each member is judged as it would be by itself, also against the champion, and has its line."""
+    members = [
+        {"metric": "train.accuracy", "at_least": 0.99},
+        {"evidence": "evaluate", "not_worse_than": "champion", "margin": 0.03},
+        {"evidence": "evaluate", "at_least": 0.5, "slices": "digit"},
+    ]
+    house.commit({**DIGITS, **EVIDENCE, "gates": {"whole": {whole: members}}}, **SOURCE, **TRUTH)
+    house.machine.script["evaluate"] = in_digits("")
+    shown = house.run()
+    (gate,) = shown.gates
+    assert (shown.status, gate.verdict, gate.value) == (status, verdict, None)
+    alone = "warning: 1 was compared with nothing, because there is no champion yet"
+    assert gate.reasons[:3] == (
+        f"{whole.replace('_', ' ')} 3 must pass: 1 fail, 2 pass: {verdict}",
+        "1. train.accuracy at least 0.99: fail (0.95 is below 0.99)",
+        f"2. evaluate not worse than the champion by more than 0.03: pass ({alone})",
+    )
+    assert gate.reasons[-1] == "decision 1 on this test set"
+
+
+@pytest.mark.parametrize(
+    ("served", "verdict", "reason"),
+    [
+        ("0.25", "pass", "all 2 examples of both have the same prediction, none off by more than 0.001"),
+        (
+            "0.3",
+            "fail",
+            "1 of 2 examples differ between served and trained, by up to 0.05 of prediction where 0.001 is",
+        ),
+        ("cat", "fail", "1 of 2 examples differ between served and trained"),
+    ],
+)
+def test_the_packaged_model_answers_as_the_trained_one(house: House, served: str, verdict: str, reason: str) -> None:
+    """A step that asks the package is held against one that asks what was trained, prediction by prediction."""
+    evidence = {"inputs": ["src/", "truth.csv"], "evidence": {"predictions": "predictions.csv", "truth": "truth.csv"}}
+    steps = {
+        **DIGITS["steps"],
+        "trained": {"run": "ask trained", **evidence},
+        "served": {"run": "ask served", "needs": "package", **evidence},
+    }
+    gates = {"parity": {"evidence": "served", "same_as": "trained", "tolerance": 0.001}}
+    house.commit({**DIGITS, "steps": steps, "gates": gates}, **SOURCE, **{"truth.csv": "id,truth\n1,1\n2,0\n"})
+    house.machine.script["ask trained"] = Act(files={"predictions.csv": "id,prediction\n1,1\n2,.25\n"})
+    house.machine.script["ask served"] = Act(files={"predictions.csv": f"id,prediction\n2,{served}\n1,1.0\n"})
+    (gate,) = house.run(no_deploy=True).gates
+    assert (gate.verdict, gate.reasons[0].startswith(reason)) == (verdict, True), gate

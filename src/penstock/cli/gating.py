@@ -99,11 +99,11 @@ def _scored(world: "World", found: "Found", gate: "Gate") -> "Scored":
 
 def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> Any:
     from penstock.artifacts import Digest
-    from penstock.engine.examples import read_tree
+    from penstock.engine.readings import Readings, Wanted
     from penstock.parts import EvidenceFiles
 
     try:
         files = EvidenceFiles.model_validate(record.files)
-        return read_tree(world.cache, files, Digest(record.collected), (gate.score or "correct",))
+        return Readings(world.cache).evidence(files, Digest(record.collected), Wanted.of([gate]))
     except PenstockError:
         return None

@@ -1,29 +1,52 @@
 """Examples: what the steps of a run, and the packages of other runs, answered on test sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from penstock.artifacts import Digest, File
-from penstock.cache.contract import BlobError, Cache
+from penstock.artifacts import Digest
+from penstock.cache.contract import BlobError
+from penstock.columns import Columns
 from penstock.comparisons import Champion
 from penstock.engine.baselines import Reference
 from penstock.engine.context import RunContext
+from penstock.engine.readings import Readings, Wanted
 from penstock.errors import ReportError
-from penstock.evidence import Evidence, read_evidence
+from penstock.evidence import Evidence
 from penstock.parts import EvidenceFiles
+from penstock.pipelines import Gate
 from penstock.runs import StepStatus
 
 
 class Examples:
-    """The evidence of one run's steps, and of the packages that they are compared with."""
+    """The evidence of one run's steps, and of the packages that they are compared with.
 
-    def __init__(self, context: RunContext) -> None:
+    Where it `keeps`, each file is read once until `forget` is called.
+    """
+
+    def __init__(self, context: RunContext, *, keeps: bool = False) -> None:
         self._context = context
         self._store = context.world.store
+        self._readings = Readings(context.world.cache, keeps=keeps)
 
-    def own(self, step: str) -> Evidence | None:
-        """What a step of this run left; None where it left none. Raises BlobError or ReportError."""
+    def forget(self) -> None:
+        """Keep nothing of what was read."""
+        self._readings.forget()
+
+    def own(self, step: str, gate: Gate | None = None) -> Evidence | None:
+        """What a step of this run left, to be judged by a gate or by any; None where it left none.
+
+        Raises BlobError or ReportError.
+        """
+        found = self._left(step)
+        return None if found is None else self._read(step, *found, gate)
+
+    def answers(self, step: str) -> Columns | None:
+        """The predictions that a step of this run left, without truth. Raises BlobError or ReportError."""
+        found = self._left(step)
+        return None if found is None else self._readings.answers(*found)
+
+    def _left(self, step: str) -> tuple[EvidenceFiles, Digest] | None:
         files, collected = self._context.pipeline.steps[step].evidence, self._context.result(step).get("collected")
-        return None if files is None or collected is None else self._read(step, files, Digest(collected))
+        return None if files is None or collected is None else (files, Digest(collected))
 
     def remember(self, step: str, evidence: Evidence, package: Digest) -> None:
         """Keep what a package answered, for later runs to be compared with.
@@ -44,13 +67,13 @@ class Examples:
             if found is None or not found.number:
                 self._store.evidence.count(*key)
 
-    def remember_opponent(self, opponent: str, step: str, package: Digest) -> None:
+    def remember_opponent(self, opponent: str, step: str, package: Digest, gate: Gate | None = None) -> None:
         """Keep what a baseline's package answered when an opponent of this run asked it."""
         context = self._context
         files, collected = context.pipeline.steps[step].evidence, context.result(opponent).get("collected")
         if context.scope or context.commit.dirty or files is None or collected is None:
             return
-        evidence = self._read(step, files, Digest(collected))
+        evidence = self._read(step, files, Digest(collected), gate, with_slices=False)
         key = context.run.project, step, evidence.test_set, package
         if self._store.evidence.find(*key) is None:
             with self._store.transaction():
@@ -60,7 +83,9 @@ class Examples:
         """The packages that met a test set in a step, in the order in which they did."""
         return tuple(self._store.evidence.met(self._context.run.project, step, test_set))
 
-    def opponent(self, reference: Reference, step: str, test_set: Digest, asked: str | None = None) -> Champion:
+    def opponent(
+        self, reference: Reference, step: str, test_set: Digest, asked: str | None = None, gate: Gate | None = None
+    ) -> Champion:
         """A baseline with its evidence on a test set, from whichever run measured it.
 
         `asked` is the step of this run that asked it anew, where the plan has one.
@@ -68,7 +93,7 @@ class Examples:
         lacking = "has no evidence of this step"
         for files, collected in self._measured(reference, step, test_set, asked):
             try:
-                found = self._read(step, files, collected)
+                found = self._read(step, files, collected, gate, with_slices=False)
             except BlobError:
                 lacking = "has evidence that is no longer in the cache"
             except ReportError as error:
@@ -109,22 +134,20 @@ class Examples:
         if files is not None and new is not None:
             yield files, Digest(new)
 
-    def _read(self, step: str, files: EvidenceFiles, collected: Digest) -> Evidence:
-        """The evidence in a tree of the cache. Raises BlobError, or ReportError for files that are no evidence."""
-        leaves = [leaf for gate in self._context.pipeline.gates.values() for leaf in gate.leaves]
-        scores = {leaf.score or "correct": None for leaf in leaves if leaf.evidence == step}
-        return read_tree(self._context.world.cache, files, collected, tuple(scores))
+    def _read(
+        self, step: str, files: EvidenceFiles, collected: Digest, gate: Gate | None, *, with_slices: bool = True
+    ) -> Evidence:
+        """The evidence in a tree of the cache, for all gates on the step, or for one where it is not fit for all.
 
-
-def read_tree(cache: Cache, files: EvidenceFiles, collected: Digest, scores: Sequence[str]) -> Evidence:
-    """The evidence in a tree of the cache, to be scored in these ways. Raises BlobError or ReportError."""
-    tree = cache.tree(collected)
-
-    def content(path: str) -> bytes:
-        entry = tree.entries.get(path)
-        if not isinstance(entry, File):
-            raise ReportError(f"{path} is not among the files that the step left")
-        return cache.read(entry.digest)
-
-    truth = None if files.truth is None else content(files.truth)
-    return read_evidence(content(files.predictions), truth, files.predictions, files.truth, scores)
+        Slices are those of this run's examples, a baseline is read without. Raises BlobError, or ReportError for files
+        that are no evidence.
+        """
+        leaves = [leaf for one in self._context.pipeline.gates.values() for leaf in one.leaves]
+        wanted = Wanted.of(leaf for leaf in leaves if leaf.evidence == step)
+        try:
+            return self._readings.evidence(files, collected, wanted if with_slices else wanted.whole)
+        except ReportError:
+            alone = wanted if gate is None else Wanted.of([gate])
+            if alone == wanted:
+                raise
+        return self._readings.evidence(files, collected, alone if with_slices else alone.whole)

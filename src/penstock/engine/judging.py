@@ -13,10 +13,12 @@ from penstock.engine.opponents import Opponents
 from penstock.errors import ReportError, SourceError
 from penstock.gates import Baseline, Verdict, judge_metric, with_consequence
 from penstock.matrices import judged_steps
+from penstock.parities import judge_parity
 from penstock.pipelines import Gate
 from penstock.reuse_budgets import Budget
 from penstock.runs import ENDED_STEP, GREEN_STEP
 from penstock.store.contract import StepRecord
+from penstock.wholes import judge_whole
 
 
 class Judge:
@@ -27,10 +29,12 @@ class Judge:
         self._runs = context.world.store.runs
         self._opponents = opponents
         self._baselines = Baselines(context)
-        self._examples = Examples(context)
+        self._examples = Examples(context, keeps=True)
         self._subjects: Mapping[str, Callable[[Gate], Verdict]] = {
             "metric": self._judge_metric,
             "evidence": self._judge_examples,
+            "all_of": lambda gate: judge_whole(gate, self._verdict),
+            "any_of": lambda gate: judge_whole(gate, self._verdict),
         }
         self._waiting: list[Gate] = []
         self.reconsider()
@@ -50,6 +54,7 @@ class Judge:
             if all(step.status in ENDED_STEP for step in (*steps, *self._others_of(gate))):
                 self._waiting.remove(gate)
                 self._judge(gate, steps)
+        self._examples.forget()
 
     def _others_of(self, gate: Gate) -> Iterator[StepRecord]:
         """The steps whose failure is not the gate's: what makes the package that it judges, what asks the baseline."""
@@ -110,7 +115,9 @@ class Judge:
 
     def _judge_examples(self, gate: Gate) -> Verdict:
         step = str(gate.evidence)
-        evidence, package = self._examples.own(step), self._package()
+        if gate.same_as is not None:
+            return judge_parity(gate, self._examples.answers(step), self._examples.answers(gate.same_as))
+        evidence, package = self._examples.own(step, gate), self._package()
         if evidence is None:
             return judge_examples(gate, None, None, None)
         if package is not None:
@@ -126,5 +133,5 @@ class Judge:
             return None
         asked = self._opponent(gate)
         if asked is not None and found.package is not None:
-            self._examples.remember_opponent(asked, step, Digest(found.package))
-        return self._examples.opponent(found, step, test_set, asked)
+            self._examples.remember_opponent(asked, step, Digest(found.package), gate)
+        return self._examples.opponent(found, step, test_set, asked, gate)
