@@ -242,9 +242,6 @@ def without_baseline(gate: Gate, value: float, lacking: str = "") -> Verdict:
     return Verdict(gate.name, "pass", value, (reason,))
 
 
-without_champion = without_baseline
-
-
 def no_baseline(gate: Gate) -> str:
     """That there is nothing yet under the name that the gate compares with, as a clause."""
     return "there is no baseline" if gate.baseline is None else missing(gate.baseline)

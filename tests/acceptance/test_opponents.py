@@ -48,7 +48,7 @@ def test_the_champion_is_asked_on_a_new_test_set(tiny: Tiny) -> None:
     """
     compared(tiny)
     first = tiny.run()
-    assert steps(tiny, 1)["evaluate.champion"] == ("skipped", "there is nothing to ask: no champion yet")
+    assert steps(tiny, 1)["evaluate.champion"] == ("skipped", "there is nothing to ask: there is no champion yet")
     tiny.commit("better", accuracy=0.95)
     better = tiny.run()
     assert steps(tiny, 2)["evaluate.champion"][1].endswith(f"{first['version']} has answered this test set before")

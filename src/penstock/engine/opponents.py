@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from penstock.artifacts import Digest
+from penstock.baselines import missing
 from penstock.cache.contract import BlobError
 from penstock.engine.baselines import Baselines, Reference
 from penstock.engine.context import RunContext
@@ -107,7 +108,7 @@ class Opponents:
         opponent = self._all[name]
         found = self.reference(opponent.baseline)
         if found is None:
-            return f"there is nothing to ask: no {opponent.baseline.words.removeprefix('the ')} yet"
+            return f"there is nothing to ask: {missing(opponent.baseline)}"
         if found.package == self._context.result("package").get("package"):
             return f"the same package as {found.words}"
         evidence = self._examples.own(opponent.step)
