@@ -90,7 +90,7 @@ def _differences(world: "World", a: "Run", b: "Run") -> "Differences":
         outputs=_outputs(world, a, b),
         dependencies=changes(*locks),
         files=_files(world, a, b, notes),
-        inputs=changes(_inputs(world, a), _inputs(world, b)),
+        inputs=changes(*_inputs(world, a, b)),
         notes=(*notes, *paired.notes),
     )
 
@@ -127,10 +127,14 @@ def _kept(world: "World", digest: str | None) -> "Tree | None":
         return None
 
 
-def _inputs(world: "World", run: "Run") -> dict[str, str | None]:
-    """What the key of each step was made of, as far as it was known."""
-    steps = world.store.runs.steps(run.id)
-    return {f"{s.name} {name}": value for s in steps for name, value in _ingredients(s.ingredients) if value}
+def _inputs(world: "World", a: "Run", b: "Run") -> list[dict[str, str | None]]:
+    """What the key of each step of both runs was made of, as far as it was known."""
+    known = [{s.name: s.ingredients for s in world.store.runs.steps(run.id) if s.ingredients} for run in (a, b)]
+    both = known[0].keys() & known[1].keys()
+    return [
+        {f"{step} {name}": value for step, found in side.items() if step in both for name, value in _ingredients(found)}
+        for side in known
+    ]
 
 
 def _ingredients(known: Mapping[str, Any] | None) -> list[tuple[str, str]]:
