@@ -17,6 +17,7 @@ from penstock.comparisons import CONFIDENCE, percent, rounded, short
 from penstock.coverages import coverage_of_change, neglected
 from penstock.decisions import Decision, Rule, decide
 from penstock.gates import Verdict, without_baseline, written
+from penstock.models import sized
 from penstock.ratios import LEAST_ROUNDS, ratio_of_medians
 
 if TYPE_CHECKING:
@@ -237,15 +238,7 @@ def judge_model(gate: Gate, model: Model | None) -> Verdict:
 
 
 def _size(gate: Gate, model: Model) -> Verdict:
-    return _bounded(gate, model.size, _many(len(model.files), "file"), _as_size)
-
-
-def _as_size(number: float, digits: int) -> str:
-    """Bytes in the largest unit that they fill: `200 MB`, `1.234 GB`, `17 bytes`."""
-    power, unit = next(
-        ((p, u) for p, u in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")) if number >= 1000**p), (0, "bytes")
-    )
-    return f"{number / 1000**power:.{digits}g} {unit}"
+    return _bounded(gate, model.size, _many(len(model.files), "file"), sized)
 
 
 def _as_count(number: float, digits: int) -> str:

@@ -392,6 +392,19 @@ class Model:
         """The numbers in all tensors; None where those of one file cannot be told, or there is no file."""
         return _sum(file.parameters for file in self.weights.values()) if self.files else None
 
+    @property
+    def words(self) -> str:
+        """The whole in a line: `pytorch, 1.2 MB, 300,000 parameters`."""
+        count = self.parameters
+        counted = "parameters not counted" if count is None else f"{count:,} parameters"
+        return f"{' and '.join(self.formats)}, {sized(self.size)}, {counted}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of single files: what loading them could do, and what was not told."""
+        risks = [f"{path}: loading it could call {risk}" for path, file in self.files.items() for risk in file.risks]
+        return (*risks, *(f"{path}: {file.doubt}" for path, file in self.files.items() if file.doubt is not None))
+
     def as_json(self) -> dict[str, Any]:
         """As plain values: the whole, then each file with what is known of it."""
         return {
@@ -400,6 +413,13 @@ class Model:
             "formats": list(self.formats),
             "files": {path: _written(file) for path, file in sorted(self.files.items())},
         }
+
+
+def sized(size: float, digits: int = 4) -> str:
+    """Bytes in the largest unit that they fill: `200 MB`, `1.234 GB`, `17 bytes`."""
+    units = ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB"))
+    power, unit = next(((p, u) for p, u in units if size >= 1000**p), (0, "bytes"))
+    return f"{size / 1000**power:.{digits}g} {unit}"
 
 
 def _written(file: Inspection) -> dict[str, Any]:

@@ -52,6 +52,20 @@ def read(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and not p.is_symlink()}
 
 
+# --- parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_large_content_is_shown(cache: Cache) -> None:
+    """From any offset, up to its end; or not at all where it is compressed. What is absent is missing."""
+    for data in (NOISE, TEXT):
+        digest = cache.add_bytes(data)
+        for offset, length in ((0, 10), (len(data) - 5, 100), (len(data), 5), (7, 0)):
+            assert cache.peek(digest, offset, length) in {None, data[offset : offset + length]}
+    assert cache.peek(cache.add_bytes(NOISE), 1, 2) == NOISE[1:3]
+    with pytest.raises(BlobMissing):
+        cache.peek(ABSENT, 0, 1)
+
+
 # --- bytes and files -----------------------------------------------------------------------------------------------
 
 

@@ -279,6 +279,16 @@ def test_files_that_hold_the_tensors_of_another_are_counted_with_it() -> None:
     assert model_of(root).formats == ("onnx",)
 
 
+def test_a_model_is_told_in_a_line() -> None:
+    """Format, size and parameters, and what a person should know of single files."""
+    known = model_of({"a": Inspection("pytorch", 1_234_567, 300_000)})
+    assert (known.words, known.remarks) == ("pytorch, 1.235 MB, 300,000 parameters", ())
+    files = {"a": Inspection("pickle", 7, None, ("os.system",)), "b": Inspection("unknown", 1, doubt="it is cut short")}
+    odd = Model(files)
+    assert odd.words == "pickle and unknown, 8 bytes, parameters not counted"
+    assert odd.remarks == ("a: loading it could call os.system", "b: it is cut short")
+
+
 def test_a_model_survives_being_written_down() -> None:
     """As plain JSON, without what says nothing."""
     files = {

@@ -78,8 +78,8 @@ class Cache(Protocol):
     """Bytes by digest. They may be lost at any time, and are then recomputed; they are never wrong.
 
     All methods block, and may be called from any thread and from many processes at once. What is added twice is held
-    once. Whatever leaves the cache has been verified against its digest. A part that cannot do its work (disk full,
-    no permission) raises EngineError and leaves no partial blob.
+    once. Whatever leaves the cache has been verified against its digest, but for what `peek` shows. A part that cannot
+    do its work (disk full, no permission) raises EngineError and leaves no partial blob.
     """
 
     def add_bytes(self, data: bytes) -> Digest:
@@ -92,6 +92,14 @@ class Cache(Protocol):
 
     def read(self, digest: Digest) -> bytes:
         """The bytes of a digest. Raises BlobMissing, or BlobCorrupt once and BlobMissing from then on."""
+        ...
+
+    def peek(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        """Some of the bytes, from an offset on, fewer at their end; None where only all of them can be had.
+
+        They alone are not verified: for who looks at a part of something large, never for who uses it. Raises
+        BlobMissing.
+        """
         ...
 
     def has(self, digest: Digest) -> bool:

@@ -104,6 +104,10 @@ class DiskCache:
             size = -1 if form else os.fstat(descriptor).st_size
             return b"".join(map(bytes, self._verified(digest, descriptor, form, size)))
 
+    def peek(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        with self._opened(digest) as (descriptor, form), self._working():
+            return None if form else os.pread(descriptor, length, offset)
+
     def has(self, digest: Digest) -> bool:
         with self._working():
             for form in _FORMS:

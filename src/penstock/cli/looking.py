@@ -270,6 +270,7 @@ def lineage(
         ("run", f"{facts['run']}  {facts['status']}"),
         ("package", facts["digest"]),
         ("lock", facts["lineage"]["lock"] or "-"),
+        *(("model", text) for text in _model(facts["lineage"].get("model"))),
         *(("image", f"{name}  {pinned}") for name, pinned in _pinned(facts["lineage"].get("image"))),
         *(("input", f"{name}  {digest}") for name, digest in facts["lineage"]["inputs"].items()),
         *(("metric", f"{name}  {value:g}") for name, value in facts["metrics"].items()),
@@ -277,6 +278,14 @@ def lineage(
         *(("release", f"{r['environment']}  {r['status']}  by {r['actor']}") for r in facts["releases"]),
     ]
     typer.echo("\n".join(f"  {label:<8} {text}" for label, text in rows))
+
+
+def _model(model: Mapping[str, Any] | None) -> list[str]:
+    """What the model's files are, and what a person should know of them; nothing of packages without any."""
+    from penstock.models import model_from
+
+    found = None if model is None else model_from(model)
+    return [] if found is None or not found.files else [found.words, *found.remarks]
 
 
 def _pinned(image: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from penstock.cache.contract import BlobMissing
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Command, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
+from penstock.engine.inspecting import inspect_package
 from penstock.engine.reuse import Results
 from penstock.engine.turns import Turns
 from penstock.packages import Manifest, assemble, lineage, manifest_of
@@ -157,13 +158,23 @@ class OwnSteps:
             with self._world.store.transaction():
                 self._context.move("package", "start")
         tree, manifest = await asyncio.to_thread(self._assemble, *self._materials())
-        known = {p.digest for p in runs.packages(run.project)}
-        record = self._lineage(tree, manifest)
-        reason = "the same package as before" if tree.digest in known else None
+        same = [p.lineage for p in runs.packages(run.project) if p.digest == tree.digest]
+        record = self._lineage(tree, manifest, await self._seen(tree, manifest, same))
+        reason = "the same package as before" if same else None
         with self._world.store.transaction():
             runs.put_package(record)
             runs.set_package(run.id, tree.digest, tree.size)
             self._context.move("package", "pass", reason=reason, result={"package": tree.digest})
+
+    async def _seen(
+        self, tree: Tree, manifest: Manifest, same: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, Any] | None:
+        """What the model's files are, as the lineage of the same package says already, or by a look at them."""
+        known = next((lineage["model"] for lineage in same if "model" in lineage), None)
+        if known is not None or not manifest.model:
+            return known
+        looking = (self._world.cache, tree, manifest.model, self._context.folder)
+        return (await asyncio.to_thread(inspect_package, *looking)).as_json()
 
     def _materials(self) -> tuple[Tree, Mapping[str, Any]]:
         """What the package is made of, read from the store before the slow part."""
@@ -191,7 +202,7 @@ class OwnSteps:
         cache.add_tree(tree)
         return tree, manifest
 
-    def _lineage(self, tree: Tree, manifest: Manifest) -> PackageRecord:
+    def _lineage(self, tree: Tree, manifest: Manifest, model: Mapping[str, Any] | None) -> PackageRecord:
         context, run = self._context, self._context.run
         runs = self._world.store.runs
         inputs = {s.name: str(s.ingredients["inputs"]) for s in context.records.values() if s.ingredients}
@@ -213,6 +224,7 @@ class OwnSteps:
                 hardware=hardware(),
                 variables=context.pipeline.variables,
             )
+            | ({} if model is None else {"model": model})
             | self._pinned(manifest),
             created=self._world.clock.now(),
         )

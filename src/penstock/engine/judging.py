@@ -8,6 +8,7 @@ from penstock.comparisons import CONFIDENCE, Champion, judge_examples
 from penstock.engine.baselines import Baselines
 from penstock.engine.context import RunContext
 from penstock.engine.examples import Examples
+from penstock.engine.findings import Findings
 from penstock.engine.governing import fixed_baseline, metric_baseline
 from penstock.engine.opponents import Opponents
 from penstock.errors import ReportError, SourceError
@@ -30,9 +31,13 @@ class Judge:
         self._opponents = opponents
         self._baselines = Baselines(context)
         self._examples = Examples(context, keeps=True)
+        self._findings = Findings(context)
         self._subjects: Mapping[str, Callable[[Gate], Verdict]] = {
             "metric": self._judge_metric,
             "evidence": self._judge_examples,
+            "coverage": self._findings.coverage,
+            "benchmark": self._judge_benchmark,
+            "model": self._findings.model,
             "all_of": lambda gate: judge_whole(gate, self._verdict),
             "any_of": lambda gate: judge_whole(gate, self._verdict),
         }
@@ -112,6 +117,10 @@ class Judge:
     def _lacking(self, gate: Gate, baseline: object) -> str:
         """Why there is no baseline, as a clause; empty where there is one, or the gate names none."""
         return "" if baseline is not None or gate.baseline is None else self._baselines.lacking(gate.baseline)
+
+    def _judge_benchmark(self, gate: Gate) -> Verdict:
+        found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
+        return self._findings.benchmark(gate, found, self._lacking(gate, found))
 
     def _judge_examples(self, gate: Gate) -> Verdict:
         step = str(gate.evidence)
