@@ -23,6 +23,7 @@ from penstock.cli import (
     secrets,
     serving,
     starting,
+    testing,
 )
 from penstock.errors import PenstockError, UsageError
 
@@ -50,6 +51,7 @@ VERBS = (
     ("logs", looking.logs),
     ("explain", looking.explain),
     ("status", looking.status),
+    ("tests", testing.known_tests),
     ("gate", gating.gate),
     ("deploy", delivering.deploy),
     ("rollback", delivering.rollback),

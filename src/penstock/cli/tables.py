@@ -30,7 +30,7 @@ from penstock.cli.pictures import (
     step_word,
     style_of,
 )
-from penstock.runs import GateView, RunView
+from penstock.runs import GateView, RunView, TestView
 
 _WHOLE = 1000
 _UNTAKEN = frozenset({"queued", "skipped", "rejected", "rolled_back", "errored"})
@@ -142,11 +142,22 @@ def _show_lines(view: RunView, width: int) -> Iterator[Text]:
     for stage in stages:
         yield from _block(stage, [step_row(s, None) for s in view.steps if s.stage == stage], width, frozenset({2}))
     yield from _block("gates", [row for gate in view.gates for row in gate_rows(gate, _WHOLE)], width)
+    yield from _block("tests", [_test_row(test) for test in view.tests], width)
     steps = [step_row(s, None) for s in view.steps if s.stage == "deploy"]
     yield from _block("deploy", [*steps, *(release_row(r, None) for r in view.releases)], width, frozenset({2}))
     numbers = [Row(Text(""), (safe(name), safe(figure(v))), Text("")) for name, v in sorted(view.metrics.items())]
     yield from _block("metrics", numbers, width, frozenset({1}))
     yield from _block("notes", [note_row(note, _WHOLE) for note in view.notes], width)
+
+
+def _test_row(test: TestView) -> Row:
+    """A test that failed; one in quarantine, whose failure does not count, only warns."""
+    shelved = f"in quarantine ({test.quarantine})" if test.quarantine else ""
+    flaky = f"flaky: {test.flaky}" if test.flaky else ""
+    first = test.message.partition("\n")[0]
+    note = "; ".join(filter(None, (shelved, flaky, first)))
+    mark = "warned" if test.quarantine else test.status
+    return Row(mark_of(mark), (safe(test.step, "bold"), safe(test.test)), safe(note), tall=_WHOLE)
 
 
 def _block(title: str, rows: Sequence[Row], width: int, right: frozenset[int] = frozenset()) -> Iterator[Text]:
