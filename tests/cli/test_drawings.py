@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.charts import Chart
 from penstock.cli.drawings import change, described, element, interval, shares, stretch
+from penstock.cli.pictures import chart_line
 
 GAIN = Chart("gain", "correct", -0.008, -0.023, 0.006, -0.01, None, 0.95, 360, 7, "counted", 2100)
 LEVEL = replace(GAIN, kind="level", estimate=0.9, low=0.88, high=0.92, least=0.8, most=0.95)
@@ -70,6 +71,9 @@ def test_a_relative_gain_is_told_in_percent_and_a_slice_by_its_name() -> None:
     label = "gain in absolute error of region=north: −0.8 %, bounds −2.3 % … +0.6 %, limit −1 %"
     assert svg.get("aria-label") == label
     assert words(svg)[0] == "−0.8 %"
+    line = chart_line(replace(GAIN, score="absolute_error", relative=True, slice_of="region=north"))
+    assert (line[:20], line[-6:]) == ("region=north  -2.3 %", "+0.6 %")
+    assert (chart_line(GAIN)[:4], chart_line(GAIN)[-4:]) == ("-2.3", "+0.6")
 
 
 @given(

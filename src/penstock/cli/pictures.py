@@ -375,11 +375,15 @@ def gate_rows(gate: GateView, tall: int) -> list[Row]:
 
 
 def chart_line(chart: Chart) -> str:
-    """A chart between the bounds that it shows, gains of `correct` in points: `-1.9 ░░░│  ├─●──┤ +0.1`."""
-    points = chart.kind == "gain" and chart.score == "correct"
-    form = "+.1f" if points else "+.3g" if chart.kind == "gain" else ".4g"
-    low, high = (format(number * (100 if points else 1), form) for number in (chart.low, chart.high))
-    return f"{low} {drawn(chart)} {high}"
+    """A chart between the bounds that it shows, gains of `correct` in points: `-1.9 ░░░│  ├─●──┤ +0.1`.
+
+    Relative gains are in percent; of a chart of one slice its name comes first.
+    """
+    hundredths = chart.relative or (chart.kind == "gain" and chart.score == "correct")
+    form = "+.1f" if hundredths else "+.3g" if chart.kind == "gain" else ".4g"
+    low, high = (format(number * (100 if hundredths else 1), form) for number in (chart.low, chart.high))
+    unit, where = " %" if chart.relative else "", f"{chart.slice_of}  " if chart.slice_of else ""
+    return f"{where}{low}{unit} {drawn(chart)} {high}{unit}"
 
 
 def release_row(release: ReleaseView, now: float | None) -> Row:
