@@ -58,6 +58,14 @@ def stepped_down(shows: Sequence[Callable[[float], bool]], confidence: float) ->
     return tuple(shown)
 
 
+def corrected(confidence: float, count: int) -> float:
+    """The confidence at which one of so many members is judged that was chosen by looking at all: Bonferroni's.
+
+    What holds for all members at once with a risk of α, each with α/count, holds for whichever is chosen.
+    """
+    return confidence if count == 1 else 1 - (1 - confidence) / count
+
+
 def all_of(members: Sequence[Judge], confidence: float) -> tuple[Word, tuple[Word, ...]]:
     """The verdict on a family of which each member must pass, and those of the members.
 

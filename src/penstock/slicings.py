@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from penstock.columns import shown
 from penstock.errors import ReportError
-from penstock.families import all_of, settled
+from penstock.families import all_of, corrected, settled
 from penstock.gates import Verdict
 
 if TYPE_CHECKING:
@@ -116,11 +116,6 @@ def _worst(gate: Gate, by: str, kept: Sequence[Slice], claim: Claim, confidence:
     wider = ", chosen by looking at all, so its bounds are wider" if found.chart is not None and len(kept) > 1 else ""
     summary = f"the worst of {len(kept):,} slices {by} is {ordered[0].name}{wider}: {found.verdict}"
     return replace(_named(ordered[0], found), reasons=(summary, f"{ordered[0].name}: {found.reasons[0]}"))
-
-
-def corrected(confidence: float, count: int) -> float:
-    """The confidence at which one of so many slices is judged that was chosen by looking at all of them."""
-    return confidence if count == 1 else 1 - (1 - confidence) / count
 
 
 def _judge(gate: Gate, claim: Claim, one: Slice) -> Callable[[float], Verdict]:

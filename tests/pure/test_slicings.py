@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from penstock.charts import Chart
 from penstock.comparisons import Champion, judge_examples
 from penstock.evidence import Evidence, Slices, read_evidence
+from penstock.families import corrected
 from penstock.gates import Verdict
 from penstock.pipelines import Gate
 from penstock.proportions import is_beyond
 from penstock.reuse_budgets import Budget
-from penstock.slicings import Claim, corrected, judge_slices
+from penstock.slicings import Claim, judge_slices
 
 NEAR = {"not_worse_than": "champion", "margin": 0.05}
 

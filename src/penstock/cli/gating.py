@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,10 @@ from penstock.errors import PenstockError, ReportError, UsageError
 if TYPE_CHECKING:
     from penstock.cli.asking import Found
     from penstock.engine.world import World
+    from penstock.evidence import Evidence
     from penstock.pipelines import Gate
     from penstock.rehearsals import Plan, Rehearsal, Scored
+    from penstock.slicings import Slice
     from penstock.store.contract import EvidenceRecord
 
 
@@ -43,7 +45,7 @@ def gate(
         raise UsageError("penstock gate needs either --plan or --self-test: say which")
     with open_world(read_settings()) as world:
         found = find(world.source, Wish(path, file, ref, worktree))
-        judged = [(gate, _scored(world, found, gate)) for gate in found.pipeline.gates.values() if gate.by_interval]
+        judged = [_asked(world, found, gate) for gate in _decided(found)]
     rows = _rows(judged, plan=plan)
     if json_:
         typer.echo(json.dumps([{**asdict(row), "sentence": row.sentence} for row in rows], indent=2))
@@ -61,7 +63,7 @@ def _rows(judged: Sequence[tuple["Gate", "Scored"]], *, plan: bool) -> "list[Pla
 
 def _silence(any_gate: bool) -> str:
     if any_gate:
-        return "there is no evidence of this project yet: run it first"
+        return "there is no evidence of this project yet that may be told: run it first"
     return "no gate of the file is decided by an interval: give one confidence, or compare it with the champion"
 
 
@@ -78,26 +80,61 @@ def _show(rows: "Sequence[Plan] | Sequence[Rehearsal]", silence: str) -> None:
     display(Picture(lambda width: stacked(lines, width)), sys.stdout)
 
 
-def _scored(world: "World", found: "Found", gate: "Gate") -> "Scored":
-    """The scores of the newest package that met the gate's step, and of the newest other on the same test set."""
+def _decided(found: "Found") -> "list[Gate]":
+    """The gates of the file that an interval decides, and such members of others."""
+    from penstock.rehearsals import rehearsed
+
+    return [one for gate in found.pipeline.gates.values() for one in rehearsed(gate)]
+
+
+def _asked(world: "World", found: "Found", gate: "Gate") -> "tuple[Gate, Scored]":
+    """A gate as the next package would be asked, with the scores of the newest that met its step.
+
+    Beside these stand those of the newest other package on the same test set.
+    """
+    from penstock.evidence import paired
     from penstock.rehearsals import Scored
 
+    hides = any(one.evidence == gate.evidence and one.reuse == "enforce" for one in found.pipeline.gates.values())
     records = world.store.evidence.newest(found.project.id, str(gate.evidence))
     new = next(((r, e) for r in records if (e := _evidence(world, gate, r)) is not None), None)
     if new is None:
-        return Scored()
+        return gate, Scored(hides=hides)
     record, evidence = new
     try:
         scores = evidence.scored(gate.score or "correct")
         others = (r for r in records if r.test_set == record.test_set and r.package != record.package)
         other = next((e for r in others if (e := _evidence(world, gate, r)) is not None), None)
-        old = None if other is None or list(other.ids) != list(evidence.ids) else other.scored(scores.name).own
+        pairs = None if other is None else paired(evidence, other)
+        is_whole = pairs is not None and len(pairs) == len(evidence)
+        old = other.scored(scores.name).own[pairs.old] if is_whole and other is not None and pairs is not None else None
     except ReportError as error:
         raise UsageError(f"gate {gate.name}: {error}") from error
-    return Scored(scores.own, old, scores.sign)
+    scored = Scored(scores.own, old, scores.sign, _slices(gate, evidence), hides=hides)
+    return _next(world, found, gate, record), scored
 
 
-def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> Any:
+def _slices(gate: "Gate", evidence: "Evidence") -> "tuple[Slice, ...]":
+    from penstock.slicings import divided
+
+    if gate.slices is None:
+        return ()
+    return tuple(divided(evidence.sliced(gate.slices.by), gate.slices.min_examples)[0])
+
+
+def _next(world: "World", found: "Found", gate: "Gate", record: "EvidenceRecord") -> "Gate":
+    """The gate with the confidence that the next package must reach, where it enforces a budget."""
+    from penstock.comparisons import CONFIDENCE
+    from penstock.reuse_budgets import Budget
+
+    if gate.reuse != "enforce":
+        return gate
+    met = world.store.evidence.met(found.project.id, str(gate.evidence), record.test_set)
+    budget = Budget(gate.confidence or CONFIDENCE, tuple(met))
+    return gate.model_copy(update={"confidence": budget.confidence_for("the next")})
+
+
+def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> "Evidence | None":
     from penstock.artifacts import Digest
     from penstock.engine.readings import Readings, Wanted
     from penstock.parts import EvidenceFiles
