@@ -1,11 +1,14 @@
 """Baselines in the store: which runs may become one, where they come from, and what became of fixed numbers."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.event import listen
 from sqlalchemy.exc import IntegrityError
 
 from penstock.baselines import Change, Origin
@@ -90,6 +93,22 @@ def test_a_version_is_named_in_full_or_without_its_local_part_or_by_a_tag(store:
     assert found("1.0.dev1") == found("1.0.dev1+ga") == found("1.0", "a") == [first, red]
     assert found("1.0") == found("1.0.dev1+g") == []
     assert store.baselines.of_version(PROJECT.id, "1.0.dev1", below=first) == []
+
+
+def test_looks_go_by_an_index(store: Store, tmp_path: Path) -> None:
+    """However many runs a home has, none of its other projects' is read, and of versions none but the named."""
+    asked: list[tuple[str, Any]] = []
+    listen(
+        store._connection.engine, "before_cursor_execute", lambda _c, _u, text, values, *_: asked.append((text, values))
+    )
+    add_run(store, version="1.0")
+    asked.clear()
+    store.baselines.sound(PROJECT.id, 50, below=9, other_than="a")
+    store.baselines.of_version(PROJECT.id, "1.0", ["a"])
+    with closing(sqlite3.connect(tmp_path / "penstock.db")) as other:
+        plans = [" ".join(row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {text}", v)) for text, v in list(asked)]
+    used = ["runs_by_project", "versions_by_version", "runs_by_version", "runs_by_version"]
+    assert [index in plan for index, plan in zip(used, plans, strict=True)] == [True] * 4, plans
 
 
 def test_where_a_run_comes_from_is_kept(store: Store) -> None:

@@ -22,7 +22,8 @@ _SHA = _RUNS.commit["sha"].as_string()
 _DIRTY = _RUNS.commit["dirty"].as_boolean()
 _STEP = _RUNS.options["step"].as_string()
 _SCOPE = func.coalesce(_RUNS.options["scope"].as_string(), "")
-_SOUND = and_(_RUNS.status == RunStatus.PASSED, _DIRTY.is_not(True), _STEP.is_(None), _SCOPE == "")
+_PASSED = func.coalesce(_RUNS.status, "") == RunStatus.PASSED  # the index by status would read all other projects too
+_SOUND = and_(_PASSED, _DIRTY.is_not(True), _STEP.is_(None), _SCOPE == "")
 _CANDIDATE = (
     _RUNS.id.label("run"),
     _RUNS.version,
@@ -107,7 +108,10 @@ class Baselines:
         frozen = tables.versions.c
         within = and_(frozen.version > f"{version}+", frozen.version < f"{version},")  # the comma comes after the plus
         named = or_(frozen.version == version, within, frozen.sha.in_(shas))
-        known = select(frozen.version).where(frozen.project == project, named)
+        query = select(frozen.version).where(frozen.project == project, named)
+        known = self._connection.execute(query).scalars().all()
+        if not known:
+            return []
         conditions = (_RUNS.version.in_(known), *_among(project, below, None))
         return [*self._candidates(_SOUND, *conditions, limit=1), *self._candidates(*conditions, limit=1)]
 
