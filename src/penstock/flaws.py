@@ -595,6 +595,30 @@ def _subject_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str
         yield Flaw((*where, key), f'step "{step.name}" {sentence}', lacking=("steps", step.name, keys[0]))
     else:
         yield from _aggregate_flaws(whole, where, gate, key, named)
+        if gate.evidence is not None:
+            yield from _batch_flaws(where, gate, step)
+
+
+def _batch_flaws(where: Where, gate: Gate, step: Step) -> Iterator[Flaw]:
+    """What bets on examples that come in batches cannot decide."""
+    if step.evidence is None or step.evidence.batch is None:
+        return
+    for key, is_wrong, hint in (
+        ("score", gate.score not in {None, "correct"}, "only correct has bounds that bets need: leave it out"),
+        ("slices", gate.slices is not None, "slices are judged at the end: leave batch out"),
+        ("same_as", gate.same_as is not None, "all predictions are looked at: leave batch out"),
+        ("within", gate.within is not None, "write at_least and at_most as two gates"),
+        ("margin", gate.relative_margin is not None, "write the margin as a number"),
+        ("reuse", gate.reuse == "enforce", "where it stops tells more than pass or fail: leave batch out"),
+    ):
+        if is_wrong:
+            yield Flaw((*where, key), f'step "{step.name}" is asked in batches: {hint}', at_key=True)
+    if len(where) > 2:
+        sentence = f'step "{step.name}" is asked in batches until its gate is decided: make it a gate of its own'
+        yield Flaw((*where, "evidence"), sentence, at_key=True)
+    if not gate.by_interval and gate.same_as is None:
+        sentence = f'step "{step.name}" is asked in batches, so the gate needs a confidence: such as 0.95'
+        yield Flaw((*where, "evidence"), sentence, lacking=(*where, "confidence"), at_key=True)
 
 
 def _aggregate_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:

@@ -48,17 +48,21 @@ def with_opponents(pipeline: Pipeline) -> Pipeline:
     """An expanded pipeline with the opponents among its steps; as it is where there are none, or they are there.
 
     An opponent leaves evidence and nothing else, and only warns where it cannot be asked: that is no fault of the
-    commit's.
+    commit's. It comes after the step that it repeats, whose test set it needs to know; before it where that is asked
+    in batches, whose test set is among the inputs and whose end depends on what the baseline answers.
     """
     found = {name: one for name, one in opponents(pipeline).items() if name not in pipeline.steps}
     if not found:
         return pipeline
     steps = dict(pipeline.steps)
     for name, opponent in found.items():
-        asked = steps[opponent.step]
+        asked = pipeline.steps[opponent.step]
+        in_batches = asked.evidence is not None and asked.evidence.batch is not None
+        if in_batches:
+            steps[asked.name] = steps[asked.name].model_copy(update={"needs": (*steps[asked.name].needs, name)})
         change = {
             "name": name,
-            "needs": (*asked.needs, asked.name),
+            "needs": asked.needs if in_batches else (*asked.needs, asked.name),
             "outputs": None,
             "metrics": None,
             "report": None,

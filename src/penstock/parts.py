@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -94,6 +95,29 @@ class EvidenceFiles(Part):
 
     predictions: FilePath = Field(description="The file of predictions; with the truth in it where truth is absent.")
     truth: FilePath | None = Field(default=None, description="The file of true values, joined by id.")
+    batch: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = Field(
+        default=None, description="So many examples are asked at a time, until the verdict of every gate stands."
+    )
+    at_most: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None, description="So many examples are asked in all, at most. With batch; absent: all."
+    )
+
+    @model_validator(mode="after")
+    def _fits_batch(self) -> Self:
+        if self.at_most is not None and self.batch is None:
+            raise wrong('"at_most" needs a batch: add batch: 200', "at_most", lacks=("batch",))
+        if self.batch is not None and self.truth is None:
+            sentence = "batches are drawn from the truth: name its file, as truth: FILE"
+            raise wrong(sentence, "batch", lacks=("truth",))
+        if self.batch is not None and not self.predictions.endswith((".csv", ".jsonl", ".ndjson")):
+            raise wrong("batches are joined line by line: write predictions as .csv, .jsonl or .ndjson", "batch")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was before batches, where there are none: the keys of old results stay what they are."""
+        values = handler(self)
+        return values if self.batch is not None else {k: v for k, v in values.items() if k not in {"batch", "at_most"}}
 
 
 class Quarantine(Part):

@@ -212,6 +212,28 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     ),
     "later in the package": (PACK.replace("serve", "runtime"), [(4, 23, '"runtime" is not available yet')]),
     "later in a gate": (GATE + "{metric: a.x, at_least: 1, power: 1}", [(6, 33, '"power" is not available')]),
+    "at_most alone": (STEP + "evidence: {predictions: p.csv, at_most: 5}\n", [(5, 36, '"at_most" needs a batch')]),
+    "batches without a truth": (STEP + "evidence: {predictions: p.csv, batch: 5}\n", [(5, 36, "name its file")]),
+    "batches of Parquet": (
+        STEP + "evidence: {predictions: p.parquet, truth: t.csv, batch: 5}\n",
+        [(5, 54, "batches are joined line by line")],
+    ),
+    "unsure in batches": (
+        STEP
+        + "evidence: {predictions: p.csv, truth: t.csv, batch: 5}\n"
+        + "gates: {g: {evidence: a, at_least: 1}, h: {evidence: a, within: [0, 1], confidence: 0.9, slices: b}}\n",
+        [
+            (6, 13, "so the gate needs a confidence"),
+            (6, 57, "write at_least and at_most as two gates"),
+            (6, 90, "slices are judged at the end"),
+        ],
+    ),
+    "batches in a whole": (
+        STEP
+        + "evidence: {predictions: p.csv, truth: t.csv, batch: 5}\n"
+        + "gates: {g: {all_of: [{evidence: a, at_least: 1, confidence: 0.9}]}}\n",
+        [(6, 23, "make it a gate of its own")],
+    ),
     "later in an environment": (
         PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",
         [(5, 30, '"rollout" is not available yet')],

@@ -72,6 +72,8 @@ class Foresight:
             return PlanRow(step.name, step.stage, "skip", unwanted)
         if step.name in self._opponents:
             return PlanRow(step.name, step.stage, "wait", "asked if it has not answered this test set")
+        if self._is_in_batches(step.name):
+            return PlanRow(step.name, step.stage, "wait", "asked in batches until its gates are decided")
         open_needs = [n for n in step.needs if n not in self._known]
         if open_needs and step.kind is not StepKind.SERVE:
             if self._never_gave_a_result(step):
@@ -87,6 +89,11 @@ class Foresight:
             StepKind.REPLAY: self._replay,
             StepKind.STEP: self._step,
         }[step.kind](step)
+
+    def _is_in_batches(self, name: str) -> bool:
+        """Whether what a step's result depends on is only known once the baseline has been asked."""
+        files = self._pipeline.steps[name].evidence if name in self._pipeline.steps else None
+        return files is not None and files.batch is not None
 
     def _why_not_wanted(self, name: str) -> str | None:
         """Why a step is left out of a run of this commit, or waits for a failure; None where it is not."""

@@ -180,6 +180,11 @@ class RunContext:
         self.world.store.runs.note_step(self.run.id, name, reason=reason)
         self.records[name] = replace(self.records[name], reason=reason)
 
+    def keep(self, name: str, result: Mapping[str, Any]) -> None:
+        """Keep what a step that goes on has left so far, in the caller's transaction."""
+        self.world.store.runs.note_step(self.run.id, name, result=dict(result))
+        self.records[name] = replace(self.records[name], result=dict(result))
+
     def turn(self, step: str, turns: Turns) -> AbstractAsyncContextManager[tuple[int, ...]]:
         """A share of the home for a step: at once where its process lives already, else when it is its turn.
 

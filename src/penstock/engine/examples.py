@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from penstock.artifacts import Digest
+from penstock.artifacts import Digest, File
+from penstock.batches import Drawn, drawn
 from penstock.cache.contract import BlobError
 from penstock.columns import Columns
 from penstock.comparisons import Champion
@@ -10,7 +11,7 @@ from penstock.engine.baselines import Reference
 from penstock.engine.context import RunContext
 from penstock.engine.readings import Readings, Wanted
 from penstock.errors import ReportError
-from penstock.evidence import Evidence
+from penstock.evidence import Evidence, read_truth
 from penstock.parts import EvidenceFiles
 from penstock.pipelines import Gate
 from penstock.runs import StepStatus
@@ -48,6 +49,15 @@ class Examples:
         files, collected = self._context.pipeline.steps[step].evidence, self._context.result(step).get("collected")
         return None if files is None or collected is None else (files, Digest(collected))
 
+    def drawn(self, step: str) -> Drawn | None:
+        """What a step of this run was asked in batches; None for one that answers at once, or left nothing."""
+        files, collected = self._context.pipeline.steps[step].evidence, self._context.result(step).get("collected")
+        if files is None or files.batch is None or files.truth is None or collected is None:
+            return None
+        entry = self._context.world.cache.tree(Digest(collected)).entries[files.truth]
+        data = self._context.world.cache.read(entry.digest) if isinstance(entry, File) else b""
+        return drawn(read_truth(data, files.truth), files.batch, files.at_most)
+
     def remember(self, step: str, evidence: Evidence, package: Digest) -> None:
         """Keep what a package answered, for later runs to be compared with.
 
@@ -75,7 +85,7 @@ class Examples:
             return
         evidence = self._read(step, files, Digest(collected), gate, with_slices=False)
         key = context.run.project, step, evidence.test_set, package
-        if self._store.evidence.find(*key) is None:
+        if self._store.evidence.find(*key) is None or files.batch is not None:
             with self._store.transaction():
                 self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
 
@@ -117,20 +127,23 @@ class Examples:
     ) -> Iterator[tuple[EvidenceFiles, Digest]]:
         """Where the evidence of a baseline may be: what is known of this test set, then what its own run left.
 
-        What this run asked comes last: the first answers stay, so that a rerun cannot choose among several.
+        What this run asked comes last: the first answers stay, so that a rerun cannot choose among several. Of a step
+        in batches it comes first: it was asked because the answers of before do not go far enough.
         """
+        files = self._context.pipeline.steps[step].evidence
+        new = self._context.result(asked).get("collected") if asked is not None else None
+        if files is not None and files.batch is not None and new is not None:
+            yield files, Digest(new)
         project = self._context.run.project
         known = None
         if reference.package is not None:
             known = self._store.evidence.find(project, step, test_set, reference.package)
         if known is not None:
             yield EvidenceFiles.model_validate(known.files), Digest(known.collected)
-        files = self._context.pipeline.steps[step].evidence
         for record in self._store.runs.steps(reference.run):
             collected = (record.result or {}).get("collected") if record.name == step else None
             if files is not None and collected is not None:
                 yield files, Digest(collected)
-        new = self._context.result(asked).get("collected") if asked is not None else None
         if files is not None and new is not None:
             yield files, Digest(new)
 

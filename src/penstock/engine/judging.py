@@ -1,8 +1,10 @@
 """Gates: the run's metrics and evidence against the file's rules, with the baseline where a rule names one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from penstock.artifacts import Digest
+from penstock.batches import judge_batches
 from penstock.cache.contract import BlobError
 from penstock.comparisons import CONFIDENCE, Champion, judge_examples
 from penstock.engine.baselines import Baselines
@@ -132,7 +134,11 @@ class Judge:
         if package is not None:
             self._examples.remember(step, evidence, package)
         budget = Budget(gate.confidence or CONFIDENCE, self._examples.met(step, evidence.test_set))
-        opponent = self._compared_with(gate, step, evidence.test_set)
+        opponent, drawn = self._compared_with(gate, step, evidence.test_set), self._examples.drawn(step)
+        if drawn is not None:
+            found = judge_batches(gate, evidence, drawn, opponent, package)
+            counts = () if package is None else (budget.sentence(package),)
+            return replace(found, reasons=(*found.reasons, *counts))
         return judge_examples(gate, evidence, opponent, package, budget, self._lacking(gate, opponent))
 
     def _compared_with(self, gate: Gate, step: str, test_set: Digest) -> Champion | None:

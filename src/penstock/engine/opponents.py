@@ -7,6 +7,7 @@ from pathlib import Path
 
 from penstock.artifacts import Digest
 from penstock.baselines import missing
+from penstock.batches import Drawn, unanswered
 from penstock.cache.contract import BlobError
 from penstock.engine.baselines import Baselines, Reference
 from penstock.engine.context import RunContext
@@ -98,24 +99,37 @@ class Opponents:
         found = self.reference(self._all[name].baseline)
         return None if found is None or found.package is None else Digest(found.package)
 
+    @property
+    def own_package(self) -> str | None:
+        """The package of this run, by its digest."""
+        found = self._context.result("package").get("package") if "package" in self._context.records else None
+        return None if found is None else str(found)
+
     def name_of(self, step: str, baseline: BaselineName) -> str | None:
         """The opponent of an evidence step, where the plan has one."""
         found = (o.name for o in self._all.values() if (o.step, o.baseline) == (step, baseline))
         return next(found, None)
 
-    def needless(self, name: str) -> str | None:
-        """Why an opponent need not be asked, in words; None where it has to be."""
+    def needless(self, name: str, asked: Drawn | None = None) -> str | None:
+        """Why an opponent need not be asked, in words; None where it has to be.
+
+        `asked` are the examples of a step in batches, which its own answers do not tell yet.
+        """
         opponent = self._all[name]
         found = self.reference(opponent.baseline)
         if found is None:
             return f"there is nothing to ask: {missing(opponent.baseline)}"
-        if found.package == self._context.result("package").get("package"):
+        if found.package == self.own_package:
             return f"the same package as {found.words}"
-        evidence = self._examples.own(opponent.step)
-        if evidence is None:
-            return f"step {opponent.step} left no evidence"
-        known = self._examples.opponent(found, opponent.step, evidence.test_set)
-        return None if known.evidence is None else f"{found.words} has answered this test set before"
+        if asked is not None:
+            known = self._examples.opponent(found, opponent.step, asked.test_set).evidence
+            is_known = known is not None and not unanswered(known, asked.ids)
+        else:
+            evidence = self._examples.own(opponent.step)
+            if evidence is None:
+                return f"step {opponent.step} left no evidence"
+            is_known = self._examples.opponent(found, opponent.step, evidence.test_set).evidence is not None
+        return f"{found.words} has answered this test set before" if is_known else None
 
     def hindrance(self, name: str) -> str | None:
         """Why an opponent cannot be asked, as a clause; None where it can."""

@@ -10,9 +10,11 @@ from urllib.parse import quote
 
 from penstock.artifacts import Digest, File, Tree, digest_of
 from penstock.cache.contract import BlobError
+from penstock.engine.batching import Batches
 from penstock.engine.concluding import Conclusion, conclude, has_to_be_read, keep_tests
 from penstock.engine.context import RunContext
 from penstock.engine.contracts import Mount, ProcessSpec
+from penstock.engine.examples import Examples
 from penstock.engine.execution import Done, Execution
 from penstock.engine.hearing import listen
 from penstock.engine.opponents import Opponents
@@ -45,6 +47,7 @@ class UserSteps:
         self._execution = execution
         self._own_replica = replica
         self._opponents = opponents
+        self._batches = Batches(context, opponents, Examples(context))
         self._turns = shared.turns
         self._flights = shared.flights
         self._world = context.world
@@ -92,16 +95,16 @@ class UserSteps:
         if self._context.step(step.name).status is StepStatus.RUNNING:
             await self._attempts(step, None, {})
             return
-        if step.name in self._opponents and self._is_not_asked(step.name):
-            return
         inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
+        if step.name in self._opponents and self._is_not_asked(step, inputs):
+            return
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
         if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
             return
         replica = self._replica(step)
         if replica is not None and not await replica.ready():
-            self._skip(step.name, "the package did not become healthy")
+            self._leave_out(step.name, "the package did not become healthy")
             return
         async with self._flights.alone(key if step.cacheable else None) as waited:
             if waited and self._results.reuse(step, key, ingredients):
@@ -116,14 +119,28 @@ class UserSteps:
             return None
         return self._opponents.replica(step.name) if step.name in self._opponents else self._own_replica
 
-    def _is_not_asked(self, name: str) -> bool:
+    def _is_not_asked(self, step: Step, inputs: Tree) -> bool:
         """End an opponent that need not, or cannot, be asked."""
-        reason = self._opponents.needless(name)
-        hindrance = None if reason is not None else self._opponents.hindrance(name)
-        if hindrance is None and reason is None:
-            return False
-        self._skip(name, f"not asked: it {hindrance}" if reason is None else reason, cached=reason is not None)
-        return True
+        try:
+            asked = self._batches.drawn(step, inputs) if self._batches.has(step) else None
+            reason = self._opponents.needless(step.name, asked)
+            hindrance = None if reason is not None else self._opponents.hindrance(step.name)
+        except PenstockError as error:
+            reason, hindrance = None, f"cannot be found ({error})"
+        if reason is not None:
+            self._skip(step.name, reason, cached=True)
+        elif hindrance is not None:
+            self._leave_out(step.name, f"not asked: it {hindrance}")
+        return reason is not None or hindrance is not None
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """End a step that cannot run: skipped, an opponent with a warning, so that what comes after it goes on."""
+        if name not in self._opponents:
+            self._skip(name, reason)
+        elif self._context.step(name).status is StepStatus.QUEUED and self._context.stopping is None:
+            with self._world.store.transaction():
+                self._context.move(name, "start")
+                self._context.move(name, "warn", reason=reason)
 
     async def _keep(self, inputs: Tree) -> None:
         """Keep the tree that a step reads, so that a later miss can name what changed; once for all steps with it."""
@@ -215,7 +232,8 @@ class UserSteps:
         """What the step's result depends on in this run."""
         run = self._context.run
         package = self._package(step) if "package" in step.needs else None
-        return step_ingredients(
+        stakes = {"stakes": self._batches.stakes(step)} if self._batches.has(step) else {}
+        return stakes | step_ingredients(
             step,
             inputs=inputs,
             pipeline=self._context.pipeline,
@@ -261,7 +279,8 @@ class UserSteps:
                 tree = step_inputs(step, self._context.files.tree, self._outputs(step))
             await self._refuse_pointers(tree)
             await self._context.workspaces.lay_out(workspace, tree)
-            return self.spec(step, attempt, workspace, gpus)
+            spec = self.spec(step, attempt, workspace, gpus)
+            return self._batches.asking(step, spec, tree) if self._batches.has(step) else spec
 
         replica = self._replica(step)
         if replica is not None:
@@ -345,12 +364,24 @@ class UserSteps:
             found = await asyncio.to_thread(conclude, step, done, self._cache, self._world.clock.now())
         if done.succeeded and (step.outputs or declared_files(step)):
             self._world.crash("outputs.collect:after_effect")
+        if found.event == "pass" and self._batches.has(step):
+            inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
+            found, batches = await self._batches.conclude(step, found, inputs)
+            if batches:
+                self._go_on(step, done, batches)
+                return 0.0
         if found.event != "pass" and (pause := self._retry(step, done, found)) is not None:
             return pause
         if found.event != "pass" and step.allow_failure:
             found = replace(found, event="warn")
         self._record(step, done, found)
         return None
+
+    def _go_on(self, step: Step, done: Done, batches: Sequence[Digest]) -> None:
+        """End a batch; what all of them left so far is kept with the step, before the next one begins."""
+        with self._world.store.transaction():
+            self._execution.end(done)
+            self._context.keep(step.name, {**self._context.result(step.name), "batches": list(batches)})
 
     def _retry(self, step: Step, done: Done, found: Conclusion) -> float | None:
         """Seconds until another attempt, where the file asks for one after such an end; else None."""
