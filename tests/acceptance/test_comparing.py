@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_said(tiny: Tiny) -> None:
     tiny.run("--no-deploy")
     (found,) = tiny("compare", "2", "3", "--json").json["evidence"]
     assert (found["n"], found["only_a"], found["only_b"], found["same_test_set"]) == (280, 20, 0, False)
-    assert "the test set is another one; left out: 20 that only run 2 has" in tiny("compare", "2", "3").out
+    assert "the test set is another one; left out: 20 that only run 2 answered" in tiny("compare", "2", "3").out
     tiny.repo.put("train.py", "raise SystemExit(1)\n")
     tiny.commit("broken")
     tiny.run("--no-deploy", code=1)

@@ -99,16 +99,22 @@ def test_a_bound_at_zero_does_not_seem_beyond_it() -> None:
     ("change", "words"),
     [
         ({}, ""),
-        ({"same_test_set": False, "only_a": 3, "relabelled": 1}, "3 that only run 1 has, 1 with another truth"),
-        ({"same_test_set": False, "only_b": 1200}, "1,200 that only run 2 has"),
-        ({"same_test_set": False}, "examples without an answer"),
-        ({"same_test_set": True, "only_b": 4}, ""),
+        ({"same_test_set": False, "only_a": 3, "relabelled": 1}, "3 that only run 1 answered, 1 with another truth"),
+        ({"same_test_set": False, "only_b": 1200}, "1,200 that only run 2 answered"),
+        ({"same_test_set": False}, "examples that neither answered"),
     ],
 )
 def test_what_is_left_out_is_counted(change: dict[str, Any], words: str) -> None:
     """Where the test sets differ, in one sentence; where both were asked the same, there is nothing to say."""
     said = left_out(replace(SHARE, **change), NAMES)
     assert said == (words and f"the test set is another one; left out: {words}")
+
+
+def test_of_one_test_set_not_all_may_be_answered() -> None:
+    """Where evidence is asked in batches one of the two may have gone further: that is no other test set."""
+    shown = replace(SHARE, only_b=40)
+    assert levels(shown) == "0.95 → 0.9 correct on 900 examples that both answered"
+    assert left_out(shown, NAMES) == "left out: 40 that only run 2 answered"
 
 
 TEXT = st.text(max_size=30)

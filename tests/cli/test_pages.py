@@ -164,7 +164,7 @@ def test_one_example_has_no_interval() -> None:
     lonely = replace(flips(), gain=None, slices=(), same_test_set=False, only_a=3)
     found = sheet(evidence=(lonely,))
     assert "one example says nothing of others" in Reading(page(found)).text
-    assert "left out: 3 that only run 2 has" in Reading(page(found)).text
+    assert "left out: 3 that only run 2 answered" in Reading(page(found)).text
     assert "one example says nothing of others" in written(found)
 
 

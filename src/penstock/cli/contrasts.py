@@ -39,20 +39,21 @@ def levels(flips: Flips) -> str:
 
 def _examples(flips: Flips) -> str:
     count = f"{flips.n:,} example{'' if flips.n == 1 else 's'}"
-    return f"the same {count}" if flips.same_test_set else f"{count} that both have"
+    is_whole = flips.same_test_set and not flips.only_a and not flips.only_b
+    return f"the same {count}" if is_whole else f"{count} that both answered"
 
 
 def left_out(flips: Flips, names: Names) -> str:
-    """What could not be held against anything, in one sentence; empty where both were asked the very same."""
-    if flips.same_test_set:
-        return ""
+    """What could not be held against anything, in one sentence; empty where both answered the very same."""
     counts = [
-        (flips.only_a, f"that only {names.a} has"),
-        (flips.only_b, f"that only {names.b} has"),
+        (flips.only_a, f"that only {names.a} answered"),
+        (flips.only_b, f"that only {names.b} answered"),
         (flips.relabelled, "with another truth"),
     ]
     told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
-    return f"the test set is another one; left out: {told or 'examples without an answer'}"
+    if flips.same_test_set:
+        return told and f"left out: {told}"
+    return f"the test set is another one; left out: {told or 'examples that neither answered'}"
 
 
 def counts(flips: Flips) -> str:
