@@ -515,15 +515,8 @@ def _container_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
             yield Flaw(("steps", name, "network"), sentence, lacking=("runtime", "image"))
 
 
-_COMING = ("tests",)
-"""Keys of a gate that can be read and not yet be judged: each goes from here when it can."""
-
-
 def _gate_flaws(whole: _Whole) -> Iterator[Flaw]:
     for name, gate in whole.pipeline.gates.items():
-        for key in _COMING:
-            if getattr(gate, key) is not None:
-                yield Flaw(("gates", name, key), f'"{key}" is not available yet', at_key=True)
         for where, leaf in _leaves(("gates", name), gate):
             yield from _leaf_flaws(whole, where, leaf)
 

@@ -1,10 +1,10 @@
 """The tests of a run against those of a baseline: no new failure."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.flakes import RED
-from penstock.gates import Verdict
+from penstock.gates import Verdict, without_baseline
 from penstock.pipelines import Gate
 from penstock.quarantines import listed
 from penstock.reports import Status
@@ -24,12 +24,17 @@ class TestBaseline:
 
 
 def judge_tests(
-    gate: Gate, mine: Results | None, baseline: TestBaseline | None, quarantined: Collection[str] = ()
+    gate: Gate,
+    mine: Results | None,
+    baseline: TestBaseline | None,
+    quarantined: Collection[str] = (),
+    lacking: str = "",
 ) -> Verdict:
     """Whether a test failed that does not fail in the baseline; the value is how many did.
 
     `mine` is None where the step left no results, `baseline` where there is none yet. A test that the baseline does not
-    have, or skipped, and that fails here is a new failure. `quarantined` are full names of tests that are left out.
+    have, or skipped, and that fails here is a new failure. `quarantined` are full names of tests that are left out;
+    `lacking` says why there is no baseline, as a clause.
     """
     if not mine:
         return Verdict(gate.name, "errored", None, ("the step left no test results: give it a report",))
@@ -37,7 +42,9 @@ def judge_tests(
     left_out = [name for name in red if name in quarantined]
     counted = [name for name in red if name not in quarantined]
     if baseline is None:
-        return _without_baseline(gate, counted, left_out)
+        found = without_baseline(gate, float(len(counted)), lacking)
+        failed = (f"failed: {listed(counted)}",) if counted else ()
+        return replace(found, reasons=(*found.reasons, *failed, *_left_out(left_out)))
     if baseline.results is None:
         reason = f"{baseline.name} has no results of these tests, so there is nothing to compare with"
         return Verdict(gate.name, "inconclusive", None, (reason, *_left_out(left_out)))
@@ -61,15 +68,6 @@ def _gone(mine: Results, baseline: TestBaseline) -> tuple[str, ...]:
 
 def _left_out(names: list[str]) -> tuple[str, ...]:
     return (f"left out, being in quarantine: {listed(names)}",) if names else ()
-
-
-def _without_baseline(gate: Gate, counted: list[str], left_out: list[str]) -> Verdict:
-    if gate.required:
-        reason = "there is no baseline yet to compare with, and the gate requires one: leave required out at first"
-        return Verdict(gate.name, "fail", float(len(counted)), (reason, *_left_out(left_out)))
-    failed = f": {listed(counted)}" if counted else ""
-    reason = f"warning: {_many(len(counted), 'failure')} compared with nothing, for there is no baseline yet{failed}"
-    return Verdict(gate.name, "pass", float(len(counted)), (reason, *_left_out(left_out)))
 
 
 def _many(count: int, noun: str) -> str:

@@ -275,3 +275,92 @@ def test_a_run_shows_its_red_tests(house: House) -> None:
         ("unit", "t::divides", "failed", False),
         ("unit", "t::multiplies", "errored", True),
     ]
+
+
+# --- the gate on tests ---------------------------------------------------------------------------------------------
+
+
+def gated(house: House, steps: Mapping[str, Any] | None = None, **rule: Any) -> dict[str, Any]:
+    """A step that may be red, and a gate that allows no new failure."""
+    steps = steps or pipeline(allow_failure=True)["steps"]
+    return {"steps": steps, "gates": {"steady": {"tests": "unit", "no_new_failures": "champion", **rule}}}
+
+
+def verdict(house: House) -> tuple[str | None, tuple[str, ...]]:
+    (gate,) = house.last().gates
+    return gate.verdict, gate.reasons
+
+
+def change(house: House) -> None:
+    house.repo.commit(**{"src/a.py": f"A = {len(house.store.runs.latest(limit=100)) + 1}\n"})
+
+
+def test_no_new_failure(house: House) -> None:
+    """What failed in the baseline may fail; a test that passed there may not, and is named."""
+    house.commit(gated(house), **SOURCE)
+    unit(house, Act(0, files={"junit.xml": JUNIT.format(OTHER)}))
+    found, reasons = verdict(house)
+    assert (found, reasons[1:]) == ("pass", ("failed: t::multiplies",))
+    assert reasons[0].startswith("warning: 1 was compared with nothing, because there is no champion yet")
+    first = house.last().version
+    change(house)
+    unit(house, Act(1, files={"junit.xml": JUNIT.format(OTHER)}))
+    assert (house.last().status, verdict(house)[0]) == ("passed", "pass")
+    assert verdict(house)[1][0].startswith(f"no new failure against the champion {first} in 2 tests; 1 failed there")
+    change(house)
+    unit(house, Act(1, files={"junit.xml": JUNIT.format(FAILED_CASE)}))
+    (found, reasons) = verdict(house)
+    assert (house.last().status, found) == ("failed", "fail")
+    assert reasons[0].startswith("1 new failure against the champion")
+    assert reasons[0].endswith(": t::divides")
+    assert reasons[1].endswith("did not run here: t::multiplies")
+
+
+def test_a_reused_result_is_compared_by_the_run_that_made_it(house: House) -> None:
+    """Where the cache knew the step, its tests are those of the earlier run, on both sides."""
+    house.commit(gated(house), **SOURCE)
+    unit(house, GREEN)
+    house.repo.commit(**{"README.md": "nothing that the tests read\n"})
+    assert unit(house, GREEN).cached
+    found, reasons = verdict(house)
+    assert found == "pass"
+    assert reasons[0].startswith("no new failure against the champion")
+    change(house)
+    unit(house, RED)
+    assert verdict(house)[1][0].endswith(": t::divides")
+
+
+def test_the_gate_leaves_out_what_is_in_quarantine(house: House) -> None:
+    """A failure that does not count for the step does not count for the gate, which says so."""
+    house.commit(gated(house, in_quarantine(house)["steps"]), **SOURCE)
+    unit(house, GREEN)
+    change(house)
+    unit(house, RED)
+    found, reasons = verdict(house)
+    assert found == "pass"
+    assert reasons[-1] == "left out, being in quarantine: t::divides"
+
+
+def test_a_step_that_told_nothing_is_an_error_of_its_gate(house: House) -> None:
+    """No results are never taken for no failures."""
+    house.commit(gated(house), **SOURCE)
+    unit(house, Act(1))
+    assert verdict(house)[0] == "errored"
+    assert house.last().status == "errored"
+
+
+def test_results_that_are_not_kept_any_more(house: House) -> None:
+    """A cached step whose observation is too old says so, and what to do."""
+    house.commit(gated(house), **SOURCE)
+    unit(house, GREEN)
+    with house.store.transaction():
+        house.store._connection.exec_driver_sql("DELETE FROM test_reports")
+    unit(house, GREEN)
+    found, (reason,) = verdict(house)
+    assert found == "errored"
+    assert reason.endswith("not kept any more: run it --no-cache")
+    house.repo.commit(**{"src/a.py": "A = 2\n"})
+    unit(house, GREEN)
+    found, (reason,) = verdict(house)
+    assert found == "inconclusive"
+    assert "has no results of these tests" in reason

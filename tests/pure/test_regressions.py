@@ -70,10 +70,12 @@ def test_no_baseline_yet() -> None:
     mine: dict[str, Status] = {**GREEN, "c": "failed"}
     found = judge_tests(GATE, mine, None)
     assert (found.verdict, found.value) == ("pass", 1.0)
-    assert found.reasons == ("warning: 1 failure compared with nothing, for there is no baseline yet: c",)
+    why = "warning: 1 was compared with nothing, because there is no champion yet"
+    assert found.reasons == (why, "failed: c")
+    assert "the branch is gone" in judge_tests(GATE, mine, None, lacking="the branch is gone").reasons[0]
     found = judge_tests(GATE.model_copy(update={"required": True}), GREEN, None)
     assert (found.verdict, found.value) == ("fail", 0.0)
-    assert "requires one" in found.reasons[0]
+    assert "requires a baseline" in found.reasons[0]
 
 
 def test_a_baseline_without_results() -> None:

@@ -18,7 +18,9 @@ from penstock.gates import Verdict
 from penstock.measures import Rival, Timing, judge_benchmark, judge_change, judge_coverage, judge_model
 from penstock.models import Model, model_from
 from penstock.pipelines import Gate
-from penstock.reports import benchmark_rounds
+from penstock.regressions import TestBaseline, judge_tests
+from penstock.reports import Status, benchmark_rounds
+from penstock.store.contract import TestRecord
 
 _SINGLE = ("", ".median_ms", ".median")
 """What a benchmark without rounds is called among the metrics, beside its own name."""
@@ -109,6 +111,20 @@ class Findings:
         except ReportError as error:
             return _Measured({}, {}), f"has benchmarks that cannot be read ({error})"
 
+    # --- tests
+
+    def tests(self, gate: Gate, baseline: Reference | None, lacking: str) -> Verdict:
+        """The verdict on a step's tests against a baseline's."""
+        step, run = str(gate.tests), self._context.run.id
+        mine = self._world.store.cases.of_step(run, step)
+        if mine is None and self._context.result(step).get("observed") is not None:
+            reason = f"the results of step {step} are from a run whose tests are not kept any more: run it --no-cache"
+            return Verdict(gate.name, "errored", None, (reason,))
+        theirs = None if baseline is None else self._world.store.cases.of_step(baseline.run, step)
+        rival = None if baseline is None else TestBaseline(baseline.words, _statuses(theirs))
+        quarantined = frozenset(test.full_name for test in mine or () if test.quarantined)
+        return judge_tests(gate, _statuses(mine), rival, quarantined, lacking)
+
     # --- the model
 
     def model(self, gate: Gate) -> Verdict:
@@ -130,6 +146,10 @@ class Findings:
         tree = self._world.cache.tree(Digest(digest))
         patterns = (package.model or ()) if package is not None else ()
         return inspect_package(self._world.cache, tree, patterns, self._context.folder)
+
+
+def _statuses(tests: Sequence[TestRecord] | None) -> dict[str, Status] | None:
+    return None if tests is None else {test.full_name: test.status for test in tests}
 
 
 def _alike(mine: _Measured, theirs: _Measured, name: str) -> tuple[list[float], list[float]]:

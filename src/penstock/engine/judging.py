@@ -37,6 +37,7 @@ class Judge:
         self._subjects: Mapping[str, Callable[[Gate], Verdict]] = {
             "metric": self._judge_metric,
             "evidence": self._judge_examples,
+            "tests": self._judge_tests,
             "coverage": self._findings.coverage,
             "benchmark": self._judge_benchmark,
             "model": self._findings.model,
@@ -119,6 +120,10 @@ class Judge:
     def _lacking(self, gate: Gate, baseline: object) -> str:
         """Why there is no baseline, as a clause; empty where there is one, or the gate names none."""
         return "" if baseline is not None or gate.baseline is None else self._baselines.lacking(gate.baseline)
+
+    def _judge_tests(self, gate: Gate) -> Verdict:
+        found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
+        return self._findings.tests(gate, found, self._lacking(gate, found))
 
     def _judge_benchmark(self, gate: Gate) -> Verdict:
         found = None if gate.baseline is None else self._opponents.reference(gate.baseline)

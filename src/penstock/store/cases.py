@@ -117,6 +117,11 @@ class Cases:
         number = (result or {}).get("observed")
         return None if number is None else self.report(int(number))
 
+    def of_step(self, run: int, step: str) -> list[TestRecord] | None:
+        """The tests of a step as `observed` finds them; None where there are none, or none are kept any more."""
+        found = self.observed(run, step)
+        return None if found is None else self.results(found.id)
+
     def observed_by(self, run: int) -> list[tuple[str, int]]:
         """The steps of a run that go by a report, in the plan's order, with its number."""
         query = (
