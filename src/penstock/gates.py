@@ -36,8 +36,8 @@ class Baseline:
     """What a metric is compared with: its version, its package's digest, its value of the metric (None without one).
 
     `words` name it in a sentence (`branch main (1.2)`); without any it is the champion. `apart` is what else should be
-    known of it, in brackets (`on other data`), and `notes` are sentences about it. A number that the file fixes has
-    neither version nor digest.
+    known of it, in brackets (`on other data`), and `note` a sentence about it. A number that the file fixes has neither
+    version nor digest.
     """
 
     version: str
@@ -45,7 +45,7 @@ class Baseline:
     value: float | None
     words: str = ""
     apart: str = ""
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def called(self) -> str:
@@ -219,7 +219,8 @@ def _against(gate: Gate, value: float, baseline: Baseline, package: str | None) 
     size = f"{gate.margin} ({float(margin):.4g})" if gate.relative_margin is not None else written(float(margin))
     what = f"{baseline.called} {has}, {'less' if less else 'plus'} the margin of {size}"
     sentence = f"{mine} {does} {bound}: {what}"
-    return Verdict(gate.name, "pass" if passed else "fail", value, (sentence, *baseline.notes))
+    reason = f"{sentence}; {baseline.note}" if baseline.note else sentence
+    return Verdict(gate.name, "pass" if passed else "fail", value, (reason,))
 
 
 def _margin(gate: Gate, theirs: float) -> Decimal:

@@ -262,8 +262,8 @@ def test_other_baselines_are_called_by_their_names(name: Any, baseline: Baseline
     rule = gate(not_worse_than=name, margin=0.03)
     judged = judge_metric(rule, {"train.accuracy": 0.95}, baseline, "mine")
     assert judged.reasons == (reason,)
-    noted = judge_metric(rule, {"train.accuracy": 0.95}, replace(baseline, notes=("mind this",)), "mine")
-    assert noted.reasons == (reason, "mind this")
+    noted = judge_metric(rule, {"train.accuracy": 0.95}, replace(baseline, note="mind this"), "mine")
+    assert noted.reasons == (f"{reason}; mind this",)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def fixed_baseline(context: RunContext, gate: Gate, fixed: BaselineName) -> Base
     todo = f"penstock baseline approve {place} --to {written(number)} --reason TEXT"
     note = f"the file lowers it from {written(stands.least)} to {written(number)}, which is not approved: {todo}"
     source = stands.source if stands.least == stands.value else None
-    return Baseline("", "", stands.least, "the approved baseline", source or "", (note,))
+    return Baseline("", "", stands.least, "the approved baseline", source or "", note)
 
 
 def _standing(world: World, project: str, gate: str) -> Standing | None:
