@@ -111,6 +111,36 @@ def test_what_cannot_be_compared_is_said(tiny: Tiny) -> None:
     assert note == "the evidence of evaluate is not compared: step evaluate of run 4 is skipped and left no evidence"
 
 
+def test_what_a_package_answered_elsewhere_is_taken(tiny: Tiny) -> None:
+    """A run that was asked another test set is compared by what its package answered to this one in another run."""
+    with_evidence(tiny, "  right: {evidence: evaluate, at_least: 0.5}\n")
+    tiny.run("--no-deploy")
+    tiny.edit("evaluate.py", 'settings.get("first", 0)', "50")
+    tiny.commit("fewer examples for the same package")
+    tiny.run("--no-deploy")
+    tiny.commit("worse in the north", accuracy=0.8)
+    tiny.run("--no-deploy")
+    (found,) = tiny("compare", "1", "3", "--json").json["evidence"]
+    assert (found["n"], found["same_test_set"], found["worse"]) == (250, True, 10)
+
+
+def test_what_the_cache_has_lost_is_said(tiny: Tiny) -> None:
+    """Where the bytes are gone there is a sentence of each thing that could not be compared, and the rest is shown."""
+    with_evidence(tiny)
+    tiny.run("--no-deploy")
+    tiny.commit("worse in the north", accuracy=0.8)
+    tiny.run("--no-deploy")
+    for blob in (tiny.command.home / "cache").rglob("*"):
+        if blob.is_file():
+            blob.unlink()
+    found = tiny("compare", "1", "2", "--json").json
+    (note,) = found["notes"]
+    assert note.startswith("the evidence of evaluate is not compared: the content ")
+    assert [(o["name"], o["changed"]) for o in found["outputs"]] == [("train", None)]
+    assert found["evidence"] == []
+    assert "the evidence of evaluate is not compared" in tiny("report", "2", "--html").out
+
+
 def test_a_test_set_that_is_kept_hidden_stays_so(tiny: Tiny) -> None:
     """Where a gate tells pass or fail only, neither compare nor report shows an example of that test set."""
     with_evidence(tiny, "  blind: {evidence: evaluate, at_least: 0.5, confidence: 0.95, reuse: enforce}\n")
