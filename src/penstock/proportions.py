@@ -149,6 +149,45 @@ def _likely_losses(wins: float, losses: float, n: int, gain: float) -> float:
     return min(max((root - middle) / (4 * n), -gain, 0.0), 1.0)
 
 
+def scaled_statistic(wins: int, losses: int, both: int, n: int, scale: float) -> float:
+    """How far the new share is above `scale` times the old one, in standard errors as if it were exactly that.
+
+    `both` counts the examples that both models have right, of n; `wins` and `losses` those that only one has. Source:
+    Nam and Blackwelder, Statistics in Medicine 21 (2002), with the most likely chances by Lagrange's multiplier.
+    """
+    distance = both + wins - scale * (both + losses)
+    variance = n * scale * sum(_likely_flips(wins, losses, both, n, scale))
+    if variance > 1e-12:
+        return distance / math.sqrt(variance)
+    return 0.0 if abs(distance) < 1e-12 else math.copysign(math.inf, distance)
+
+
+def _likely_flips(wins: int, losses: int, both: int, n: int, scale: float) -> tuple[float, float]:
+    """The most likely chances of a win and of a loss among all results in which new is scale * old.
+
+    Each count x with weight c (1 for a win, -scale for a loss, 1 - scale for both) has the chance x / (n (1 + cm)),
+    where m is the root of a quadratic; it is at its end where a count is 0, whose chance then follows from the others.
+    """
+    least, most, rest = -1.0, 1 / scale, 1 - scale
+    a, b, c = both * rest, float(wins), losses * scale
+    m = _root(-a * scale - b * scale * rest - c * rest, a * rest + b * (1 - 2 * scale) - c * (2 - scale), a + b - c)
+    m = min(max(m, least), most)
+    right = both / (n * (1 + m * rest)) if both else 0.0
+    won = wins / (n * (1 + m)) if wins and m > least else 0.0
+    lost = losses / (n * (1 - m * scale)) if losses and m < most else 0.0
+    off = right + won - scale * (right + lost)
+    return won + max(-off, 0.0), lost + max(off, 0.0) / scale
+
+
+def _root(a: float, b: float, c: float) -> float:
+    """The root of ax² + bx + c with the sign of c that is nearest to 0; 0 where there is none."""
+    if abs(a) < 1e-12:
+        return -c / b if b else 0.0
+    reach = math.sqrt(max(b * b - 4 * a * c, 0.0))
+    found = [root for root in ((-b + reach) / (2 * a), (-b - reach) / (2 * a)) if root * c > 0]
+    return min(found, key=abs, default=0.0)
+
+
 def _reach(n: int, share: float) -> int:
     """A count that is as good as never exceeded, where each of n counts with this chance."""
     return min(n, math.ceil(n * share + 9 * math.sqrt(n * share * (1 - share)) + 30))

@@ -6,12 +6,13 @@ where given, numbers the example of each score, for those that were scored sever
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from penstock.errors import ReportError
 from penstock.means import averaged, bootstrap_interval, difference_interval, mean_interval, welch
-from penstock.proportions import clopper_pearson, newcombe, paired_shares
+from penstock.proportions import clopper_pearson, newcombe, normal_quantile, paired_shares, scaled_statistic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,17 +53,29 @@ def paired_gain(
 
     A `scale` other than 1 is what a relative margin asks: with .97 a gain of 0 is a loss of 3 % of the old score.
     Exact counts where all scores are 0 or 1, the scale is 1 and no example is scored twice; else `difference_interval`
-    (the seed draws its random signs). Raises ReportError for unequal lengths, too few scores, or some not finite.
+    (the seed draws its random signs). With a scale, 0 and 1 are not excluded from 0 unless the score statistic does it
+    too: where few differ, one of the two is short on either side. Raises ReportError for unequal lengths, too few
+    scores, or some not finite.
     """
     _check_pairs(new, old)
-    if examples is None and scale == 1 and is_binary(new) and is_binary(old):
-        wins, losses = int(((new == 1) & (old == 0)).sum()), int(((new == 0) & (old == 1)).sum())
+    is_share = examples is None and is_binary(new) and is_binary(old)
+    wins, losses = int((new > old).sum()), int((new < old).sum())
+    if is_share and scale == 1:
         return paired_shares(wins, losses, len(new), confidence)
     differences = new - scale * old
     if examples is None:
         found = difference_interval(differences, confidence, seed)
-        return found if scale == 1 else replace(found, discordant=int((new != old).sum()))
+        if is_share and scale > 0:
+            found = _held(found, scaled_statistic(wins, losses, int((new * old).sum()), len(new), scale))
+        return found if scale == 1 else replace(found, discordant=wins + losses)
     return _of_examples(difference_interval(averaged(differences, examples), confidence, seed))
+
+
+def _held(found: Interval, statistic: float) -> Interval:
+    """The interval with 0 inside, where a statistic of so many standard errors does not exclude it."""
+    quantile = normal_quantile(found.confidence)
+    low = min(found.low, math.nextafter(0, -1)) if statistic < quantile else found.low
+    return replace(found, low=low, high=max(found.high, 0.0) if statistic > -quantile else found.high)
 
 
 def bootstrapped_gain(

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from penstock.proportions import (
     mcnemar,
     newcombe,
     paired_shares,
+    scaled_statistic,
     score_statistic,
     score_tail,
     tango,
@@ -177,6 +179,44 @@ def test_mcnemar_is_the_mid_p_sign_test() -> None:
     assert mcnemar(5, 0) == pytest.approx(1 / 64)
     assert mcnemar(4, 1) == pytest.approx(1 / 32 + 5 / 64)
     assert mcnemar(0, 0) == 1
+
+
+@given(case=counts(), both=st.integers(0, 40), scale=st.sampled_from([0.5, 0.9, 0.99, 1.0, 1.02, 1.4]))
+def test_a_scaled_comparison_mirrors_with_the_models(case: tuple[int, int, int], both: int, scale: float) -> None:
+    """New over scale times old is old under new over scale, and with a scale of 1 it is McNemar's statistic."""
+    wins, losses, n = case
+    one, other = (
+        scaled_statistic(wins, losses, both, n + both, scale),
+        scaled_statistic(losses, wins, both, n + both, 1 / scale),
+    )
+    assert one == pytest.approx(-other, rel=1e-6, abs=1e-6)
+    if scale == 1:
+        assert one == pytest.approx(score_statistic(wins, losses, n + both, 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.95, 1.05])
+def test_a_scaled_comparison_is_of_the_most_likely_chances(scale: float) -> None:
+    """Among all results at the edge none is more likely than the one whose spread is taken."""
+    wins, losses, both, n = 7, 15, 60, 100
+    spread = (both + wins - scale * (both + losses)) / scaled_statistic(wins, losses, both, n, scale)
+    flips = spread**2 / (n * scale)
+    grid = np.linspace(1e-6, 1, 200_001)
+    won = flips * grid
+    lost, right = flips - won, (won - scale * (flips - won)) / (scale - 1)
+    sound = (lost > 0) & (right > 0) & (won + lost + right < 1)
+    best = _likelihood((wins, losses, both, n), won[sound], lost[sound], right[sound]).max()
+    for other in np.linspace(0.5, 1.5, 11) * flips:
+        won = other * grid
+        lost, right = other - won, (won - scale * (other - won)) / (scale - 1)
+        sound = (lost > 0) & (right > 0) & (won + lost + right < 1)
+        if sound.any():
+            assert _likelihood((wins, losses, both, n), won[sound], lost[sound], right[sound]).max() <= best + 1e-6
+
+
+def _likelihood(case: tuple[int, int, int, int], won: Any, lost: Any, right: Any) -> Any:
+    wins, losses, both, n = case
+    neither = n - wins - losses - both
+    return wins * np.log(won) + losses * np.log(lost) + both * np.log(right) + neither * np.log(1 - won - lost - right)
 
 
 # --- unpaired shares -----------------------------------------------------------------------------------------------

@@ -131,7 +131,8 @@ def _next(world: "World", found: "Found", gate: "Gate", record: "EvidenceRecord"
         return gate
     met = world.store.evidence.met(found.project.id, str(gate.evidence), record.test_set)
     budget = Budget(gate.confidence or CONFIDENCE, tuple(met))
-    return gate.model_copy(update={"confidence": budget.confidence_for("the next")})
+    risk = 1 - budget.confidence_for("the next")
+    return gate.model_copy(update={"confidence": 1 - float(f"{risk:.3g}")})
 
 
 def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> "Evidence | None":
