@@ -4,6 +4,7 @@
     python benchmarks/gates.py sequential [--runs 400]  # batches: examples, labels, undecided, beside what to beat
     python benchmarks/gates.py reuse [--runs 400]       # 200 equal commits on one test set, by five rules
     python benchmarks/gates.py coverage [--runs 20000]  # bounds that hold the truth, for all kinds of scores
+    python benchmarks/gates.py ratios [--runs 4000]     # bounds of a ratio of benchmarks, for all kinds of timings
     python benchmarks/gates.py power [--runs 4000]      # passes at the planned number of examples; the digits gate
     python benchmarks/gates.py flips [--runs 4000]      # a model against itself, by every rule
     python benchmarks/gates.py speed [--rounds 3]       # a million examples: seconds and peak memory
@@ -36,6 +37,7 @@ from penstock.guarantees import (
 from penstock.intervals import Interval
 from penstock.means import bootstrap_interval, difference_interval, mean_interval
 from penstock.proportions import clopper_pearson, mcnemar, paired_shares, tango, wilson
+from penstock.ratios import ratio_of_medians
 from penstock.reuse_budgets import Ladder, share
 from penstock.sample_sizes import (
     level_examples,
@@ -290,6 +292,29 @@ def coverage(asked: argparse.Namespace) -> None:
         line(world.name, f"{low.mean():.3f}", f"{high.mean():.3f}", f"{(low & high).mean():.3f}")
 
 
+# --- ratios --------------------------------------------------------------------------------------------------------
+
+TIMINGS: dict[str, Callable[[Draw, int], Floats]] = {
+    "lognormal, deviation .1": lambda draw, n: draw.lognormal(0, 0.1, n),
+    "tail of Pareto(1.2)": lambda draw, n: 1 + 0.1 * draw.pareto(1.2, n),
+    "a tenth of rounds slow": lambda draw, n: np.where(
+        draw.random(n) < 0.1, 1.6 * np.exp(draw.exponential(2, n)), draw.lognormal(0, 0.02, n)
+    ),
+    "two modes, half each": lambda draw, n: np.where(draw.random(n) < 0.5, 1.35, 1) * draw.lognormal(0, 0.03, n),
+}
+
+
+def ratios(asked: argparse.Namespace) -> None:
+    """Draw rounds of two equal benchmarks, and count how often each bound is on its side of 1."""
+    draw = np.random.default_rng(asked.seed)
+    line("bounds of 95 % of the ratio of medians", "low", "high")
+    for name, rounds in TIMINGS.items():
+        for new, old in ((5, 5), (20, 20), (200, 30), (1000, 1000)):
+            found = [ratio_of_medians(rounds(draw, new), rounds(draw, old), 0.95, n) for n in range(asked.runs)]
+            low, high = np.mean([(one.low <= 1, one.high >= 1) for one in found], axis=0)
+            line(f"{name}, {new:,} and {old:,}", f"{low:.3f}", f"{high:.3f}")
+
+
 # --- power ---------------------------------------------------------------------------------------------------------
 
 
@@ -435,6 +460,7 @@ COMMANDS = {
     "sequential": (sequential, 400),
     "reuse": (reuse, 400),
     "coverage": (coverage, 20_000),
+    "ratios": (ratios, 4_000),
     "power": (power, 4000),
     "flips": (flips, 4000),
     "speed": (speed, 0),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_ROUNDS = 5
 """Fewer rounds bound nothing."""
-RESAMPLES = 20_000
+RESAMPLES = 4_000
 
 
 def ratio_of_medians(new: Floats, old: Floats, confidence: float, seed: int = 0) -> Interval:
