@@ -34,7 +34,9 @@ SHOWN = 5
 
 def judge_coverage(gate: Gate, coverage: Coverage | None) -> Verdict:
     """Judge the share of all lines that ran; None where the step left no report."""
-    if coverage is None or coverage.rate is None:
+    if coverage is None:
+        return Verdict(gate.name, "errored", None, (f"step {gate.coverage} left no coverage to judge",))
+    if coverage.rate is None:
         return Verdict(gate.name, "errored", None, (f"the coverage of step {gate.coverage} counts no line of code",))
     ran, whole = coverage.covered, coverage.covered + coverage.missed
     return _share_judged(gate, ran, whole, f"{ran:,} of {_many(whole, 'line')} ran", ())

@@ -136,6 +136,17 @@ def test_the_report_of_a_red_step(cache: DiskCache, workspace: Path) -> None:
     assert (found.values["tests"]["failed"], found.failure) == (1, "1 of 2 tests failed: divides")
 
 
+def test_the_coverage_of_a_red_step(cache: DiskCache, workspace: Path) -> None:
+    """A step that failed still leaves its coverage, and nothing else, for gates to judge."""
+    wanted = made(coverage="lines.info", metrics="m.json")
+    assert red_report(wanted, workspace, cache, TODAY) == Collected()
+    (workspace / "lines.info").write_text("SF:a.py\nDA:1,1\nDA:2,0\nend_of_record\n")
+    write(workspace, m_dot_json='{"accuracy": 1}')
+    values = red_report(wanted, workspace, cache, TODAY).values
+    assert values["metrics"] == {f"{wanted.name}.coverage": 0.5}
+    assert set(cache.tree(values["collected"])) == {"lines.info"}
+
+
 def test_a_result_is_whole_or_nothing(cache: DiskCache, workspace: Path) -> None:
     """A stored result counts only while the cache holds every byte of it."""
     write(workspace, model__w="w", model__v="v")

@@ -50,13 +50,14 @@ def test_lines_that_ran_are_held_against_a_share(ran: int, missed: int, least: A
 
 
 def test_without_lines_there_is_no_verdict() -> None:
-    """A report of nothing is no pass."""
-    for nothing in (None, report(0, 0)):
+    """No report is no pass, nor is a report of nothing."""
+    sentences = ("step unit left no coverage to judge", "the coverage of step unit counts no line of code")
+    for nothing, sentence in zip((None, report(0, 0)), sentences, strict=True):
         for found in (
             judge_coverage(gate(coverage="unit", at_least=0.8), nothing),
             judge_change(gate(coverage="unit", of="change", at_least=0.8), nothing, {}, ()),
         ):
-            assert said(found) == ("errored", ("the coverage of step unit counts no line of code",))
+            assert said(found) == ("errored", (sentence,))
 
 
 def change(least: Any, changed: Mapping[str, list[range]], coverage: Coverage | None = None) -> Verdict:

@@ -118,10 +118,21 @@ def _content(files: Tree, path: str, cache: Cache) -> bytes:
 
 
 def red_report(step: Step, workspace: Path, cache: Cache, today: str) -> Collected:
-    """The tests of a step that failed, where it still told of them; empty where it did not."""
-    files = cache.capture(workspace, (step.report,)).tree if step.report is not None else Tree()
+    """The tests and the coverage of a step that failed, where it still left them; empty where it did not."""
+    files = cache.capture(workspace, [path for path in (step.report, step.coverage) if path is not None]).tree
     told = tests_of(step, workspace, files, cache, today)
-    return Collected() if told is None else Collected(told.values, told.weighed.failure, told)
+    values = _covered(step, files, cache)
+    return Collected(values) if told is None else Collected({**values, **told.values}, told.weighed.failure, told)
+
+
+def _covered(step: Step, files: Tree, cache: Cache) -> dict[str, Any]:
+    """The coverage that a step left among these files, as a result has it."""
+    entry = files.entries.get(step.coverage or "")
+    if step.coverage is None or not isinstance(entry, File):
+        return {}
+    only = step.model_copy(update={"metrics": None, "benchmark": None})
+    rates = {f"{step.name}.{name}": rate for name, rate in _numbers(only, files, cache).items()}
+    return {"collected": cache.add_tree(Tree({step.coverage: entry})), "metrics": rates}
 
 
 def counts_of(report: TestReport) -> dict[str, int]:
