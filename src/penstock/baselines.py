@@ -140,13 +140,13 @@ class Change:
 class Standing:
     """What stands for a gate: the number, where it comes from, and the lowest that the file may say instead.
 
-    `since` is when the number was last lowered, in seconds since the epoch; 0 where it never was.
+    `since` is the run that lowered the number last; 0 where none did.
     """
 
     value: float
     source: str | None
     least: float
-    since: float
+    since: int
 
 
 def standing(changes: Sequence[Change]) -> Standing | None:
@@ -156,19 +156,19 @@ def standing(changes: Sequence[Change]) -> Standing | None:
         return None
     last = made[-1]
     approved = [change.value for change in changes[changes.index(last) :] if change.event == "approved"]
-    lowered = [change.at for change in made if change.event == "lowered"]
-    return Standing(last.value, last.source, min([last.value, *approved[-1:]]), max(lowered, default=0.0))
+    lowered = [change.run or 0 for change in made if change.event == "lowered"]
+    return Standing(last.value, last.source, min([last.value, *approved[-1:]]), max(lowered, default=0))
 
 
-def adopted(value: float, stands: Standing | None, seen: float) -> Event | None:
+def adopted(value: float, stands: Standing | None, first: int) -> Event | None:
     """What a passed run of the default branch makes of a number in its file; None where it changes nothing.
 
-    `seen` is when its commit was first seen: one from before the last lowering does not raise the number again.
+    `first` is the first run of its commit: one from before the last lowering does not raise the number again.
     """
     if stands is None:
         return "set"
     if value > stands.value:
-        return "raised" if seen >= stands.since else None
+        return "raised" if first > stands.since else None
     return "lowered" if stands.least <= value < stands.value else None
 
 

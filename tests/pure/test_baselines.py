@@ -150,8 +150,8 @@ def test_fixed_gates_are_found_inside_of_others() -> None:
 
 
 def history(*changes: tuple[str, float]) -> list[Change]:
-    """Changes one second after the other."""
-    return [replace(CHANGE, event=e, value=v, at=float(n), request=n) for n, (e, v) in enumerate(changes)]
+    """Changes of one run after the other."""
+    return [replace(CHANGE, event=e, value=v, run=n, request=n) for n, (e, v) in enumerate(changes)]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def history(*changes: tuple[str, float]) -> list[Change]:
         ([("set", 0.9), ("approved", 0.8), ("lowered", 0.84)], 0.84, 0.84, 2),
     ],
 )
-def test_what_stands(changes: list[tuple[str, float]], value: float, least: float, since: float) -> None:
+def test_what_stands(changes: list[tuple[str, float]], value: float, least: float, since: int) -> None:
     """The last number that a run passed with; an approval allows less until the number changes again."""
     assert standing(history(*changes)) == Standing(value, None, least, since)
 
@@ -177,13 +177,13 @@ def test_nothing_stands_before_the_first_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seen", "event"),
+    ("value", "first", "event"),
     [(0.95, 6, "raised"), (0.95, 4, None), (0.9, 6, None), (0.85, 6, "lowered"), (0.8, 6, "lowered"), (0.79, 6, None)],
 )
-def test_what_a_passed_run_makes_of_its_number(value: float, seen: float, event: str | None) -> None:
+def test_what_a_passed_run_makes_of_its_number(value: float, first: int, event: str | None) -> None:
     """A higher one is taken, unless its commit is from before the last lowering; a lower one as far as approved."""
-    assert adopted(value, Standing(0.9, None, 0.8, 5.0), seen) == event
-    assert adopted(value, None, seen) == "set"
+    assert adopted(value, Standing(0.9, None, 0.8, 5), first) == event
+    assert adopted(value, None, first) == "set"
 
 
 @given(st.lists(st.tuples(st.booleans(), UNIT), max_size=30))

@@ -136,9 +136,10 @@ def test_changes_of_fixed_numbers_are_appended(store: Store) -> None:
         store.baselines.record(PROJECT.id, made[2])
 
 
-def test_a_commit_was_first_seen_when_its_version_was_frozen(store: Store) -> None:
-    """A commit that nobody saw yet is seen now."""
-    add_run(store, "a")
-    seen = store.baselines.seen(PROJECT.id, "a")
-    assert 0 < seen <= store.baselines.seen(PROJECT.id, "b")
-    assert store.baselines.seen(PROJECT.id, "a") == seen
+def test_the_first_run_of_a_commit(store: Store) -> None:
+    """Whatever became of it; another commit's does not count, and there may be none."""
+    first = add_run(store, "a", "1.0", end="fail")
+    add_run(store, "b", "1.0")
+    add_run(store, "a", "1.0")
+    assert store.baselines.first_run(PROJECT.id, "1.0", "a") == first
+    assert store.baselines.first_run(PROJECT.id, "1.0", "c") == store.baselines.first_run("p2", "1.0", "a") == 0

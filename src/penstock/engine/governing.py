@@ -53,11 +53,14 @@ def keep_fixed(context: RunContext) -> None:
 
 def _moved(context: RunContext) -> Iterator[Change]:
     world, run, sha = context.world, context.run, context.commit.sha
-    actor, seen = world.store.requests.get(run.request).actor, world.store.baselines.seen(run.project, sha)
+    actor, first = (
+        world.store.requests.get(run.request).actor,
+        world.store.baselines.first_run(run.project, run.version, sha),
+    )
     for gate, leaf in fixed_gates(context.pipeline):
         fixed, stands = leaf.baseline, _standing(world, run.project, gate)
         number = 0.0 if fixed is None else fixed.fixed or 0.0
-        event, before = adopted(number, stands, seen), None if stands is None else stands.value
+        event, before = adopted(number, stands, first), None if stands is None else stands.value
         if event is not None:
             source = None if fixed is None else fixed.source
             place = (run.id, sha, run.request)

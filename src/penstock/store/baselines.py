@@ -4,7 +4,6 @@ A run may become a baseline that passed as a whole, on a commit, and trusted: ne
 of a dirty working tree or of an untrusted change, and never one of a single step.
 """
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
@@ -152,12 +151,10 @@ class Baselines:
         self._connection.execute(insert(tables.fixed_baselines), row)
         self._journal.record("baseline", f"{project}/{change.gate}", change.event, (None, change.event), change.reason)
 
-    def seen(self, project: str, sha: str) -> float:
-        """When a commit was first seen, in seconds since the epoch; now for one that was not."""
-        versions = tables.versions.c
-        query = select(versions.created).where(versions.project == project, versions.sha == sha)
-        found = self._connection.execute(query).scalar_one_or_none()
-        return time.time() if found is None else float(found)
+    def first_run(self, project: str, version: str, sha: str) -> int:
+        """The first run of a commit, which has this version; 0 where there is none."""
+        query = select(func.min(_RUNS.id)).where(_RUNS.project == project, _RUNS.version == version, _SHA.in_([sha]))
+        return int(self._connection.execute(query).scalar_one_or_none() or 0)
 
 
 def _among(project: str, below: int | None, other_than: str | None) -> list[ColumnElement[Any]]:
