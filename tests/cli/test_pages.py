@@ -67,7 +67,9 @@ def view(text: str = "x") -> RunView:
 
 
 def sheet(text: str = "x", **others: Any) -> Sheet:
-    lineage = {"commit": {"sha": text}, "lock": text, "variables": {text: text}, "files": {text: text}}
+    lineage: dict[str, Any] = {"commit": {"sha": text}, "lock": text, "variables": {text: text}, "files": {text: text}}
+    file = {"format": "pickle", "size": 4200, "risks": [text, "builtins.eval"]}
+    lineage["model"] = {"size": 4200, "parameters": 1204, "formats": ["pickle", text], "files": {text: file}}
     lineage["hardware"] = {"system": text, "machine": text, "cpus": 2}
     before = replace(view(text), run="2", metrics={"train.loss": 2.0})
     values: dict[str, Any] = {
@@ -132,6 +134,7 @@ def test_everything_is_on_the_page() -> None:
         "- skipped x",
         "15" * 32,
         "x x, 2 processors",
+        "model pickle, x, 1,204 parameters, 4.2 kB risks x: x, builtins.eval",
         "limit 0.8",
     ):
         assert words in reading.text

@@ -1,6 +1,6 @@
 """The page of a run: one HTML file that needs nothing beside it, neither script nor network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,12 +157,32 @@ def lineage(sheet: Sheet) -> list[tuple[str, str]]:
         ("digest", view.package or ""),
         ("size", "" if view.package_size is None else size(view.package_size)),
         ("files", f"{len(known['files']):,}" if known.get("files") else ""),
+        ("model", _model(known.get("model") or {})),
+        ("risks", "; ".join(_risks(known.get("model") or {}))),
         ("commit", str((known.get("commit") or {}).get("sha", ""))),
         ("lock", str(known.get("lock") or "")),
         ("made on", ", ".join(filter(None, (machine, f"{cpus} processors" if cpus else "")))),
         ("variables", ", ".join(f"{name}={text}" for name, text in (known.get("variables") or {}).items())),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    """What the model is: `safetensors, 1,204 parameters, 4.2 MB`; empty where it was not looked at."""
+    counted = model.get("parameters")
+    parts = (
+        ", ".join(model.get("formats", ())),
+        "" if counted is None else f"{counted:,} parameters",
+        size(int(model["size"])) if "size" in model else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _risks(model: Mapping[str, Any]) -> Iterator[str]:
+    """What loading each of the model's files could do."""
+    for path, file in (model.get("files") or {}).items():
+        if file.get("risks"):
+            yield f"{path}: {', '.join(file['risks'])}"
 
 
 _FILTERS = {
