@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from penstock.artifacts import Digest, File, Tree, digest_of
-from penstock.patterns import matches
 from penstock.pipelines import BaselineName, Gate, Pipeline, Step
 
 DATA = re.compile(
@@ -70,12 +69,10 @@ def data_digest(inputs: Tree, model: Sequence[str] = (), outside: Mapping[str, s
 
     Files that `model`'s patterns select are a model, not data. None where there is no data.
     """
-    known = {
-        path: entry.digest
-        for path, entry in sorted(inputs.entries.items())
-        if isinstance(entry, File) and is_data(path) and not any(matches(pattern, path) for pattern in model)
-    }
-    known |= {f"outside {name}": Digest(state) for name, state in sorted((outside or {}).items())}
+    models = inputs.select(model).entries if model else {}
+    found = {p: e for p, e in inputs.entries.items() if isinstance(e, File) and is_data(p) and p not in models}
+    known = {f"outside {name}": state for name, state in (outside or {}).items()}
+    known |= {"files": Tree(found).digest} if found else {}
     return digest_of("data", known) if known else None
 
 

@@ -53,10 +53,8 @@ def keep_fixed(context: RunContext) -> None:
 
 def _moved(context: RunContext) -> Iterator[Change]:
     world, run, sha = context.world, context.run, context.commit.sha
-    actor, first = (
-        world.store.requests.get(run.request).actor,
-        world.store.baselines.first_run(run.project, run.version, sha),
-    )
+    actor = world.store.requests.get(run.request).actor
+    first = world.store.baselines.first_run(run.project, run.version, sha)
     for gate, leaf in fixed_gates(context.pipeline):
         fixed, stands = leaf.baseline, _standing(world, run.project, gate)
         number = 0.0 if fixed is None else fixed.fixed or 0.0
