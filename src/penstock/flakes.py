@@ -15,10 +15,13 @@ PRIOR = (0.2, 19.8)
 """The Beta prior of a flip rate: 1 % on average, which twenty pairs outweigh."""
 
 THRESHOLD = 0.03
-"""A flip rate that is worth a label. One stray failure, which makes two flips, never proves so much."""
+"""A flip rate that is worth a label."""
 
 SURE = 0.95
 """How sure the label is that the rate lies above the threshold."""
+
+STRAY = 2.0
+"""Flips that one stray failure makes, between two passes; so many never prove a rate above the threshold."""
 
 RETRY_WEIGHT = 0.5
 """What a pair of attempts of one run counts, beside pairs of different runs."""
@@ -71,7 +74,7 @@ class Flakiness:
 
     @property
     def is_flaky(self) -> bool:
-        return self.flips > 0 and self.interval[0] > THRESHOLD
+        return self.weighed > STRAY and self.interval[0] > THRESHOLD
 
     @property
     def sentence(self) -> str:

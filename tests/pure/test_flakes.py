@@ -78,6 +78,7 @@ def test_a_flip_raises_and_an_agreement_lowers(results: str, last: str) -> None:
 def test_one_stray_failure_is_no_label() -> None:
     """A failure between passes makes two flips, and these are never enough; a second stray one is, early on."""
     assert not any(flakiness(observed("p" * n + "f" + "p" * m)).is_flaky for n in range(25) for m in range(25))
+    assert flakiness(observed("pfp")).interval[0] < THRESHOLD
     assert flakiness(observed("pfpppfp")).is_flaky
 
 
