@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 from penstock.readers import Cursor, DamagedError
 
 MAX_RISKS = 100
+MAX_TENSORS = 1_000_000
 MAX_TEXT = 4096
 """Bytes of a text or number that are looked at; nothing that matters is longer."""
 _MAX_DIMENSIONS = 64
@@ -349,9 +350,9 @@ class _Machine:
 
     def _tensor(self, arguments: tuple[Any, ...]) -> None:
         storage, offset, size = (*arguments, None, None, None)[:3]
-        if not isinstance(storage, _Storage) or not _is_size(size):
+        if not isinstance(storage, _Storage) or not _is_size(size) or len(self._found.tensors) >= MAX_TENSORS:
             self._found.sizeless += 1
-        elif len(self._found.tensors) < 1_000_000:
+        else:
             self._found.tensors[storage.key, offset if isinstance(offset, int) else None, size] = prod(size)
 
     def persistent(self, _argument: Any) -> None:

@@ -38,7 +38,9 @@ def test_numbers_of_tensors_are_counted() -> None:
 
 def test_tensors_of_branches_and_loops_are_counted() -> None:
     """Graphs lie in attributes of nodes, in each other."""
-    several = bytes_field(1, bytes_field(5, bytes_field(11, bytes_field(5, tensor([5])))) + number_field(9, 2))
+    several = bytes_field(
+        1, bytes_field(5, bytes_field(1, b"body") + bytes_field(11, bytes_field(5, tensor([5])))) + number_field(9, 2)
+    )
     assert read(onnx(several, several)) == Graph(10)
     assert read(nested(graphs.MAX_DEPTH)) == Graph(6)
     with pytest.raises(DamagedError, match="nested more than 20 deep"):

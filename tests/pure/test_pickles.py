@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import pickles
 from penstock.pickles import Scan, scan
 from penstock.readers import BytesReader, Cursor
 from pure.model_files import called, kept, named, pickled, torch_tensor
@@ -199,6 +200,14 @@ def test_a_tensor_without_a_size_makes_the_number_unknown(arguments: tuple[Any, 
     assert scanned(pickled({"a": torch_tensor("1", (3,)), "b": made})).parameters is None
 
 
+def test_too_many_tensors_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that leaves some out is none."""
+    monkeypatch.setattr(pickles, "MAX_TENSORS", 2)
+    tensors = [torch_tensor(str(n), (3,)) for n in range(3)]
+    assert scanned(pickled(tuple(tensors[:2]))).parameters == 6
+    assert scanned(pickled(tuple(tensors))).parameters is None
+
+
 # --- joblib --------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +244,11 @@ def test_what_only_pickle_would_read_is_seen() -> None:
     """The bytes of an array may be opcodes to who does not know that they are an array."""
     hidden = b"cos\nsystem\n)R.".ljust(48, b"\xff")
     assert list(scanned(joblib(wrapper(dtype("f8"), (6,)), hidden, b"")).risks) == ["os.system"]
+    # An array of objects is a pickle of its own, which pickle would read on with the memo of the one around it.
+    inner = b"\x80\x04\x8c\x05numpy\x94\x8c\x05dtype\x94\x30\x30h\x00h\x01\x93."
+    for words, risks in ((b"\x8c\x02osq\0\x8c\x06systemq\1", ["os.system"]), (b"\x8c\x01aq\0\x8c\x01bq\1", [])):
+        outer = pickled(wrapper(dtype("O8"), (1,)))[:-2] + words + b"\x30\x30b"
+        assert list(scanned(outer + inner + b".").risks) == risks
     objects = pickle.dumps(np.array(["a"], dtype=object), 2)
     assert list(scanned(joblib(wrapper(dtype("O8"), (1,)), objects, b"")).risks) == []
 
