@@ -68,7 +68,7 @@ def text(value: object) -> bytes:
         (pickle.dumps({"w": [1.0]}, 0), "pickle", None),
         (pickle.dumps(1) + pickle.dumps(2), "pickle", None),
         (zlib.compress(pickle.dumps([1] * 100)), "joblib", None),
-        (gzip.compress(pickle.dumps([1] * 100)), "joblib", None),
+        (gzip.compress(pickle.dumps([1] * 100), mtime=0), "joblib", None),
         (npy("<f8", (3, 4), bytes(96)), "npy", 12),
         (npy("<f4", (), version=2), "npy", 1),
         (npy("|O", (1,), pickle.dumps(np.array([None]), 2)), "npy", None),
