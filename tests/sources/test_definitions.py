@@ -192,6 +192,31 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         ONE + "on: {push: {}, pull_request: true}\n",
         [(4, 16, '"pull_request" is not available yet')],
     ),
+    "quarantine without results": (
+        STEP + "quarantine: [{test: t, owner: o, reason: r, until: 2026-12-31}]\n",
+        [(5, 5, '"quarantine" needs test results: add report: FILE to the step, or have it run pytest')],
+    ),
+    "quarantine that is no list": (
+        STEP + "report: r\n    quarantine: t\n",
+        [(6, 17, "expected a list of tests, each with the keys test, owner, reason and until")],
+    ),
+    "quarantine of a text": (
+        STEP + "report: r\n    quarantine: [t]\n",
+        [(6, 18, 'expected the keys test, owner, reason and until, found the text "t"')],
+    ),
+    "quarantine with much that is wrong": (
+        STEP
+        + "report: r\n    quarantine:\n"
+        + "    - {test: t, owner: o, until: 2026-02-30}\n"
+        + "    - {test: '', owner: o, reason: r, untill: x, until: 20261231}\n",
+        [
+            (7, 7, '"reason" is missing: a quarantine needs it'),
+            (7, 34, 'expected a day such as 2026-12-31, found the text "2026-02-30"'),
+            (8, 14, "expected a line of text"),
+            (8, 39, 'unknown key "untill" in steps.a.quarantine.1: did you mean "until"?'),
+            (8, 57, "expected a day such as 2026-12-31, found the number 20261231"),
+        ],
+    ),
     "later in a step": (STEP + "host: a.example\n", [(5, 5, '"host" is not available yet')]),
     "no name of an image": (ONE + "runtime: {image: Python 3}\n", [(4, 18, '"Python 3" has capital letters')]),
     "two sources of a runtime": (
