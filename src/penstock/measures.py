@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,7 @@ def judge_benchmark(
     if timing is None:
         return Verdict(gate.name, "errored", None, (absent,))
     if rival is None:
-        return without_baseline(gate, timing.value, lacking)
+        return replace(without_baseline(gate, timing.value, lacking), value=None)
     reason = _apart(timing, rival)
     if rival.timing is None or reason:
         return Verdict(gate.name, "inconclusive", None, (reason,))
@@ -198,7 +198,7 @@ def _chart(gate: Gate, decision: Decision) -> Chart:
     found = decision.interval
     return Chart(
         kind="ratio",
-        score="ratio",
+        score=str(gate.benchmark),
         estimate=found.estimate,
         low=found.low,
         high=found.high,

@@ -163,6 +163,7 @@ def test_the_chart_shows_the_ratio_and_its_bounds() -> None:
     assert found.reasons[0].endswith(" are not below 0.9: pass")
     chart = found.chart
     assert chart is not None
+    assert (chart.kind, chart.score) == ("ratio", "bench.predict")
     assert (chart.kind, chart.least, chart.most, chart.n, chart.confidence) == ("ratio", 0.9, None, 20, 0.95)
     assert chart.low <= chart.estimate <= chart.high
     assert found.value == chart.estimate
@@ -204,7 +205,7 @@ def test_what_is_lacking_is_told() -> None:
         ("there is no benchmark predict",),
     )
     first = judge_benchmark(rule, new, None, lacking="there is no run of branch main yet")
-    assert first.verdict == "pass"
+    assert (first.verdict, first.value) == ("pass", None)
     assert "there is no run of branch main yet" in first.reasons[0]
     assert judge_benchmark(benchmark(at_most=1.1, required=True), new, None).verdict == "fail"
     assert said(judge_benchmark(rule, new, Rival(WORDS, None))) == (
