@@ -11,6 +11,7 @@ from cli.test_any_view import CALM, assert_fits
 from penstock.charts import Chart
 from penstock.cli.contrasts import (
     Names,
+    bounded,
     counts,
     flip_cells,
     flip_lines,
@@ -87,6 +88,13 @@ def test_another_score_is_told_in_its_unit() -> None:
 def test_bounds_show_a_gain_a_loss_or_neither(low: float, estimate: float, high: float, words: str) -> None:
     """What both bounds are on one side of zero for is shown, and nothing else."""
     assert gain_words(replace(SHARE, gain=replace(GAIN, low=low, estimate=estimate, high=high))) == words
+
+
+def test_nothing_is_said_where_nothing_changed() -> None:
+    """Equal errors have no bounds to speak of; one example has none at all."""
+    same = replace(ERROR, better=0, worse=0, gain=replace(GAIN, low=0.0, estimate=0.0, high=0.0))
+    assert (counts(same), gain_words(same), bounded(same)) == ("no example changed", "", None)
+    assert gain_words(replace(SHARE, gain=None)) == "one example says nothing of others"
 
 
 def test_a_bound_at_zero_does_not_seem_beyond_it() -> None:

@@ -58,15 +58,22 @@ def left_out(flips: Flips, names: Names) -> str:
 
 def counts(flips: Flips) -> str:
     """How many examples changed, each way."""
+    if not flips.better and not flips.worse:
+        return "no example changed"
     gained, lost = ("newly right", "newly wrong") if is_share(flips) else ("better", "worse")
     return f"{flips.better:,} {gained}, {flips.worse:,} {lost}"
 
 
+def bounded(flips: Flips) -> Chart | None:
+    """The gain with its bounds; None where there is nothing between them, or no bounds at all."""
+    return flips.gain if flips.gain is not None and flips.gain.low < flips.gain.high else None
+
+
 def gain_words(flips: Flips) -> str:
     """The gain with its bounds, and what they show: `5.0 points worse; its 95 % bounds -7.1 … -2.9 show a loss`."""
-    chart = flips.gain
+    chart = bounded(flips)
     if chart is None:
-        return "one example says nothing of others"
+        return "one example says nothing of others" if flips.gain is None else ""
     factor = 100 if is_share(flips) else 1
     gain, low, high = short([factor * n for n in (chart.estimate, chart.low, chart.high)], [0.0], signed=True)
     amount = f"{gain.lstrip(f'+{MINUS}')}{' points' if is_share(flips) else ''}"
@@ -119,8 +126,9 @@ def flip_lines(flips: Flips, names: Names, limit: int, width: int) -> Iterator[T
     yield Text.assemble("  ", safe(flips.step, "bold"), "  ", safe(levels(flips)))
     facts = [counts(flips), gain_words(flips), left_out(flips, names)]
     yield from stacked([Row(Text(" "), (), safe(fact), 3) for fact in facts if fact], width)
-    if flips.gain is not None:
-        yield from stacked([Row(Text(" "), (), safe(chart_line(zeroed(flips.gain)), "dim"))], width)
+    chart = bounded(flips)
+    if chart is not None:
+        yield from stacked([Row(Text(" "), (), safe(chart_line(zeroed(chart)), "dim"))], width)
     yield from _table(flip_titles(flips, names), [_flip_row(e, flips) for e in flips.examples[:limit]], width)
     hidden = flips.better + flips.worse - min(limit, len(flips.examples))
     if hidden and flips.examples:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from penstock.charts import drawn
 from penstock.cli.contrasts import (
     Names,
+    bounded,
     counts,
     flip_cells,
     flip_titles,
@@ -111,8 +112,9 @@ def _evidence(sheet: Sheet) -> Iterator[str]:
 def _flips(flips: Flips, names: Names) -> Iterator[str]:
     facts = [levels(flips), counts(flips), gain_words(flips), left_out(flips, names)]
     yield from ("", f"*{escaped(flips.step)}*: {'; '.join(escaped(fact) for fact in facts if fact)}")
-    if flips.gain is not None:
-        yield from _fenced([f"{drawn(zeroed(flips.gain))}  {described(flips.gain)}"])
+    chart = bounded(flips)
+    if chart is not None:
+        yield from _fenced([f"{drawn(zeroed(chart))}  {described(chart)}"])
     rows = [[*map(escaped, slice_cells(row, flips))] for row in slice_rows(flips, _SLICES)]
     yield from _table("", [*map(escaped, slice_titles(flips, names))], rows)
     if not flips.examples:

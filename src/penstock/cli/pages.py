@@ -74,11 +74,11 @@ def chart(gate: GateView) -> str:
 
 
 def gain(flips: Flips) -> str:
-    """The picture of a gain: what lies below zero is a loss."""
-    if flips.gain is None:
+    """The picture of a gain; empty where there is nothing to see."""
+    found = contrasts.bounded(flips)
+    if found is None:
         return ""
-    shown = "pass" if flips.gain.low > 0 else "fail" if flips.gain.high < 0 else "inconclusive"
-    return _drawn(flips.gain, shown)
+    return _drawn(found, "pass" if found.low > 0 else "fail" if found.high < 0 else "inconclusive")
 
 
 def _drawn(value: Chart, word: str) -> str:
