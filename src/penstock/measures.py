@@ -124,13 +124,14 @@ class Rival:
 
 
 def judge_benchmark(
-    gate: Gate, timing: Timing | None, rival: Rival | None, absent: str = "", lacking: str = ""
+    gate: Gate, timing: Timing | None, rival: Rival | None, absent: str = "", lacking: str = "", *, plain: bool = False
 ) -> Verdict:
     """Judge how many times as large a benchmark is as the baseline's.
 
     `timing` is None where the run has no such benchmark, and `absent` says so; `rival` is None where there is no
     baseline yet, and `lacking` says why. With rounds on both sides an interval of the ratio of medians decides; with
-    single numbers the ratio itself, unless the gate asks for confidence. Other hardware is never compared.
+    single numbers the ratio itself, unless the gate asks for confidence; `plain` says that the file does not, though a
+    gate that this one is a part of may. Other hardware is never compared.
     """
     if timing is None:
         return Verdict(gate.name, "errored", None, (absent,))
@@ -145,7 +146,8 @@ def judge_benchmark(
         return Verdict(gate.name, "errored", None, (reason,))
     if min(len(timing.rounds), len(rival.timing.rounds)) >= LEAST_ROUNDS:
         return _by_rounds(gate, timing, rival.timing, rival.words)
-    return _by_numbers(gate, timing, rival.timing, rival.words)
+    asked = None if plain else gate.confidence
+    return _by_numbers(gate, timing, rival.timing, rival.words, asked)
 
 
 def _apart(timing: Timing, rival: Rival) -> str:
@@ -212,13 +214,13 @@ def _chart(gate: Gate, decision: Decision) -> Chart:
     )
 
 
-def _by_numbers(gate: Gate, ours: Timing, theirs: Timing, words: str) -> Verdict:
+def _by_numbers(gate: Gate, ours: Timing, theirs: Timing, words: str, asked: float | None) -> Verdict:
     """Two numbers: what the ratio is can be told, how sure it is cannot."""
     value = ours.value / theirs.value
     numbers = f"{ours.value:.4g} against {theirs.value:.4g} of {words}"
-    if gate.confidence is None:
+    if asked is None:
         return _bounded(gate, value, f"{numbers}, without bounds", _as_number)
-    what = f"a ratio of {value:.4g}, {numbers}, has no bounds, and the gate asks for {percent(gate.confidence)}"
+    what = f"a ratio of {value:.4g}, {numbers}, has no bounds, and the gate asks for {percent(asked)}"
     hint = f"{what}: write {LEAST_ROUNDS} or more rounds of the benchmark, or leave confidence out"
     return Verdict(gate.name, "inconclusive", value, (hint,))
 

@@ -86,6 +86,11 @@ def test_benchmarks_against_a_baseline(tiny: Tiny) -> None:
     )
     gates(tiny, **rules)
     tiny.commit()
+    rules["both"] = (
+        "all_of: [{benchmark: bench.load, ratio_to: previous, at_most: 1.1}, {metric: bench.load, at_most: 9}]"
+    )
+    gates(tiny, **rules)
+    tiny.commit()
     version = tiny.run()["version"]
     tiny.repo.put("rounds.json", json.dumps({"predict": [1.5, 1.51, 1.49, 1.52, 1.5, 1.51], "load": 6}))
     tiny.commit()
@@ -95,6 +100,8 @@ def test_benchmarks_against_a_baseline(tiny: Tiny) -> None:
         f"1.498 times branch main ({version}) by the medians of 6 and 6 rounds; its 95 % bounds"
     )
     assert slower["plain"] == ("pass", f"1.2 is at most 1.5: 6 against 5 of the run before ({version}), without bounds")
+    assert slower["both"][0] == "fail"
+    assert "1.2 is above 1.1: 6 against 5" in slower["both"][1]
     with sqlite3.connect(tiny.command.home / "penstock.db") as store:
         rows = store.execute("select run, hardware from origins").fetchall()
         for run, hardware in rows:

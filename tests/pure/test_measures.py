@@ -177,6 +177,8 @@ def test_single_numbers_are_a_plain_ratio() -> None:
         ("1.25 is at most 1.3: 12.5 against 10 of branch main (1.2), without bounds",),
     )
     assert said(judge_benchmark(benchmark(at_least=1.3), new, Rival(WORDS, old)))[0] == "fail"
+    part = judge_benchmark(benchmark(at_most=1.3, confidence=0.99), new, Rival(WORDS, old), plain=True)
+    assert part.verdict == "pass", "as a part of others it got a confidence that the file does not name"
     unsure = judge_benchmark(benchmark(at_most=1.3, confidence=0.9), rounds(10, 4), Rival(WORDS, rounds(10)))
     assert unsure.verdict == "inconclusive"
     assert "has no bounds, and the gate asks for 90 %: write 5 or more rounds of the benchmark" in unsure.reasons[0]

@@ -84,7 +84,14 @@ class Findings:
         ours, other = _alike(mine, theirs, name)
         there = {} if baseline.origin is None else baseline.origin.hardware
         rival = Rival(baseline.words, _timing(other, there), why or "has no such benchmark")
-        return judge_benchmark(gate, _timing(ours, self._hardware), rival, _absent(gate, mine, name))
+        timing, plain = _timing(ours, self._hardware), self._is_plain(gate)
+        return judge_benchmark(gate, timing, rival, _absent(gate, mine, name), plain=plain)
+
+    def _is_plain(self, gate: Gate) -> bool:
+        """Whether the file names no confidence for a gate, which may have got one as a part of others."""
+        leaves = (leaf for whole in self._context.pipeline.gates.values() for leaf in whole.leaves)
+        alike = (leaf for leaf in leaves if leaf.model_copy(update={"confidence": gate.confidence}) == gate)
+        return any(leaf.confidence is None for leaf in alike)
 
     @property
     def _hardware(self) -> Mapping[str, object]:
