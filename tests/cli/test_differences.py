@@ -3,9 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.test_any_view import CALM, assert_fits
 from penstock.artifacts import Digest, File, Tree
 from penstock.cli.differences import (
+    Change,
+    Differences,
     FileChange,
+    MetricRow,
+    OutputChange,
+    Side,
     changes,
     file_changes,
     flat,
@@ -13,6 +19,7 @@ from penstock.cli.differences import (
     metric_rows,
     output_change,
     pins,
+    render_differences,
     with_renames,
 )
 from penstock.cli.markdown import escaped
@@ -103,6 +110,53 @@ def test_outputs_are_counted_where_they_are_at_hand() -> None:
     found = output_change("data", "x", "y", *trees)
     assert (found.added, found.removed, found.changed) == (1, 1, 1)
     assert output_change("data", "x", "y", None, trees[1]).changed is None
+
+
+TEXT = st.text(max_size=30)
+VALUE = st.none() | TEXT | st.just("0" * 64)
+COUNT = st.none() | st.integers(0, 10**6)
+CHANGES = st.lists(st.builds(Change, TEXT, VALUE, VALUE), max_size=50).map(tuple)
+FILES = st.builds(
+    FileChange, TEXT, st.sampled_from(["added", "removed", "changed", "renamed"]), COUNT, COUNT, st.none() | TEXT
+)
+SIDES = st.builds(Side, st.integers(1, 999), TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, st.booleans())
+METRICS = st.builds(MetricRow, TEXT, st.none() | st.floats(), st.none() | st.floats(), st.none() | st.floats(-1e9, 1e9))
+
+
+@CALM
+@given(
+    found=st.builds(
+        Differences,
+        a=SIDES,
+        b=SIDES,
+        metrics=st.lists(METRICS, max_size=4).map(tuple),
+        evidence=st.just(()),
+        gates=CHANGES,
+        parameters=CHANGES,
+        outputs=st.lists(st.builds(OutputChange, TEXT, VALUE, VALUE, COUNT, COUNT, COUNT), max_size=3).map(tuple),
+        dependencies=CHANGES,
+        files=st.lists(FILES, max_size=50).map(tuple),
+        inputs=CHANGES,
+        notes=st.lists(TEXT, max_size=3).map(tuple),
+    ),
+    width=st.integers(2, 160),
+)
+def test_no_difference_breaks_the_window(found: Differences, width: int) -> None:
+    """Whatever differs and whatever it is called, every line is clean and within the window."""
+    lines = assert_fits(render_differences(found), width)
+    kinds = (found.gates, found.parameters, found.outputs, found.dependencies, found.files, found.inputs)
+    if width >= 40:
+        assert any("nothing else differs" in line for line in lines) != any(kinds)
+        assert sum("more: --json has them" in line for line in lines) == sum(len(kind) > 40 for kind in kinds)
+
+
+def test_files_are_summed_up() -> None:
+    """As git does: how many files, and how many lines came and went; a renamed one says where it was."""
+    side = Side(1, "1.0", "c" * 40, "passed")
+    files = (FileChange("a", "changed", 3, 1), FileChange("b", "renamed", before="old"), FileChange("c", "added"))
+    said = str(render_differences(Differences(side, side, (), (), (), (), (), (), files, (), ())))
+    assert "files  3 files, +3 −1 lines" in said
+    assert "renamed from old" in said
 
 
 @given(st.text(max_size=30))
