@@ -1,10 +1,11 @@
 """How long a gate on a million examples takes, from the bytes of the files to the verdict, and how much memory.
 
-    python benchmarks/evidence.py [--examples 1000000] [--cases 100000] [--rounds 3]
+    python benchmarks/evidence.py [--examples 1000000] [--cases 100000] [--rounds 3] [--slices 1000]
 
 Each figure is of fresh processes that do nothing else, imports of numpy and scipy included: a new model and a champion
 with predictions of their own, in an order of their own, on one file of truths. Parquet is measured where pyarrow is
-installed. Seconds on the wall and of the processor are the least of the rounds; all ends with 0 whatever was found.
+installed; CSV besides with so many slices, each judged. Seconds on the wall and of the processor are the least of the
+rounds; all ends with 0 whatever was found.
 """
 
 import argparse
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.decisions import Decision, Rule, decide, sentence
-from penstock.evidence import paired, read_evidence, read_truth
+from penstock.comparisons import Champion, judge_examples
+from penstock.evidence import read_evidence, read_truth
+from penstock.gates import Verdict
+from penstock.pipelines import Gate
 from penstock.reports import parse_junit
-from penstock.samples import paired_gain
 
 Column = Sequence[object]
 
@@ -63,13 +65,15 @@ FORMATS: dict[str, tuple[str, Callable[[Sequence[str], Sequence[Column]], bytes]
 }
 
 
-def write_models(folder: Path, form: str, count: int, *, numeric: bool) -> None:
-    """A file of truths, and predictions of two models, each in an order of its own."""
+def write_models(folder: Path, form: str, count: int, *, numeric: bool, groups: int = 0) -> None:
+    """A file of truths, with a column of so many groups, and predictions of two models, each in an order of its own."""
     suffix, write = FORMATS[form]
     draw = np.random.default_rng(1)
     ids = [f"example-{number}" for number in draw.permutation(count).tolist()]
     truth = draw.normal(size=count) if numeric else draw.integers(0, 10, count)
-    (folder / f"truth.{suffix}").write_bytes(write(("id", "truth"), (ids, truth.tolist())))
+    grouped = [draw.integers(0, groups, count).tolist()] if groups else []
+    names = ("id", "truth", *(["group"] if groups else []))
+    (folder / f"truth.{suffix}").write_bytes(write(names, (ids, truth.tolist(), *grouped)))
     for model, off in (("old", 0.2), ("new", 0.19)):
         noise = draw.normal(size=count) * off if numeric else (draw.random(count) < off) * draw.integers(1, 10, count)
         order = draw.permutation(count)
@@ -97,16 +101,16 @@ def write_junit(folder: Path, count: int) -> None:
 # --- what is measured ----------------------------------------------------------------------------------------------
 
 
-def decision(folder: Path, suffix: str, score: str) -> Decision:
+def verdict(folder: Path, suffix: str, score: str, slices: tuple[str, ...]) -> Verdict:
     """From the bytes of three files to a verdict."""
-    truth = read_truth((folder / f"truth.{suffix}").read_bytes(), f"truth.{suffix}")
-    models = [
-        read_evidence((folder / name).read_bytes(), truth, name, None, (score,))
-        for name in (f"new.{suffix}", f"old.{suffix}")
-    ]
-    pairs = paired(*models)
-    new, old = pairs.scores(*(model.scored(score) for model in models))
-    return decide(Rule("not_worse_than", 0.01), paired_gain(new, old, 0.95))
+    truth = read_truth((folder / f"truth.{suffix}").read_bytes(), f"truth.{suffix}", slices)
+    rule = {"not_worse_than": "champion", "margin": 0.05 if slices else 0.01, "slices": slices or None}
+    gate = Gate.model_validate({"name": "g", "evidence": "e", "score": score, **rule})
+    new, old = (
+        read_evidence((folder / name).read_bytes(), truth, name, None, (score,), columns)
+        for name, columns in ((f"new.{suffix}", slices), (f"old.{suffix}", ()))
+    )
+    return judge_examples(gate, new, Champion("old", "theirs", old), "mine")
 
 
 def measured(folder: Path, asked: str) -> None:
@@ -116,8 +120,8 @@ def measured(folder: Path, asked: str) -> None:
         report = parse_junit((folder / "junit.xml").read_bytes(), "junit.xml")
         said = f"{report.passed:,} passed, {report.failed:,} failed"
     else:
-        suffix, score = asked.split(":")
-        said = sentence(decision(folder, suffix, score))
+        suffix, score, *slices = asked.split(":")
+        said = verdict(folder, suffix, score, tuple(slices)).reasons[0]
     seconds, processor = time.perf_counter() - begin, time.process_time() - used
     status = Path("/proc/self/status").read_text()
     peak = (
@@ -139,6 +143,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=1_000_000)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -154,6 +159,10 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 write_models(Path(folder), form, asked.examples, numeric=score != "correct")
                 line(f"{form}, {score}", Path(folder), f"{suffix}:{score}", asked.rounds)
+    for score in ("correct", "squared_error"):
+        with tempfile.TemporaryDirectory() as folder:
+            write_models(Path(folder), "CSV", asked.examples, numeric=score != "correct", groups=asked.slices)
+            line(f"CSV, {score}, {asked.slices:,} slices", Path(folder), f"csv:{score}:group", asked.rounds)
     with tempfile.TemporaryDirectory() as folder:
         write_junit(Path(folder), asked.cases)
         line(f"JUnit, {asked.cases:,} cases", Path(folder), "junit", asked.rounds)

@@ -20,12 +20,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.decisions import Kind, Rule, Word, decide
-from penstock.families import all_of
+from penstock.gates import Verdict
 from penstock.guarantees import (
     disagreement_bound,
     exact_level_examples,
@@ -36,6 +38,7 @@ from penstock.guarantees import (
 )
 from penstock.intervals import Interval
 from penstock.means import bootstrap_interval, difference_interval, mean_interval
+from penstock.pipelines import Gate
 from penstock.proportions import clopper_pearson, mcnemar, paired_shares, tango, wilson
 from penstock.ratios import ratio_of_medians
 from penstock.reuse_budgets import Ladder, share
@@ -49,8 +52,9 @@ from penstock.sample_sizes import (
     planned_examples,
 )
 from penstock.samples import level, paired_gain
-from penstock.self_tests import against_itself
+from penstock.self_tests import against_itself, slices_against_themselves
 from penstock.sequences import begun, drawn_order, judged
+from penstock.wholes import judge_whole
 from side_by_side import sub_commands
 
 Floats = npt.NDArray[np.float64]
@@ -247,6 +251,20 @@ def _sparse(n: int, draw: Draw) -> Interval:
     return difference_interval(moved * (draw.random(n) < 0.1), 0.95)
 
 
+def _shares(n: int, level: float, flips: float, share: float, draw: Draw) -> Interval:
+    """Scores of 0 and 1 at the very edge of a relative margin: new is by this share less than old."""
+    lost, won = (flips + share * level) / 2, (flips - share * level) / 2
+    counts = draw.multinomial(n, [won, lost, level - lost, 1 - level - won])
+    old, new = np.repeat([0.0, 1.0, 1.0, 0.0], counts), np.repeat([1.0, 0.0, 1.0, 0.0], counts)
+    return paired_gain(new, old, 0.95, scale=1 - share)
+
+
+def _more_errors(n: int, share: float, draw: Draw) -> Interval:
+    """Errors at the very edge of a relative margin: new are by this share more than old."""
+    old = draw.lognormal(0, 0.5, n)
+    return paired_gain(-(1 + share) * old * draw.lognormal(-0.02, 0.2, n), -old, 0.95, scale=1 + share)
+
+
 def _pareto(n: int, draw: Draw) -> Interval:
     """Differences without a third moment."""
     return difference_interval(draw.pareto(2.2, n) - draw.pareto(2.2, n), 0.95)
@@ -273,6 +291,9 @@ def worlds() -> Iterator[World]:
     yield World("heavy: differences of squares, t(5), n 360", partial(_heavy, 360), 0.0)
     yield World("heavy: t(3), n 360", lambda r: difference_interval(r.standard_t(3, 360), 0.95), 0.0)
     yield World("heavy: differences of Pareto(2.2), n 360", partial(_pareto, 360), 0.0)
+    for n, less, moved in ((360, 0.02, 0.04), (360, 0.02, 0.03), (100, 0.05, 0.1), (1000, 0.01, 0.05)):
+        yield World(f"0/1, {less:.0%} less of .9, n {n}, d {moved}", partial(_shares, n, 0.9, moved, less), 0.0)
+    yield World("errors, 5 % more, lognormal, n 360", partial(_more_errors, 360, 0.05), 0.0)
     yield World(
         "heavy and skewed: lognormal, n 360", lambda r: mean_interval(r.lognormal(size=360), 0.95), math.exp(0.5)
     )
@@ -375,7 +396,7 @@ def most_power(n: int, margin: float, disagreement: float) -> float:
 
 
 def flips(asked: argparse.Namespace) -> None:
-    """Judge models against themselves by every rule, ten times as often where counting is quick; and slices."""
+    """Judge models against themselves by every rule, ten times as often where counting is quick; slices and wholes."""
     draw = np.random.default_rng(asked.seed)
     new, old = binary(draw, 2000)
     numeric = np.abs(draw.standard_t(5, 2000))
@@ -394,22 +415,65 @@ def flips(asked: argparse.Namespace) -> None:
         samples = ((old, 10 * asked.runs), (numeric, asked.runs))
         tests = [against_itself(Rule(kind, float(s.mean())), s, None, runs, asked.seed) for s, runs in samples]
         line(f"  {kind} at the very level", *(f"{test.flip_rate:.2%}" for test in tests))
-    line("  20 slices, none may be worse by .02", f"{_slices(draw, asked.runs):.2%}")
+    _slices(asked)
+    line("eight comparisons of equal models as one gate", "wrong")
+    for whole, wrong in (("all_of", "fail"), ("any_of", "pass")):
+        line(f"  {whole}, better than 0: {wrong}", f"{_wholes(draw, whole, wrong, asked.runs):.2%}")
 
 
-def _slices(draw: Draw, runs: int) -> float:
-    """How often one of 20 slices of 200 examples fails, of two equal models."""
-    wrong = 0
+def _slices(asked: argparse.Namespace) -> None:
+    """Two equal models in ten slices, of 200 examples each and of very different sizes."""
+    names = [f"{which}{like}" for like in ("", ", uneven", ", numeric") for which in WAYS]
+    line("ten slices of 2,000 examples, equal models", *names, widths=(42, *[15] * 6))
+    draw = np.random.default_rng(asked.seed)
+    new, old = binary(draw, 2000)
+    numeric, other = np.abs(draw.standard_t(5, 2000)), np.abs(draw.standard_t(5, 2000))
+    even = np.arange(0, 2001, 200)
+    uneven = np.array([0, 20, 50, 100, 180, 300, 500, 750, 1050, 1450, 2000])
+    rules = [Rule("better_than"), Rule("not_worse_than"), Rule("not_worse_than", 0.02, indifference=0.01)]
+    rules += [Rule("not_worse_than", 0.02, relative=True), Rule("at_least", float(old.mean()))]
+    for rule in rules:
+        runs = max(asked.runs // 4, 100)
+        found = [
+            slices_against_themselves(rule, _cut(rule, (mine, theirs), cuts), which, runs, asked.seed).flip_rate
+            for mine, theirs, cuts, runs in (
+                (new, old, even, runs),
+                (new, old, uneven, runs),
+                (numeric, other, even, runs // 5),
+            )
+            for which in WAYS
+        ]
+        name = f"{rule.kind} {rule.bound:.3g}{' relative' * rule.relative}, ε {rule.indifference:g}"
+        line(f"  {name}", *(f"{rate:.2%}" for rate in found), widths=(42, *[15] * 6))
+
+
+WAYS: tuple[Literal["each", "worst"], ...] = ("each", "worst")
+
+
+def _cut(rule: Rule, pair: tuple[Floats, Floats], cuts: npt.NDArray[np.int64]) -> list[tuple[Floats, Floats | None]]:
+    places = [slice(int(start), int(end)) for start, end in pairwise(cuts.tolist())]
+    return [(pair[0][part], pair[1][part] if rule.paired else None) for part in places]
+
+
+def _wholes(draw: Draw, kind: str, wrong: str, runs: int) -> float:
+    """How often eight comparisons of two equal models with each other, made one gate, say what is wrong."""
+    members = [{"evidence": str(n), "better_than": "champion"} for n in range(8)]
+    gate = Gate.model_validate({"name": "g", kind: members})
+    seen = 0
     for _ in range(runs):
-        rows = draw.multinomial(200, [0.05, 0.05, 0.9], 20).tolist()
-        judges = [partial(_judged, wins, losses) for wins, losses, _ in rows]
-        wrong += all_of(judges, 0.95)[0] == "fail"
-    return wrong / runs
+        rows = draw.multinomial(200, [0.05, 0.05, 0.9], 8).tolist()
+
+        def judge(gate: Gate, rows: list[list[int]] = rows) -> Verdict:
+            wins, losses, _ = rows[int(gate.about)]
+            return Verdict(gate.name, _compared(wins, losses, gate.confidence or 0.95), None, ("",))
+
+        seen += judge_whole(gate, judge).verdict == wrong
+    return seen / runs
 
 
 @cache
-def _judged(wins: int, losses: int, confidence: float) -> Word:
-    rule = Rule("not_worse_than", 0.02, indifference=0.01, confidence=confidence)
+def _compared(wins: int, losses: int, confidence: float) -> Word:
+    rule = Rule("better_than", confidence=confidence)
     return decide(rule, paired_shares(wins, losses, 200, confidence)).verdict
 
 
