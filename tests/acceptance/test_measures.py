@@ -5,6 +5,7 @@ import sqlite3
 from typing import Any
 
 from acceptance.tiny import Tiny
+from penstock.artifacts import digest_of_bytes
 from pure.model_files import called, named, onnx, pickled, safetensors
 
 FILE = """\
@@ -111,6 +112,32 @@ def test_benchmarks_against_a_baseline(tiny: Tiny) -> None:
     assert apart["rounds"][0] == "inconclusive"
     assert "640 × " in apart["rounds"][1]
     assert "speeds are compared on the same hardware only; a warning only: the run goes on" in apart["rounds"][1]
+
+
+def test_rounds_that_are_gone_decide_nothing(tiny: Tiny) -> None:
+    """A baseline whose file the cache has lost, or that is no benchmark file any more, is no measure."""
+    begin(tiny)
+    gates(tiny, fast='benchmark: bench.predict, ratio_to: "branch:main", at_most: 1.1')
+    tiny.commit()
+    version = tiny.run()["version"]
+    kept = (tiny.repo.folder / "rounds.json").read_bytes()
+    tiny.repo.put("rounds.json", json.dumps({"predict": [1.0] * 6}))
+    tiny.commit()
+    digest = digest_of_bytes(kept)
+    (tiny.command.home / "cache" / "blobs" / digest[:2] / digest[2:]).unlink()
+    reason = (
+        f"branch main ({version}) has benchmarks that are no longer in the cache, so there is nothing to compare with"
+    )
+    assert verdicts(tiny.run(code=1))["fast"] == ("inconclusive", reason)
+
+
+def test_without_a_package_there_is_no_model(tiny: Tiny) -> None:
+    """A step that failed before it is named, and nothing passes."""
+    begin(tiny)
+    gates(tiny, small="model: size, at_most: 1MB")
+    tiny.edit("penstock.yaml", "cp -r weights model", "exit 1")
+    tiny.commit()
+    assert verdicts(tiny.run(code=1))["small"] == ("errored", "there is no package to look at: step package skipped")
 
 
 def test_a_model_is_judged_without_being_loaded(tiny: Tiny) -> None:
