@@ -37,6 +37,9 @@ bench: $(READY) ## measure what takes minutes; docs/benchmarks.md has the figure
 	@$(BIN)/python benchmarks/nothing_to_do.py --peers ninja,make,doit --rounds 3
 	@$(BIN)/python benchmarks/logs.py --rounds 3
 	@$(BIN)/python benchmarks/commit_to_process.py
+	@$(BIN)/python benchmarks/gates.py reuse --runs 100
+	@$(BIN)/python benchmarks/gates.py flips --runs 1000
+	@$(BIN)/python benchmarks/evidence.py --rounds 1
 
 lock: $(READY) ## resolve requirements-dev.lock anew (with hashes, without index addresses)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
