@@ -202,7 +202,7 @@ def _lines(found: Differences, examples: int, width: int) -> Iterator[Text]:
     yield from _block("outputs", [_output_row(row) for row in found.outputs], width)
     yield from _block("dependencies", [_change_row(row) for row in found.dependencies], width)
     yield from _block(f"files{_files_total(found.files)}", [_file_row(row) for row in found.files], width, {1, 2})
-    yield from _block("keys of steps", [_change_row(row) for row in found.inputs], width)
+    yield from _block("keys of steps", _key_rows(found.inputs), width)
     if not any((found.gates, found.parameters, found.inputs, found.outputs, found.dependencies, found.files)):
         yield from (Text(""), Text("  nothing else differs", "dim"))
     notes = [Row(Text("!", "yellow"), (), safe(note), 10) for note in found.notes]
@@ -264,6 +264,18 @@ def _output_row(row: OutputChange) -> Row:
     told = ", ".join(f"{count:,} file{'' if count == 1 else 's'} {word}" for word, count in counts.items() if count)
     digests = f"{_short(row.a)}  →  {_short(row.b)}"
     return Row(Text(""), (safe(row.name, "bold"), safe(digests)), safe(told, "dim"), 3)
+
+
+def _key_rows(inputs: Sequence[Change]) -> list[Row]:
+    """What differs in the keys of steps, once for all steps in which it differs alike."""
+    steps: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for change in inputs:
+        step, _, name = change.name.rpartition(" ")
+        steps.setdefault((name, change.a, change.b), []).append(step)
+    return [
+        Row(Text(""), (safe(name, "bold"), safe(f"{_short(a)}  →  {_short(b)}")), safe(", ".join(names), "dim"), 3)
+        for (name, a, b), names in steps.items()
+    ]
 
 
 def _file_row(row: FileChange) -> Row:
