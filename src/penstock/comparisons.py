@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MINUS = "\N{MINUS SIGN}"
+_LEFT_OUT = "left out: "
+"""How a reason begins that counts what did not match."""
 CONFIDENCE = 0.95
 """Of a comparison with the champion where the file names none."""
 
@@ -112,7 +114,8 @@ def _hidden(gate: Gate, found: Verdict, champion: Champion | None, lacking: str)
         word: Word = "pass" if found.verdict == "pass" else "fail"
         risk = f"{100 * (1 - (gate.confidence or CONFIDENCE)):.2g} %"
         reason = f"{word} with a risk of {risk}, this package's share; reuse: enforce tells no more"
-        return Verdict(found.gate, word, None, (reason,))
+        unmatched = (said for said in found.reasons if said.startswith(_LEFT_OUT))
+        return Verdict(found.gate, word, None, (reason, *unmatched))
     if champion is None and found.verdict == "pass":
         reason = f"warning: nothing was compared, because {lacking or no_baseline(gate)}"
         return Verdict(found.gate, "pass", None, (reason,))
@@ -122,7 +125,7 @@ def _hidden(gate: Gate, found: Verdict, champion: Champion | None, lacking: str)
 def _doubts(evidence: Evidence) -> list[str]:
     whole = evidence.unpredicted + len(evidence)
     lacking = f"{evidence.unpredicted:,} of {whole:,} examples have no prediction: predict them all to decide"
-    beyond = f"left out: {evidence.unlabelled:,} predictions whose id is not among the truth"
+    beyond = f"{_LEFT_OUT}{evidence.unlabelled:,} predictions whose id is not among the truth"
     return [lacking] * bool(evidence.unpredicted) + [beyond] * bool(evidence.unlabelled)
 
 
@@ -248,8 +251,8 @@ def _compared(
 def _left_out(pairs: Pairs, champion: Champion) -> list[str]:
     other = champion.called.removesuffix(f" {champion.version}")
     apart = f"{pairs.only_new:,} examples that only this run has and {pairs.only_old:,} that only {other} has"
-    found = [f"left out: {apart}"] if pairs.only_new or pairs.only_old else []
-    return found + ([f"left out: {pairs.relabelled:,} examples with another truth"] if pairs.relabelled else [])
+    found = [f"{_LEFT_OUT}{apart}"] if pairs.only_new or pairs.only_old else []
+    return found + ([f"{_LEFT_OUT}{pairs.relabelled:,} examples with another truth"] if pairs.relabelled else [])
 
 
 def _of_gains(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign: int, seed: int) -> Claim:
@@ -278,7 +281,7 @@ def _gain(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign: int
 
 
 def _in_shares(decision: Decision, mean: float) -> Decision:
-    """The same decision in shares of the champion's mean score, in which a relative margin is written.
+    """The same decision in shares of the other model's mean score, in which a relative margin is written.
 
     Decided is whether new - scale * old is above 0; that over the mean of old, less the margin, is the gain as a share.
     It is exact at the edge, so bounds and edge stand to each other as they did. Raises ReportError for a mean of 0.

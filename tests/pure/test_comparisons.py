@@ -214,6 +214,20 @@ def test_examples_are_joined_by_id() -> None:
     assert (other.verdict, "no example of this run" in other.reasons[0]) == ("inconclusive", True)
 
 
+def test_what_does_not_match_is_told_even_where_scores_are_not() -> None:
+    """A budget hides scores, not that examples were left out."""
+    rule = gate(not_worse_than="champion", margin=0.5, reuse="enforce")
+    found = judge_examples(
+        rule, answers([], 300, unlabelled=2), champion(answers([], 290)), "mine", Budget(0.95, ("a",))
+    )
+    assert found.verdict == "pass"
+    assert found.reasons[1:] == (
+        "left out: 10 examples that only this run has and 0 that only the champion has",
+        "left out: 2 predictions whose id is not among the truth",
+        "decision 2 on this test set",
+    )
+
+
 def test_examples_without_a_prediction_decide_nothing() -> None:
     """Leaving out the hard examples does not help against the champion either."""
     judged = compare(answers([], unpredicted=3, unlabelled=2), answers([]))
