@@ -13,7 +13,6 @@ from penstock.engine.context import RunContext
 from penstock.engine.contracts import Located
 from penstock.engine.inspecting import inspect_package
 from penstock.engine.origins import hardware
-from penstock.errors import ReportError
 from penstock.gates import Verdict
 from penstock.measures import Rival, Timing, judge_benchmark, judge_change, judge_coverage, judge_model
 from penstock.models import Model, model_from
@@ -115,8 +114,6 @@ class Findings:
             return self._measured(step, baseline.run, next(results, {}).get("collected")), ""
         except BlobError:
             return _Measured({}, {}), "has benchmarks that are no longer in the cache"
-        except ReportError as error:
-            return _Measured({}, {}), f"has benchmarks that cannot be read ({error})"
 
     # --- tests
 
