@@ -8,12 +8,11 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
 from penstock.flakes import Observation
 from penstock.quarantines import full_name
 from penstock.reports import Status, TestCase, TestReport
 from penstock.store.contract import ReportRecord, TestRecord
+from penstock.store.journal import Journal
 
 KEPT = 50
 """Reports of each step that are kept, and of each untrusted scope; what serves keeps its own beside them."""
@@ -23,11 +22,12 @@ MESSAGE, MESSAGES = 1000, 1000
 
 _CHUNK = 500
 _WORST: Mapping[Status, int] = {"skipped": 0, "passed": 1, "failed": 2, "errored": 3}
-_NAME = (
-    "INSERT INTO tests (project, step, suite, name, report) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (project, step, suite, name) DO UPDATE SET report = excluded.report"
+_NAME = "INSERT INTO tests (project, step, suite, name, report) VALUES (?, ?, ?, ?, ?)"
+_NUMBERS = "SELECT suite, name, id FROM tests WHERE project = ? AND step = ?"
+_SEEN = (
+    "UPDATE tests SET report = ? WHERE project = ? AND step = ? AND id IN "
+    "(SELECT test FROM test_results WHERE report = ?)"
 )
-_NUMBERS = "SELECT suite, name, id FROM tests WHERE project = ? AND step = ? AND report = ?"
 _REPORT = (
     "INSERT INTO test_reports (project, step, scope, run, attempt, inputs, created) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "RETURNING id"
@@ -63,8 +63,8 @@ _REPORTS = "SELECT id, project, step, scope, run, attempt, inputs, created FROM 
 class Cases:
     """The test results' room of the store."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
 
     # --- what is kept
 
@@ -79,19 +79,32 @@ class Cases:
         cases = _by_name(report.cases)
         values = (found.project, found.step, found.scope, found.run, found.attempt, found.inputs, found.created)
         number = int(self._rows(_REPORT, *values)[0][0])
-        self._many(_NAME, [(found.project, found.step, suite, name, number) for suite, name in cases])
-        numbers = {(suite, name): id_ for suite, name, id_ in self._rows(_NUMBERS, found.project, found.step, number)}
-        self._many(_RESULT, list(_result_rows(number, cases, numbers, frozenset(quarantined), messages=messages)))
+        numbers = self._numbers(found, number, cases)
+        rows = _result_rows(number, cases, numbers, frozenset(quarantined), messages=messages)
+        self._journal.many(_RESULT, rows)
+        self._journal.many(_SEEN, [(number, found.project, found.step, number)])
         self._prune(found)
         return number
+
+    def _numbers(
+        self, found: ReportRecord, report: int, names: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], int]:
+        """The numbers of tests by suite and name; what is new is given one."""
+        where = found.project, found.step
+        known = {(suite, name): number for suite, name, number in self._rows(_NUMBERS, *where)}
+        fresh = [name for name in names if name not in known]
+        if fresh:
+            self._journal.many(_NAME, [(*where, *name, report) for name in fresh])
+            known = {(suite, name): number for suite, name, number in self._rows(_NUMBERS, *where)}
+        return known
 
     def _prune(self, found: ReportRecord) -> None:
         old = self._rows(_OLD, found.project, found.step, found.scope, found.project, KEPT)
         if not old:
             return
-        self._many("DELETE FROM test_results WHERE report = ?", old)
-        self._many("DELETE FROM test_reports WHERE id = ?", old)
-        self._connection.exec_driver_sql(_UNUSED, (found.project, found.step, found.project, found.step))
+        self._journal.many("DELETE FROM test_results WHERE report = ?", old)
+        self._journal.many("DELETE FROM test_reports WHERE id = ?", old)
+        self._journal.many(_UNUSED, [(found.project, found.step, found.project, found.step)])
 
     # --- what is asked
 
@@ -163,12 +176,8 @@ class Cases:
                 found[test].append(Observation(run, attempt, inputs, status, seconds))
         return found
 
-    def _rows(self, text: str, *parameters: Any) -> list[Any]:
-        return list(self._connection.exec_driver_sql(text, parameters))
-
-    def _many(self, text: str, rows: Sequence[Any]) -> None:
-        if rows:
-            self._connection.exec_driver_sql(text, [tuple(row) for row in rows])
+    def _rows(self, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._journal.rows(text, *parameters)
 
 
 def _by_name(cases: Iterable[TestCase]) -> dict[tuple[str, str], TestCase]:

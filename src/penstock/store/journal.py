@@ -6,7 +6,7 @@ the database's own driver (a tenth of SQLAlchemy's time for each); everything el
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,10 @@ class Journal:
     def rows(self, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of a query that is asked many times a second."""
         return list(self._driver.execute(text, parameters))
+
+    def many(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
+        """One statement for each of very many rows."""
+        self._driver.executemany(text, rows)
 
     def names(self) -> list[str]:
         """What was collected, as `kind.event`."""

@@ -58,7 +58,7 @@ class Store:
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)
         self.evidence = Evidences(connection)
-        self.cases = Cases(connection)
+        self.cases = Cases(self._journal)
         self.baselines = Baselines(connection, self._journal)
         self.triggers = Triggers(connection, self.requests)
         self.history = History(connection)
