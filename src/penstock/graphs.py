@@ -21,7 +21,8 @@ _GRAPH_OF_MODEL = 7
 _VERSION_OF_MODEL, _OPSETS_OF_MODEL = 1, 8
 _NODES, _TENSORS, _SPARSE_TENSORS = 1, 5, 15
 _ATTRIBUTES = 5
-_GRAPH_OF_ATTRIBUTE, _GRAPHS_OF_ATTRIBUTE = 6, 11
+_GRAPHS_OF_ATTRIBUTE = frozenset({6, 11})
+_TENSORS_OF_ATTRIBUTE = frozenset({5, 10})
 _DIMENSIONS, _EXTERNAL = 1, 13
 _VALUES = 1
 
@@ -116,12 +117,18 @@ def _graph(cursor: Cursor, length: int, graph: Graph, depth: int) -> None:
 
 
 def _node(cursor: Cursor, length: int, graph: Graph, depth: int) -> None:
-    """The graphs that a node holds, as branches and loops do."""
+    """The graphs that a node holds, as branches and loops do, and the tensors, as constants do."""
     for number, kind, size in _fields(cursor, length):
         if (number, kind) == (_ATTRIBUTES, _BYTES):
-            for inner, kind_of_inner, size_of_inner in _fields(cursor, size):
-                if inner in {_GRAPH_OF_ATTRIBUTE, _GRAPHS_OF_ATTRIBUTE} and kind_of_inner == _BYTES:
-                    _graph(cursor, size_of_inner, graph, depth + 1)
+            _attribute(cursor, size, graph, depth)
+
+
+def _attribute(cursor: Cursor, length: int, graph: Graph, depth: int) -> None:
+    for number, kind, size in _fields(cursor, length):
+        if kind == _BYTES and number in _GRAPHS_OF_ATTRIBUTE:
+            _graph(cursor, size, graph, depth + 1)
+        elif kind == _BYTES and number in _TENSORS_OF_ATTRIBUTE:
+            _tensor(cursor, size, graph)
 
 
 def _tensor(cursor: Cursor, length: int, graph: Graph) -> None:

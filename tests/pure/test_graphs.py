@@ -47,6 +47,13 @@ def test_tensors_of_branches_and_loops_are_counted() -> None:
         read(nested(graphs.MAX_DEPTH + 1))
 
 
+def test_tensors_of_constants_are_counted() -> None:
+    """They are attributes of nodes, one or several."""
+    one = bytes_field(1, bytes_field(5, bytes_field(1, b"value") + bytes_field(5, tensor([6]))))
+    several = bytes_field(1, bytes_field(5, bytes_field(10, tensor([2])) + bytes_field(10, tensor([3, 3]))))
+    assert read(onnx(one, several, bytes_field(5, tensor([4])))) == Graph(21)
+
+
 def test_files_beside_are_named() -> None:
     """A large model keeps its tensors elsewhere, and what it calls them may be anything."""
     found = read(
