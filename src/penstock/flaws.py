@@ -22,6 +22,7 @@ from penstock.pipelines import (
 )
 from penstock.recordings import NAMES
 from penstock.recordings import STEP as REPLAY
+from penstock.rules import FORMATS
 from penstock.values import cell_name, family_of, shortened
 
 MAX_STEPS = 20_000
@@ -547,6 +548,10 @@ def _leaf_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
         if package is None or not package.model:
             sentence = "there are no model files to judge: add model: FILES to the package"
             yield Flaw((*where, "model"), sentence, lacking=("package", "model"))
+        for n, kind in enumerate(gate.one_of or ()):
+            if kind not in FORMATS:
+                sentence = f'no model file has the format "{shortened(kind)}"'
+                yield Flaw((*where, "one_of", n), sentence, kind, FORMATS)
         return
     named = gate.metric or gate.benchmark
     if named is not None and not METRIC.fullmatch(named):

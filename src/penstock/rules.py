@@ -44,6 +44,12 @@ _MODIFIERS: Mapping[str, tuple[str, ...]] = {
 }
 """Keys that only some subjects have."""
 
+FORMATS = (
+    *("safetensors", "onnx", "pytorch", "torchscript", "pickle", "joblib", "npy", "npz", "keras", "hdf5", "gguf"),
+    *("tflite", "lightgbm", "xgboost", "catboost", "json", "text", "unknown"),
+)
+"""What a model's file may be, as `models.py` tells it."""
+
 ScoreName = Annotated[str, Field(pattern=r"^\S(.{0,98}\S)?$")]
 
 

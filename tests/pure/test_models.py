@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from penstock import models
 from penstock.models import Inspection, Model, inspect, model_from, model_of
 from penstock.readers import BytesReader
+from penstock.rules import FORMATS
 from pure.model_files import (
     bytes_field,
     called,
@@ -91,6 +92,14 @@ def text(value: object) -> bytes:
 def test_a_file_is_known_by_its_content(data: bytes, kind: str, parameters: int | None) -> None:
     """Its format, the numbers in its tensors where they can be told, and no risk."""
     assert looked(data) == Inspection(kind, len(data), parameters)
+    assert kind in FORMATS
+
+
+def test_every_format_can_be_asked_for() -> None:
+    """What the file may allow is what a model's file may be."""
+    known = {looked(data).format for data in (b"", b"{}", b"BZh", *(make() for make in CORPUS))}
+    assert known <= set(FORMATS)
+    assert len(set(FORMATS)) == len(FORMATS)
 
 
 def test_hdf5_may_hold_code_that_is_not_looked_for() -> None:

@@ -402,6 +402,10 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(6, 47, "expected fail or hold or warn, found the text")],
     ),
     "score of a metric": (GATE + "{metric: a.x, score: correct, at_least: 1}", [(6, 20, "belongs to evidence")]),
+    "format of no model": (
+        ONE + "package: {model: m/}\ngates: {g: {model: format, one_of: [onnx, safetensor]}}\n",
+        [(5, 43, 'no model file has the format "safetensor": did you mean "safetensors"?')],
+    ),
     "metric of no step": (GATE + "{metric: aa.x, at_least: 1}", [(6, 15, 'no step is named "aa"')]),
     "metric without a name": (GATE + "{metric: accuracy, at_least: 1}", [(6, 15, "such as train.accuracy")]),
     "step without metrics": (GATE + "{metric: b.x, at_least: 1}", [(6, 15, "add metrics: FILE to it")]),
