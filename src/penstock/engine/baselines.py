@@ -45,6 +45,12 @@ def champion_environment(pipeline: Pipeline) -> str | None:
     return last[0] if len(last) == 1 else None
 
 
+def located(world: World, run: Run) -> Located:
+    """The repository as it was brought near for a run; which location asked is in the run's request."""
+    project = world.store.requests.get(run.request).payload["project"]
+    return Located(project["identity"], project["name"], world.home.path / run.mirror, project["location"])
+
+
 # --- finding one ---------------------------------------------------------------------------------------------------
 
 
@@ -143,10 +149,7 @@ class Baselines:
 
     @property
     def _located(self) -> Located:
-        """The repository as it was brought near for the run; which location asked is in the run's request."""
-        project = self._store.requests.get(self._run.request).payload["project"]
-        mirror = self._world.home.path / self._run.mirror
-        return Located(project["identity"], project["name"], mirror, project["location"])
+        return located(self._world, self._run)
 
     def _newest_on(self, branches: Sequence[str]) -> Candidate | None:
         """The newest sound run before this one of another commit on one of the branches."""

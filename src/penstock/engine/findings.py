@@ -8,9 +8,8 @@ from statistics import median
 from penstock.artifacts import Digest, File
 from penstock.cache.contract import BlobError
 from penstock.coverages import Coverage, endings_of, parse_coverage
-from penstock.engine.baselines import Reference
+from penstock.engine.baselines import Reference, located
 from penstock.engine.context import RunContext
-from penstock.engine.contracts import Located
 from penstock.engine.inspecting import inspect_package
 from penstock.engine.origins import hardware
 from penstock.gates import Verdict
@@ -57,14 +56,8 @@ class Findings:
         """The changed lines of all files with the ending of one that was measured."""
         endings = tuple(endings_of(coverage))
         wanted = lambda path: path.endswith(endings)  # noqa: E731 - used once, below
-        return self._world.source.changed_lines(self._located, self._context.commit, wanted)
-
-    @property
-    def _located(self) -> Located:
-        """The repository as it was brought near for the run."""
-        run = self._context.run
-        project = self._world.store.requests.get(run.request).payload["project"]
-        return Located(project["identity"], project["name"], self._world.home.path / run.mirror, project["location"])
+        there = located(self._world, self._context.run)
+        return self._world.source.changed_lines(there, self._context.commit, wanted)
 
     def _content(self, collected: Digest, file: str) -> bytes | None:
         """A file among those that a step left; None where it is not there."""
