@@ -451,6 +451,7 @@ def test_numbers_are_short() -> None:
     assert short([0.966666, 0.5], []) == ["0.9667", "0.5000"]
     assert short([0.84999999], [0.85]) == ["0.84999999"]
     assert short([0.0], [0.0], signed=True) == ["0"]
+    assert short([1e-13], [0.0]) == ["0"]
     assert short([0.023, -0.028, 0.074], [-1.0], signed=True) == ["+0.02", f"{MINUS}0.03", "+0.07"]
     assert percent(0.95) == "95 %"
     assert percent(0.999) == "99.9 %"

@@ -58,31 +58,34 @@ class Readings:
     def answers(self, files: EvidenceFiles, collected: Digest) -> Columns:
         """The predictions alone, without a truth. Raises BlobError, or ReportError for what is no such file."""
         path = files.predictions
-        return self._once((path, collected), lambda: read_answers(self._content(collected, path)[1], path), Columns)
+        return self._once((path, collected), lambda: read_answers(self._content(collected, path), path), Columns)
 
     def _read(self, files: EvidenceFiles, collected: Digest, wanted: Wanted) -> Evidence:
         truth = None if files.truth is None else self._truth(files.truth, collected, wanted)
-        _, predictions = self._content(collected, files.predictions)
+        predictions = self._content(collected, files.predictions)
         return read_evidence(predictions, truth, files.predictions, None, wanted.scores, wanted.slices)
 
     def _truth(self, path: str, collected: Digest, wanted: Wanted) -> Columns:
         """A file of truths, with those of the wanted columns that it has; another model's may be the very same file."""
-        digest, data = self._content(collected, path)
+        digest = self._digest(collected, path)
         known = self._kept.get((path, digest))
         names = further(wanted.scores, wanted.slices)
         if isinstance(known, _Truth) and set(names) <= set(known.names):
             return known.columns
         gaps = tuple(name for name in wanted.slices if name not in wanted.scores)
-        columns = read_truth(data, path, gaps=gaps, spare=names)
+        columns = read_truth(self._cache.read(digest), path, gaps=gaps, spare=names)
         if self._keeps:
             self._kept[path, digest] = _Truth(names, columns)
         return columns
 
-    def _content(self, collected: Digest, path: str) -> tuple[Digest, bytes]:
+    def _content(self, collected: Digest, path: str) -> bytes:
+        return self._cache.read(self._digest(collected, path))
+
+    def _digest(self, collected: Digest, path: str) -> Digest:
         entry = self._cache.tree(collected).entries.get(path)
         if not isinstance(entry, File):
             raise ReportError(f"{path} is not among the files that the step left")
-        return entry.digest, self._cache.read(entry.digest)
+        return entry.digest
 
     def _once(self, key: Hashable, read: Callable[[], T], kind: type[T]) -> T:
         known = self._kept.get(key)
