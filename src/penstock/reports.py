@@ -310,9 +310,14 @@ def _heard_case(found: Any) -> TestCase | None:
     match found:
         case [str(suite), str(name), "passed" | "failed" | "errored" | "skipped" as status, float(seconds), str(why)]:
             taken = seconds if 0 <= seconds < math.inf else 0.0
-            return TestCase(_short(name), _short(suite), status, taken, why[:MAX_MESSAGE])
+            return TestCase(_short(_utf8(name)), _short(_utf8(suite)), status, taken, _utf8(why[:MAX_MESSAGE]))
         case _:
             return None
+
+
+def _utf8(text: str) -> str:
+    """The text with a question mark for each half of a character, which JSON can write and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------

@@ -77,6 +77,12 @@ def test_more_is_counted() -> None:
     assert "ended on" not in text
 
 
+def test_a_step_without_trouble() -> None:
+    """Where nothing is wrong there are counts alone."""
+    quiet = replace(STEP, failing=(), flaky=(), quarantine=(), slowest=(), counts={"passed": 0})
+    assert str(render_steps("digits", [quiet], 20, "2026-06-01")).endswith("unit  run 8: no tests")
+
+
 def test_a_history() -> None:
     """Newest results come first, so many as are asked for, with what they ran on."""
     text = str(render_tests([FLAKY], 3))

@@ -355,6 +355,16 @@ def test_anything_may_lie_there(tmp_path: Path) -> None:
     assert not found.whole
 
 
+def test_half_a_character_is_a_question_mark(tmp_path: Path) -> None:
+    """A pytest may know names that no UTF-8 can write; what is kept can be written."""
+    folder = results_folder(tmp_path / "0")
+    folder.mkdir()
+    (folder / "1").write_text(json.dumps(["t\udcff", "n\ud800", "passed", 0.5, "m\udfff"]) + "\n")
+    found = hear(tmp_path / "0")
+    assert found is not None
+    assert [(c.suite, c.name, c.message) for c in found.report.cases] == [("t?", "n?", "m?")]
+
+
 def test_no_folder_is_no_report(tmp_path: Path) -> None:
     """A step that an earlier coordinator began without it told nothing."""
     assert hear(tmp_path / "0") is None

@@ -10,7 +10,7 @@ import pytest
 from penstock.flakes import Observation, flakiness
 from penstock.plans import PlannedStep, StepKind
 from penstock.reports import Status, TestCase, TestReport
-from penstock.store.cases import KEPT, MESSAGE, MESSAGES
+from penstock.store.cases import KEPT, MESSAGE, MESSAGES, MOST
 from penstock.store.contract import NOBODY, Project, ReportRecord
 from penstock.store.sql import Store, open_store
 
@@ -95,6 +95,14 @@ def test_messages_are_bounded(store: Store) -> None:
     lengths = [len(record.message) for record in store.cases.results(keep(store, TestReport(tuple(many))))]
     assert lengths == [MESSAGE] * MESSAGES + [0] * 5
     assert not any(r.message for r in store.cases.results(keep(store, TestReport(tuple(many[:3])), messages=False)))
+
+
+def test_very_many_tests_are_bounded(store: Store) -> None:
+    """Of more tests than are kept the red ones stay."""
+    many = [TestCase(f"x{i}", "t", "passed", 0.0) for i in range(MOST)]
+    number = keep(store, TestReport((*many, TestCase("red", "t", "failed", 0.0))))
+    assert len(store.cases.results(number)) == MOST
+    assert names(store, number, red=True) == [("t::red", "failed")]
 
 
 def test_old_reports_go(store: Store) -> None:

@@ -60,18 +60,18 @@ def known_tests(
 
 
 def _steps(world: "World", project: str, names: list[str], limit: int) -> "list[StepTests]":
-    from penstock.engine.observations import tests_of_step
+    from penstock.engine.observations import known_of_step
 
     slowest = min(limit, _SLOWEST)
-    found = (tests_of_step(world.store, project, name, world.clock.now(), slowest) for name in names)
+    found = (known_of_step(world.store, project, name, world.clock.now(), slowest) for name in names)
     return [step for step in found if step is not None]
 
 
 def _named(world: "World", project: str, name: str, limit: int) -> "list[KnownTest]":
     """The tests that are meant. Raises NotFoundError where there is none."""
-    from penstock.engine.observations import tests_named
+    from penstock.engine.observations import known_by_name
 
-    found = tests_named(world.store, project, name, limit)
+    found = known_by_name(world.store, project, name, limit)
     if not found:
         steps = ", ".join(world.store.cases.steps(project)) or "none yet"
         raise NotFoundError(f'no step or test is named "{name}"; steps with tests: {steps}')

@@ -1,5 +1,6 @@
 """What is known of a project's tests: what fails, what is flaky, what is in quarantine, what is slow."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ def _view(step: str, record: TestRecord, history: Sequence[Observation], entries
     )
 
 
-def tests_of_step(store: Store, project: str, step: str, now: float, slowest: int) -> StepTests | None:
+def known_of_step(store: Store, project: str, step: str, now: float, slowest: int) -> StepTests | None:
     """What is known of a step's tests; None where it never told of any. `now` is in seconds since the epoch."""
     report = store.cases.newest(project, step)
     if report is None:
@@ -146,7 +147,7 @@ def _shelved(entry: Quarantine, results: Sequence[TestRecord], day: str) -> Shel
     return Shelved(entry, found, day > entry.until)
 
 
-def tests_named(store: Store, project: str, name: str, limit: int) -> tuple[KnownTest, ...]:
+def known_by_name(store: Store, project: str, name: str, limit: int) -> tuple[KnownTest, ...]:
     """The tests that a name means; where it means none, those whose names hold it."""
     parts = store.cases.named(project, name, limit)
     meant = [(step, record) for step, record in _candidates(store, project, name) if is_named(name, record.full_name)]
@@ -161,5 +162,5 @@ def tests_named(store: Store, project: str, name: str, limit: int) -> tuple[Know
 
 def _candidates(store: Store, project: str, name: str) -> list[tuple[str, TestRecord]]:
     """Tests that may be meant: those that hold the last part of the name."""
-    last = name.partition("[")[0].rpartition("::")[2] or name
+    last = re.split(r"::|[./]", name.partition("[")[0])[-1] or name
     return store.cases.named(project, last, 1000)

@@ -17,6 +17,9 @@ from penstock.store.journal import Journal
 KEPT = 50
 """Reports of each step that are kept, and of each untrusted scope; what serves keeps its own beside them."""
 
+MOST = 200_000
+"""Tests of a report that are kept, red ones first."""
+
 MESSAGE, MESSAGES = 1000, 1000
 """Characters that are kept of why a test failed, and of how many tests of a report."""
 
@@ -189,7 +192,9 @@ def _by_name(cases: Iterable[TestCase]) -> dict[tuple[str, str], TestCase]:
             worst = case if _WORST[case.status] > _WORST[other.status] else other
             seconds = case.seconds + other.seconds
             found[case.suite, case.name] = TestCase(case.name, case.suite, worst.status, seconds, worst.message)
-    return found
+    if len(found) <= MOST:
+        return found
+    return dict(sorted(found.items(), key=lambda one: -_WORST[one[1].status])[:MOST])
 
 
 def _result_rows(
