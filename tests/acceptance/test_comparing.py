@@ -1,5 +1,8 @@
 """`compare` and `report`: what differs between two runs, and a run as it is shown to other people."""
 
+from typing import Any
+
+from acceptance.test_batches import batched
 from acceptance.tiny import Tiny
 from docs.test_docs import first_cells_of_keys, keys, page, section
 
@@ -122,6 +125,24 @@ def test_what_a_package_answered_elsewhere_is_taken(tiny: Tiny) -> None:
     tiny.run("--no-deploy")
     (found,) = tiny("compare", "1", "3", "--json").json["evidence"]
     assert (found["n"], found["same_test_set"], found["worse"]) == (250, True, 10)
+
+
+def test_answers_in_batches_are_compared_as_far_as_both_go(tiny: Tiny) -> None:
+    """Where a run stopped early, what its package answered in another run since then is taken too."""
+    batched(tiny)
+    early = 100 * answered(tiny.run())
+    tiny.commit("worse", accuracy=0.75)
+    late = 100 * answered(tiny.run(code=1))
+    assert early < late
+    (found,) = tiny("compare", "1", "2", "--json").json["evidence"]
+    assert (found["n"], found["only_b"], found["same_test_set"]) == (late, 0, True)
+    (back,) = tiny("compare", "2", "1", "--json").json["evidence"]
+    assert (back["n"], back["only_a"]) == (early, late - early)
+
+
+def answered(run: dict[str, Any]) -> int:
+    """How many batches a run answered."""
+    return int(next(step["attempts"] for step in run["steps"] if step["name"] == "evaluate"))
 
 
 def test_what_the_cache_has_lost_is_said(tiny: Tiny) -> None:

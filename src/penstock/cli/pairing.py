@@ -53,17 +53,24 @@ def _paired_step(step: str, a: "_Side", b: "_Side", notes: list[str]) -> "Iterat
 
 
 def _opponent(step: str, side: "_Side", new: "_Answers", scores: Sequence[str]) -> "Evidence":
-    """What the first run answered; where its test set is another, what its package answered elsewhere to this one."""
+    """What the first run answered.
+
+    Where its test set is another, or it answered less of it (a step in batches stops early), what its package answered
+    elsewhere is taken if that is more.
+    """
+    asked = new.evidence
     try:
         own = side.own(step, scores).evidence
     except PenstockError:
-        elsewhere = side.elsewhere(step, new.evidence.test_set, scores)
+        elsewhere = side.elsewhere(step, asked.test_set, scores)
         if elsewhere is None:
             raise
         return elsewhere
-    if own.test_set == new.evidence.test_set:
+    is_same = own.test_set == asked.test_set
+    if is_same and len(own) >= len(asked):
         return own
-    return side.elsewhere(step, new.evidence.test_set, scores) or own
+    elsewhere = side.elsewhere(step, asked.test_set, scores)
+    return own if elsewhere is None or (is_same and len(elsewhere) <= len(own)) else elsewhere
 
 
 @dataclass(frozen=True, slots=True)
