@@ -1,7 +1,7 @@
 """Tensors of ONNX files, counted without loading them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import graphs
@@ -102,6 +102,7 @@ def test_damaged_models_are_told(data: bytes, said: str) -> None:
 
 
 @given(data=st.binary(max_size=100), cut=st.integers(0, 200))
+@settings(deadline=None)
 def test_no_bytes_break_the_reader(data: bytes, cut: int) -> None:
     """Whatever is in the file, it is read or refused."""
     good = onnx(bytes_field(5, tensor([10, 4])), bytes_field(1, bytes_field(5, bytes_field(6, b""))))

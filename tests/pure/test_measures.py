@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.coverages import Coverage, FileCoverage
@@ -110,6 +110,7 @@ def test_only_the_first_places_are_named() -> None:
 
 
 @given(ran=st.integers(0, 300), missed=st.integers(0, 300), least=st.integers(0, 100))
+@settings(deadline=None)
 def test_a_verdict_never_contradicts_its_numbers(ran: int, missed: int, least: int) -> None:
     """What is shown as below is below, and as many lines more would pass as are said to be lacking."""
     if not ran + missed:

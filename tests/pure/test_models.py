@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import models
@@ -243,6 +243,7 @@ CORPUS: list[Callable[[], bytes]] = [
 
 
 @given(good=st.sampled_from(CORPUS), noise=st.binary(max_size=60), cut=st.integers(0, 300), kept=st.booleans())
+@settings(deadline=None)
 def test_no_bytes_break_an_inspection(good: Callable[[], bytes], noise: bytes, cut: int, *, kept: bool) -> None:
     """Whatever is in a file, and wherever it was damaged, something is said of it."""
     data = good()

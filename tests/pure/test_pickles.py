@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import pickles
@@ -272,6 +272,7 @@ def test_arrays_that_lie_are_told(array: Any, content: bytes, fault: str) -> Non
 
 
 @given(data=st.binary(max_size=120), cut=st.integers(0, 400))
+@settings(deadline=None)
 def test_no_bytes_break_the_scan(data: bytes, cut: int) -> None:
     """Whatever is in the file, something is said of it, and quickly."""
     good = joblib(wrapper(dtype("f8"), (2, 3)), bytes(48))
@@ -286,6 +287,7 @@ def test_no_bytes_break_the_scan(data: bytes, cut: int) -> None:
     ),
     protocol=st.sampled_from(PROTOCOLS),
 )
+@settings(deadline=None)
 def test_every_pickle_of_plain_values_is_read_to_its_end(values: Any, protocol: int) -> None:
     """As pickle itself would."""
     found = scanned(pickle.dumps(values, protocol) + struct.pack("d", 1.5))

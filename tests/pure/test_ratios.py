@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ReportError, UsageError
@@ -16,6 +16,7 @@ ROUNDS = st.lists(st.floats(1e-6, 1e6), min_size=5, max_size=30).map(np.array)
 
 
 @given(new=ROUNDS, old=ROUNDS)
+@settings(deadline=None)
 def test_the_ratio_lies_between_its_bounds(new: Floats, old: Floats) -> None:
     """It is that of the medians, in whatever unit, and the same rounds always give the same."""
     found = ratio_of_medians(new, old, 0.95)

@@ -4,7 +4,7 @@ import struct
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import readers
@@ -26,6 +26,7 @@ class Endless:
 
 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 60)), window=st.integers(1, 50))
+@settings(deadline=None)
 def test_a_cursor_gives_the_bytes_in_order(data: bytes, cuts: list[int], window: int) -> None:
     """Taken or passed over, every byte is where it was, whatever the window."""
     with pytest.MonkeyPatch.context() as patch:
@@ -45,6 +46,7 @@ def test_a_cursor_gives_the_bytes_in_order(data: bytes, cuts: list[int], window:
 
 
 @given(lines=st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line)), window=st.integers(41, 60))
+@settings(deadline=None)
 def test_lines_are_read_whole(lines: list[bytes], window: int) -> None:
     """Each as it was written, without its end."""
     with pytest.MonkeyPatch.context() as patch:
@@ -131,6 +133,7 @@ def test_archives_that_lie_are_refused() -> None:
 
 
 @given(data=st.binary(max_size=200), cut=st.integers(0, 200))
+@settings(deadline=None)
 def test_no_archive_breaks_the_reader(data: bytes, cut: int) -> None:
     """Whatever is in it, it is read or refused."""
     good = zipped({"a": b"x" * 50})
