@@ -37,7 +37,7 @@ _HARMLESS: Mapping[str, str] = {
     "decimal": "Decimal",
     "fractions": "Fraction",
     "uuid": "UUID",
-    r"joblib\.numpy_pickle": "NDArrayWrapper|NumpyArrayWrapper",
+    r"joblib\.numpy_pickle": "NumpyArrayWrapper",  # its forerunner NDArrayWrapper loads any file it names
     "numpy": r"bool_?|bytes_|complex\d+|dtype|float\d+|int\d+|longlong|matrix|ndarray|object_|str_|uint\d+|ulonglong|"
     "void",
     r"numpy\._?core\.multiarray": "_reconstruct|scalar",

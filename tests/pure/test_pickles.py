@@ -86,6 +86,7 @@ def test_a_call_of_anything_else_is_a_risk(protocol: int) -> None:
         (b"\x80\x02ctorch.storage\n_load_from_bytes\n)R.", "torch.storage._load_from_bytes"),
         (b"\x80\x02csklearn.utils\nos.system\n)R.", "sklearn.utils.os.system"),
         (b"\x80\x02cbuiltins\neval\n)R.", "builtins.eval"),
+        (b"\x80\x02cjoblib.numpy_pickle\nNDArrayWrapper\n)R.", "joblib.numpy_pickle.NDArrayWrapper"),
         (b"\x80\x02ccollections\nOrderedDict\n)R\x82\x07.", "extension 7"),
         (b"\x80\x04N\x8c\x01a\x93.", "a name that is made while it loads"),
         (b"\x80\x02c\xc3\xbc\n\xe2\x80\xae\n.", "?.?"),
