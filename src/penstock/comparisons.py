@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from penstock.charts import Chart
-from penstock.decisions import Decision, Kind, Rule, Word, decide, refusal
+from penstock.decisions import Decision, Kind, Rule, Word, decide, flipped, refusal
 from penstock.errors import ReportError
 from penstock.evidence import ERRORS, paired
 from penstock.families import all_of
@@ -23,7 +23,7 @@ from penstock.samples import is_binary, level, paired_gain
 from penstock.slicings import Claim, judge_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -166,7 +166,11 @@ def _of_levels(gate: Gate, scores: Floats) -> Claim:
         own = scores[places]
         return _level(_with(gate, confidence), own) if gate.by_interval else judge_mean(gate, own.tolist())
 
-    return Claim(judged, lambda places: _distance(gate, float(scores[places].mean())))
+    return Claim(judged, _word_of(judged), lambda places: _distance(gate, float(scores[places].mean())))
+
+
+def _word_of(judge: Callable[[Places | slice, float], Verdict]) -> Callable[[Places, float], str]:
+    return lambda places, confidence: judge(places, confidence).verdict
 
 
 def _distance(gate: Gate, mean: float) -> float:
@@ -266,7 +270,15 @@ def _of_gains(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign:
     def judged(places: Places | slice, confidence: float) -> Verdict:
         return _gain(_with(gate, confidence), champion, (new[places], old[places]), sign, seed)
 
-    return Claim(judged, lambda places: float(scale * old[places].mean() - new[places].mean()))
+    def word(places: Places, confidence: float) -> str:
+        wins, losses = int((new[places] > old[places]).sum()), int((new[places] < old[places]).sum())
+        return flipped(rules_of(gate)[0], wins, losses, len(places), confidence)
+
+    def distance(places: Places) -> float:
+        return float(scale * old[places].mean() - new[places].mean())
+
+    is_counted = scale == 1 and is_binary(new) and is_binary(old)
+    return Claim(judged, word if is_counted else _word_of(judged), distance)
 
 
 def _gain(gate: Gate, champion: Champion, pair: tuple[Floats, Floats], sign: int, seed: int) -> Verdict:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from penstock.errors import UsageError
 from penstock.intervals import Interval, risk
-from penstock.proportions import clopper_pearson, paired_shares
+from penstock.proportions import clopper_pearson, is_beyond, paired_shares
 
 Kind = Literal["at_least", "at_most", "better_than", "not_worse_than"]
 Word = Literal["pass", "fail", "inconclusive"]
@@ -121,6 +121,17 @@ def decide(rule: Rule, interval: Interval) -> Decision:
     if seen.high < upper:
         return Decision("fail", rule, interval, allowed, sign * upper, None)
     return Decision("inconclusive", rule, interval, None, sign * lower, _needed(seen, lower, upper))
+
+
+def flipped(rule: Rule, wins: int, losses: int, n: int, confidence: float) -> Word:
+    """The verdict on two models with scores of 0 and 1, as from `paired_shares`, without looking for its bounds.
+
+    `wins` and `losses` count the examples that only the new or only the other model has right, of n.
+    """
+    if is_beyond(wins, losses, n, rule.threshold, confidence):
+        return "pass"
+    most = rule.threshold + 2 * rule.indifference
+    return "fail" if is_beyond(losses, wins, n, -most, confidence) else "inconclusive"
 
 
 _SIDES: Mapping[bool, tuple[Side, Side, int]] = {False: ("below", "above", 1), True: ("above", "below", -1)}

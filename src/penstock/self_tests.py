@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from penstock.decisions import Rule, Word, decide
+from penstock.decisions import Rule, Word, decide, flipped
 from penstock.families import all_of, corrected
 from penstock.intervals import Interval, risk
-from penstock.proportions import clopper_pearson, is_beyond
+from penstock.proportions import clopper_pearson
 from penstock.samples import is_binary, level, paired_gain
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _pairs(rule: Rule, new: Floats, old: Floats, rounds: int, seed: int) -> Iter
 
     @cache
     def counted(wins: int, losses: int) -> Word:
-        return _flipped(rule, wins, losses, n, rule.confidence)
+        return flipped(rule, wins, losses, n, rule.confidence)
 
     def swapped() -> Word:
         places, turned = draw.integers(0, n, n), draw.integers(0, 2, n) == 1
@@ -185,25 +185,17 @@ def _counted(rule: Rule, new: Floats, old: Floats | None, draw: np.random.Genera
         return _decided(rule, clopper_pearson(count, n, sure), sure)
 
     @cache
-    def flipped(wins: int, losses: int, sure: float) -> Word:
-        return _flipped(rule, wins, losses, n, sure)
+    def changed(wins: int, losses: int, sure: float) -> Word:
+        return flipped(rule, wins, losses, n, sure)
 
     def drawn() -> _Drawn:
         if old is None:
             count = int(draw.binomial(n, share))
             return count / n * (1 if rule.kind == "at_most" else -1), lambda sure: right(count, sure)
         wins, losses, _ = draw.multinomial(n, [share, share, 1 - 2 * share]).tolist()
-        return (losses - wins) / n, lambda sure: flipped(wins, losses, sure)
+        return (losses - wins) / n, lambda sure: changed(wins, losses, sure)
 
     return drawn
-
-
-def _flipped(rule: Rule, wins: int, losses: int, n: int, confidence: float) -> Word:
-    """The verdict on two models with scores of 0 and 1, as from `paired_shares`, without looking for its bounds."""
-    if is_beyond(wins, losses, n, rule.threshold, confidence):
-        return "pass"
-    most = rule.threshold + 2 * rule.indifference
-    return "fail" if is_beyond(losses, wins, n, -most, confidence) else "inconclusive"
 
 
 def _far(rule: Rule, sample: Floats) -> float:

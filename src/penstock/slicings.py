@@ -19,6 +19,7 @@ from penstock.gates import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from penstock.decisions import Word
     from penstock.evidence import Slices
     from penstock.pipelines import Gate
     from penstock.rules import Slicing
@@ -27,18 +28,19 @@ if TYPE_CHECKING:
 TOLD = 3
 """So many slices are told of with their numbers, the deciding ones first."""
 _NAMED = 5
-_RANKS = ("fail", "errored", "inconclusive", "pass")
+_RANKS = ("fail", "inconclusive", "pass")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a gate says of some examples, given by their places.
 
-    `judge` gives the verdict on them at a confidence, with a chart where an interval decides; `distance` is how far
-    they seem to be on the wrong side of the rule, more is worse.
+    `judge` gives the verdict on them at a confidence, with a chart where an interval decides; `word` gives its word
+    alone, which may be quicker; `distance` is how far they seem to be on the wrong side of the rule, more is worse.
     """
 
     judge: Callable[[Places | slice, float], Verdict]
+    word: Callable[[Places, float], str]
     distance: Callable[[Places], float]
 
 
@@ -87,22 +89,48 @@ def divided(slices: Sequence[Slices], min_examples: int) -> tuple[list[Slice], l
 
 
 def _each(gate: Gate, by: str, kept: Sequence[Slice], claim: Claim, confidence: float) -> Verdict:
-    members = [_judge(gate, claim, one) for one in kept]
-    whole, found = settled(all_of, members, confidence)
-    rows = sorted(
-        ((word, one, verdict) for one, (word, verdict) in zip(kept, found, strict=True)),
-        key=lambda row: (_RANKS.index(row[0]), -claim.distance(row[1].places)),
-    )
-    counts = Counter[str](word for word, _, _ in rows)
+    whole, rows = _ranked(kept, [_word(claim, one) for one in kept], claim, confidence)
+    shown = [(word, one, _judge(gate, claim, one)(found.confidence)) for word, one, found in rows[:TOLD]]
+    if any(
+        word != found.verdict for word, _, found in shown
+    ):  # a bound that is only known to some digits is at the edge
+        return _each(gate, by, kept, replace(claim, word=lambda *asked: claim.judge(*asked).verdict), confidence)
+    counts, others = (Counter[str](word for word, _, _ in part) for part in (rows, rows[TOLD:]))
     summary = f"of {len(rows):,} slices {by} {_counted(counts)}: {whole}"
     if whole == "pass":
         summary = f"all {len(rows):,} slices {by} pass" if len(rows) > 1 else f"the one slice {by} passes"
-    told = [f"{one.name}: {verdict.reasons[0]}" for _, one, verdict in rows[:TOLD]]
-    others = Counter[str](word for word, _, _ in rows[TOLD:])
+    told = [f"{one.name}: {found.reasons[0]}" for _, one, found in shown]
     more = [f"of the {others.total():,} other slices {_counted(others)}"] if others else []
-    named = [_named(one, verdict) for _, one, verdict in rows]
-    first = next((verdict for verdict in named if verdict.chart is not None), named[0])
+    named = [_named(one, found) for _, one, found in shown]
+    first = next((found for found in named if found.chart is not None), named[0])
     return replace(first, verdict=whole, reasons=(summary, *told, *more))
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A slice's verdict in a word, and the confidence at which it was reached."""
+
+    verdict: str
+    confidence: float
+
+
+def _ranked(
+    kept: Sequence[Slice], members: Sequence[Callable[[float], _Said]], claim: Claim, confidence: float
+) -> tuple[Word, list[tuple[Word, Slice, _Said]]]:
+    """The verdict on all slices, and each of them with its word among these, what decides first, then what is worst."""
+    whole, found = settled(all_of, members, confidence)
+    rows = [(word, one, said) for one, (word, said) in zip(kept, found, strict=True)]
+    return whole, sorted(rows, key=lambda row: (_RANKS.index(row[0]), -claim.distance(row[1].places)))
+
+
+def _word(claim: Claim, one: Slice) -> Callable[[float], _Said]:
+    def said(confidence: float) -> _Said:
+        try:
+            return _Said(claim.word(one.places, confidence), confidence)
+        except ReportError:
+            return _Said("inconclusive", confidence)
+
+    return said
 
 
 def _worst(gate: Gate, by: str, kept: Sequence[Slice], claim: Claim, confidence: float) -> Verdict:

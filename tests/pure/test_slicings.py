@@ -211,11 +211,14 @@ def test_each_example_is_in_one_slice_of_a_column(sizes: list[int], least: int) 
     seen: list[int] = []
 
     def judged(places: Any, confidence: float) -> Verdict:
-        seen.append(len(places))
         chart = Chart("level", "correct", 0.5, 0.4, 0.6, 0.3, None, confidence, len(places), None, "x")
         return Verdict("g", "pass", 0.5, ("fine",), chart)
 
-    claim = Claim(judged, lambda places: -float(len(places)))
+    def word(places: Any, confidence: float) -> str:
+        seen.append(len(places))
+        return judged(places, confidence).verdict
+
+    claim = Claim(judged, word, lambda places: -float(len(places)))
     slices = Slices("size", codes, tuple(map(str, range(len(sizes)))))
     found = judge_slices(gate(at_least=0.3, slices={"by": "size", "min_examples": least}), [slices], claim, 0.95)
     kept = [size for size in sizes if size >= least]
@@ -224,6 +227,18 @@ def test_each_example_is_in_one_slice_of_a_column(sizes: list[int], least: int) 
     if kept:
         assert found.chart is not None
         assert found.chart.n == min(kept)
+
+
+def test_a_word_that_a_bound_contradicts_is_not_believed() -> None:
+    """A quick word may differ at the very edge: then all slices are judged in full."""
+
+    def judged(places: Any, confidence: float) -> Verdict:
+        return Verdict("g", "inconclusive", None, (f"at {confidence}",))
+
+    slices = Slices("s", np.arange(3, dtype=np.int32), ("a", "b", "c"))
+    claim = Claim(judged, lambda *_: "pass", lambda places: -float(places[0]))
+    found = judge_slices(gate(at_least=0.3, slices="s"), [slices], claim, 0.95)
+    assert (found.verdict, found.reasons[0]) == ("inconclusive", "of 3 slices by s 3 are inconclusive: inconclusive")
 
 
 @cache
@@ -250,7 +265,9 @@ def played(which: str, margin: float, gains: list[float], rounds: int, n: int = 
         def distance(places: Any, rows: list[list[int]] = rows) -> float:
             return float(rows[int(places[0])][1] - rows[int(places[0])][0])
 
-        words[judge_slices(rule, slices, Claim(judged, distance), 0.95).verdict] += 1 / rounds
+        words[
+            judge_slices(rule, slices, Claim(judged, lambda *asked: judged(*asked).verdict, distance), 0.95).verdict
+        ] += 1 / rounds
     return words
 
 
