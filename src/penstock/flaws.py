@@ -203,6 +203,10 @@ def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
         yield ("package", "serve"), pipeline.package.serve
     for name, environment in pipeline.environments.items():
         yield from ((("environments", name, "variables", k), v) for k, v in environment.variables.items())
+        if environment.migrate is not None:
+            yield ("environments", name, "migrate", "run"), environment.migrate.run
+        if environment.migrate_down is not None:
+            yield ("environments", name, "migrate_down"), environment.migrate_down
 
 
 def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:

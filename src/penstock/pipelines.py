@@ -19,6 +19,7 @@ from penstock.parts import (
     Concurrency,
     EvidenceFiles,
     Matrix,
+    Migrate,
     Part,
     Quarantine,
     RecordedRequests,
@@ -205,6 +206,10 @@ class Package(Part):
         return (*(self.model or ()), *self.code)
 
 
+def _as_migrate(value: Any) -> Any:
+    return {"run": value} if isinstance(value, str) else value
+
+
 class Environment(Part):
     """A place that releases go to."""
 
@@ -222,6 +227,18 @@ class Environment(Part):
     placed_as: Literal["process", "container"] = Field(
         default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
     )
+    migrate: Annotated[Migrate, BeforeValidator(_as_migrate, json_schema_input_type=str | Migrate)] | None = Field(
+        default=None, description="A command that runs once per package, before its replicas start."
+    )
+    migrate_down: CommandText | None = Field(
+        default=None, description="The way back of migrate, which runs only where a person asks for it."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_way_up(self) -> Self:
+        if self.migrate_down is not None and self.migrate is None:
+            raise wrong('"migrate_down" needs a migrate: add migrate: COMMAND', "migrate_down", lacks=("migrate",))
+        return self
 
 
 def _named(parts: Any) -> Any:
@@ -262,10 +279,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
     Step: frozenset({"batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
     Gate: frozenset({"power", "seed"}),
-    Environment: frozenset(
-        {"migrate", "migrate_down", "approval", "probe", "rollout", "host", "deploy", "watch"}
-        | {"resources", "runtime"}
-    ),
+    Environment: frozenset({"approval", "probe", "rollout", "host", "deploy", "watch"} | {"resources", "runtime"}),
     Triggers: frozenset({"pull_request", "drift"}),
 }
 """Keys that the design has and that are refused until they are built."""

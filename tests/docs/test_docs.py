@@ -17,6 +17,7 @@ from penstock.charts import Chart
 from penstock.cli.baselines import Shown
 from penstock.cli.main import VERBS, app
 from penstock.commits import Trigger
+from penstock.migrations import MigrationStatus
 from penstock.pipelines import RESERVED
 from penstock.plans import StepKind, plan
 from penstock.rehearsals import Plan, Rehearsal
@@ -214,6 +215,7 @@ STATUSES: Mapping[str, type[StrEnum]] = {
     "End reason": EndReason,
     "Request status": RequestStatus,
     "Release status": ReleaseStatus,
+    "Migration status": MigrationStatus,
     "Step kind": StepKind,
     "Trigger": Trigger,
 }

@@ -12,6 +12,7 @@ from penstock.parts import (
     EvidenceFiles,
     Gpu,
     Matrix,
+    Migrate,
     Part,
     Push,
     Quarantine,
@@ -46,6 +47,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`slices`": Slicing,
     "Baselines": BaselineName,
     "`environments`": Environment,
+    "`migrate`": Migrate,
     "`check`": Check,
 }
 

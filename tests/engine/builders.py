@@ -328,7 +328,7 @@ class House:
             "actor": "ada",
         }
         known: dict[str, Any] = {
-            k: fields.pop(k) for k in ("project", "environment", "generation", "request") if k in fields
+            k: fields.pop(k) for k in ("project", "environment", "generation", "request", "force") if k in fields
         }
         return Wanted(**{**values, **known, "spec": {**spec, **fields}})
 

@@ -293,15 +293,15 @@ class House:
 
     # --- commands
 
-    def start(self, project: Project | None, *arguments: str) -> Command:
-        """Type a command in the project's folder and do not wait for it."""
+    def start(self, project: Project | None, *arguments: str, crash: str | None = None) -> Command:
+        """Type a command in the project's folder and do not wait for it; at the first passing of `crash` it dies."""
         number = len(self.commands)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock", *arguments],
                 cwd=project.repo.folder if project else self.folder,
-                env=self.environment,
+                env={**self.environment, **({"PENSTOCK_CRASH": f"{crash}#1"} if crash else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

@@ -430,6 +430,23 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments:\n  staging: {port: 80}\n  p: {port: 81, needs: stagin}\nchampion: p\n",
         [(7, 24, 'no environment is named "stagin": did you mean "staging"?')],
     ),
+    "migrate of the wrong kind": (PACK + "environments: {s: {port: 80, migrate: 3}}\n", [(5, 39, "the number 3")]),
+    "migrate without a command": (
+        PACK + "environments: {s: {port: 80, migrate: {timeout: 1m}}}\n",
+        [(5, 30, '"run" is missing: migrate needs it')],
+    ),
+    "unknown key of migrate": (
+        PACK + "environments: {s: {port: 80, migrate: {run: x, contracts: true}}}\n",
+        [(5, 48, 'did you mean "contract"?')],
+    ),
+    "migrate names nothing": (
+        PACK + "environments: {s: {port: 80, migrate: 'x ${{ versoin }}'}}\n",
+        [(5, 39, 'did you mean "version"?')],
+    ),
+    "a way down without a way up": (
+        PACK + "environments: {s: {port: 80, migrate_down: x}}\n",
+        [(5, 30, "add migrate: COMMAND")],
+    ),
     "environment needs itself": (PACK + "environments: {s: {port: 80, needs: s}}\n", [(5, 37, "needs itself")]),
     "environments in a loop": (
         PACK + "environments:\n  s: {port: 80, needs: p}\n  p: {port: 81, needs: [s]}\n",

@@ -56,6 +56,7 @@ def deploy(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or VERSION@DIGEST.")],
     env: EnvironmentArgument,
     *,
+    force: Annotated[bool, typer.Option("--force", help="Also back across a migration marked contract.")] = False,
     project: ProjectOption = None,
 ) -> None:
     """Release a version that passed before to an environment.
@@ -75,6 +76,7 @@ def deploy(
             "package": package.digest,
             "run": package.run,
             "person": _person(settings),
+            "force": force,
         }
         request = ask(world, settings, "deploy", payload)
         _tell(world, request)
@@ -130,7 +132,15 @@ def _tell(world: "World", request: "Request") -> None:
     typer.echo(f"{release.version} is serving in {release.environment} at {url}")
 
 
-def rollback(env: EnvironmentArgument, *, project: ProjectOption = None) -> None:
+def rollback(
+    env: EnvironmentArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also back across a migration marked contract.")] = False,
+    migrate_down: Annotated[
+        bool, typer.Option("--migrate-down", help="Undo the migrations that are crossed, by the file's migrate_down.")
+    ] = False,
+    project: ProjectOption = None,
+) -> None:
     """Give an environment's traffic back to the release that served before.
 
     Example: penstock rollback production
@@ -140,7 +150,8 @@ def rollback(env: EnvironmentArgument, *, project: ProjectOption = None) -> None
     settings = read_settings()
     with open_world(settings) as world:
         chosen = project_here(world, project)
-        request = ask(world, settings, "rollback", {"project": chosen.id, "environment": env})
+        payload = {"project": chosen.id, "environment": env, "force": force, "down": migrate_down}
+        request = ask(world, settings, "rollback", payload)
         _tell(world, request)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.delivering import AnyProjectOption, ProjectOption, find_package, project_here
+from penstock.cli.migrations import MIGRATE, print_migrations
 from penstock.cli.settings import Settings, read_settings
 from penstock.errors import NotFoundError
 
@@ -76,21 +77,29 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
 
 def logs(
     run: RunArgument,
-    step: Annotated[str | None, typer.Argument(metavar="STEP", help="One step; default: all, in order.")] = None,
+    step: Annotated[
+        str | None,
+        typer.Argument(metavar="STEP", help="One step, or a migration as migrate.ENV; default: all, in order."),
+    ] = None,
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the step has ended.")] = False,
 ) -> None:
-    """Print the log of a run's steps, from the beginning.
+    """Print the log of a run's steps and migrations, from the beginning.
 
     Example: penstock logs 12 train -f
     """
     with _world() as (world, _):
         world.store.runs.get(run)
+        if step is not None and step.startswith(MIGRATE):
+            print_migrations(world, run, step.removeprefix(MIGRATE), follow=follow, heading=False)
+            return
         names = (
             [s.name for s in world.store.runs.steps(run)] if step is None else [world.store.runs.step(run, step).name]
         )
         for name in names:
             _print_log(world, run, name, follow=follow, heading=step is None)
+        if step is None:
+            print_migrations(world, run, None, follow=follow, heading=True)
 
 
 LOOK, LOOKS = 0.02, 5
@@ -233,7 +242,10 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     warm = [
         r.version for r in own if r.id != release.id and r.status == "retired" and world.store.releases.replicas(r.id)
     ]
-    note = release.phase or release.reason or (f"{warm[-1]} is kept warm for rollback" if warm else None)
+    last = own[-1]
+    rejected = f"{last.version} was rejected: {last.reason}" if serves and last.status == "rejected" else None
+    warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
+    note = release.phase or release.reason or rejected or warmth
     return StatusRow(
         environment=label,
         status=str(release.status),

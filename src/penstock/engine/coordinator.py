@@ -109,7 +109,8 @@ class Coordinator:
 
     async def _leave(self, *others: asyncio.Task[None]) -> None:
         sweeping = [self._sweeping] if self._sweeping is not None else []
-        tasks = [*others, *sweeping, *self._superseding.values(), *self._handling.values(), *self._driving.values()]
+        handling = [*self._superseding.values(), *self._handling.values(), *self._driving.values()]
+        tasks = [*others, *sweeping, *self._delivery.watches, *handling]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -457,6 +458,7 @@ class Coordinator:
                 package=str(wanted["package"]),
                 spec=release_spec(run, pipeline, environment, person),
                 actor=request.actor,
+                force=bool(wanted.get("force")),
             ),
             lambda: None if is_alive(request.follower) else "interrupted",
         )
@@ -467,7 +469,14 @@ class Coordinator:
 
     async def _rollback(self, request: Request) -> None:
         wanted = request.payload
-        release = await self._delivery.rollback(wanted["project"], wanted["environment"], request.id, request.actor)
+        release = await self._delivery.rollback(
+            wanted["project"],
+            wanted["environment"],
+            request.id,
+            request.actor,
+            force=bool(wanted.get("force")),
+            down=bool(wanted.get("down")),
+        )
         self._store.requests.end(request.id, 0, {"release": release.id})
 
     async def _stop(self, request: Request) -> None:

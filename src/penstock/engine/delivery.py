@@ -5,28 +5,35 @@ coordinator that dies at any point is followed by one that derives the same rout
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.artifacts import Digest
 from penstock.engine.contracts import Backend, Handle, ProcessSpec, Route
 from penstock.engine.images import ReleaseImages, is_container
+from penstock.engine.installing import (
+    StoppedRollout,
+    Stopping,
+    install,
+    last_line,
+    manifest_of,
+    package_folder,
+    variables_of,
+)
+from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.serving import (
     HEALTH_INTERVAL,
     answers,
     free_port,
     image_of,
     in_image,
-    lay_out_package,
-    read_package,
     serve_variables,
 )
-from penstock.engine.variables import inside
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
-from penstock.packages import MANIFEST, Manifest
+from penstock.migrations import Migration, why_not_back
+from penstock.packages import Manifest
 from penstock.pipelines import interpolate
 from penstock.releases import LIVE, ReleaseStatus
 from penstock.rollouts import Placed, cold, weights
@@ -36,14 +43,13 @@ from penstock.store.contract import Release, Replica
 CRASHES = 3
 """A server that ended this often before it was healthy will not become so."""
 
-Stopping = Callable[[], str | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be released: a package of a version, where, and for which request.
 
-    `spec` holds port, number of replicas, variables and what of the person's environment is passed on.
+    `spec` holds port, number of replicas, variables and what of the person's environment is passed on; `force` has a
+    package go back across a migration that is marked `contract`.
     """
 
     project: str
@@ -55,14 +61,11 @@ class Wanted:
     package: str
     spec: Mapping[str, Any]
     actor: str
+    force: bool = False
 
 
 class UnhealthyError(PenstockError):
     """A release whose replicas did not become healthy; it is rejected with this sentence."""
-
-
-class StoppedRollout(Exception):  # noqa: N818 (no fault: the rollout is left for `resume`)
-    """The rollout was interrupted before the switch."""
 
 
 class Delivery:
@@ -76,6 +79,12 @@ class Delivery:
         self._recovered.set()
         self._joining: set[int] = set()
         self._images = ReleaseImages(world)
+        self._migrating = Migrating(world)
+
+    @property
+    def watches(self) -> list[asyncio.Task[None]]:
+        """What goes on beside the verbs, to be canceled by who leaves."""
+        return self._migrating.watches
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -97,7 +106,7 @@ class Delivery:
                 return serving
             release = self._begun(wanted)
             try:
-                return await self._roll(release, stopping)
+                return await self._roll(release, stopping, force=wanted.force)
             finally:
                 self._joining.discard(release.id)
 
@@ -113,10 +122,18 @@ class Delivery:
             if release.request == wanted.request and release.status is ReleaseStatus.STARTING:
                 return release
         with self._world.store.transaction(durable=True):
-            return self._releases.add(asdict(wanted))
+            values = asdict(wanted)
+            del values["force"]
+            return self._releases.add(values)
 
-    async def rollback(self, project: str, environment: str, request: int, actor: str) -> Release:
-        """Give the traffic back to the release that served before; without a rebuild, and without a start if warm."""
+    async def rollback(
+        self, project: str, environment: str, request: int, actor: str, *, force: bool = False, down: bool = False
+    ) -> Release:
+        """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
+
+        Going back across a migration that is marked `contract` takes `force`, or `down`: then the way back of each
+        migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
+        """
         await self._recovered.wait()
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
@@ -127,14 +144,30 @@ class Delivery:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
             reason = f"rolled back to {target.version} by {actor}"
+            crossing = self._migrating.crossing(target)
+            self._refuse_rollback(environment, crossing, force=force, down=down)
+            first = down and any(m.contract for m in crossing)
             try:
+                if first:
+                    await self._migrating.down(crossing, request, actor)
                 await self._bring_up(target, lambda: None)
                 if not await self._switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
+                if down and not first:
+                    await self._migrating.down(crossing, request, actor)
             finally:
                 self._joining.discard(target.id)
                 self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
+
+    def _refuse_rollback(self, environment: str, crossing: list[Migration], *, force: bool, down: bool) -> None:
+        if down:
+            self._migrating.insist_on_way_down(crossing)
+            return
+        way = f"penstock rollback {environment} --migrate-down undoes it first where the file names a way, --force "
+        reason = why_not_back(environment, crossing, f"{way}goes back all the same")
+        if reason is not None and not force:
+            raise StateError(reason)
 
     async def stop(self, project: str | None, environment: str | None) -> list[str]:
         """End what a home, a project or an environment serves; returns what was stopped, in words.
@@ -149,6 +182,7 @@ class Delivery:
     async def _stop_one(self, project: str, environment: str) -> list[str]:
         async with self._turn(project, environment):
             ended = []
+            await self._migrating.end(project, environment)
             for release in self._releases.of(project, environment):
                 if release.status is ReleaseStatus.SERVING:
                     self._move(release.id, "stop", reason="stopped")
@@ -184,6 +218,7 @@ class Delivery:
         """
         self._recovered.clear()
         try:
+            self._migrating.recover()
             await self._serve_again()
             drains = [self._finish(r) for r in self._releases.of() if r.status is ReleaseStatus.DRAINING]
             finishing = asyncio.gather(*drains)
@@ -205,7 +240,7 @@ class Delivery:
         for release in self._releases.of():
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
-                    await asyncio.to_thread(self._lay_out, release)
+                    await asyncio.to_thread(install, self._world, release)
                     await self._start_again(release)
         if self._routes():
             await self.apply()
@@ -217,7 +252,7 @@ class Delivery:
                 await self._images.make(release, lambda: None)
             # It may have been stopped or replaced while we waited: then nothing of it starts again.
             if self._releases.get(release.id).status is ReleaseStatus.SERVING:
-                await self._start(release, self._manifest(release))
+                await self._start(release, manifest_of(self._world, release))
         except EngineError as error:
             self._releases.note(release.id, phase=f"cannot start again: {error}")
 
@@ -227,10 +262,13 @@ class Delivery:
 
     # --- one rollout
 
-    async def _roll(self, release: Release, stopping: Stopping) -> Release:
+    async def _roll(self, release: Release, stopping: Stopping, *, force: bool) -> Release:
         try:
+            self._refuse_way_back(release, force=force)
+            self._refuse_taken_port(release)
+            await self._migrating.up(release, stopping)
             await self._bring_up(release, stopping)
-        except (UnhealthyError, EngineError) as error:
+        except (UnhealthyError, MigrationError, EngineError) as error:
             await self._end_replicas(release.id)
             route = f"{release.project}-{release.environment}"
             await self._reject(release.id, str(error).replace(route, release.environment))
@@ -261,8 +299,8 @@ class Delivery:
         self._refuse_taken_port(release)
         count = int(release.spec["replicas"])
         self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
-        await asyncio.to_thread(self._lay_out, release)
-        manifest = self._manifest(release)
+        await asyncio.to_thread(install, self._world, release)
+        manifest = manifest_of(self._world, release)
         if is_container(release):
             await self._make_image(release, stopping)
         await self._start(release, manifest)
@@ -283,6 +321,12 @@ class Delivery:
         if stopping() is not None:
             raise StoppedRollout
         self._releases.note(release.id, phase=phase)
+
+    def _refuse_way_back(self, release: Release, *, force: bool) -> None:
+        way = f"penstock deploy {release.version} {release.environment} --force goes back all the same"
+        reason = why_not_back(release.environment, self._migrating.crossing(release), way)
+        if reason is not None and not force:
+            raise MigrationError(reason)
 
     def _refuse_taken_port(self, release: Release) -> None:
         for other in self._releases.of():
@@ -358,7 +402,7 @@ class Delivery:
 
     def _backend(self, release: Release, weight: int) -> Backend:
         ports = tuple(r.port for r in self._releases.replicas(release.id))
-        return Backend(str(release.id), release.version, ports, self._manifest(release).health, weight)
+        return Backend(str(release.id), release.version, ports, manifest_of(self._world, release).health, weight)
 
     async def apply(self) -> None:
         """Put the wanted routes in force; a home that serves nothing has no router."""
@@ -371,24 +415,6 @@ class Delivery:
             self._world.crash("router.stop:after_effect")
 
     # --- replicas
-
-    def _manifest(self, release: Release) -> Manifest:
-        kept = self._world.home.release(release.id) / MANIFEST
-        if kept.exists():
-            return Manifest.decode(kept.read_bytes())
-        return read_package(self._world, Digest(release.package))
-
-    def _folder(self, release: Release) -> Path:
-        return self._world.home.release(release.id) / "package"
-
-    def _lay_out(self, release: Release) -> None:
-        """The package's files, and its manifest beside them: what serves does not need the cache any more."""
-        folder = self._world.home.release(release.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f".{MANIFEST}.new"
-        fresh.write_bytes(self._manifest(release).encode())
-        fresh.replace(folder / MANIFEST)
-        lay_out_package(self._world, Digest(release.package), self._folder(release))
 
     def _lives(self, replica: Replica) -> bool:
         return replica.handle is not None and self._world.runner.alive(Handle(**replica.handle))
@@ -435,21 +461,10 @@ class Delivery:
         return self._world.home.release(replica.release) / replica.id
 
     def _spec(self, release: Release, replica: Replica, manifest: Manifest) -> ProcessSpec:
-        package, folder = self._folder(release), self._replica_folder(replica)
-        secrets = tuple(release.spec.get("secrets", ()))
-        home = self._world.home.person(release.project)
-        home.mkdir(parents=True, exist_ok=True)
+        package, folder = package_folder(self._world, release), self._replica_folder(replica)
         folder.mkdir(parents=True, exist_ok=True)
-        person, own = release.spec["person"], is_container(release)
-        variables = {
-            **(inside(person) if own or manifest.image else person),
-            **({} if own else {"HOME": str(home), "PENSTOCK_PACKAGE": str(package)}),
-            "PENSTOCK_ENVIRONMENT": release.environment,
-            "PENSTOCK_VERSION": release.version,
-            "PENSTOCK_RELEASE": str(release.id),
-            **release.spec["variables"],
-            **self._world.secrets(release.project, secrets, release.environment),
-        }
+        own = is_container(release)
+        variables = variables_of(self._world, release, manifest, own_image=own)
         spec = ProcessSpec(
             id=replica.id,
             command=interpolate(
@@ -463,7 +478,7 @@ class Delivery:
             record=folder / "record",
             kept=True,
             folder=folder,
-            secrets=secrets,
+            secrets=tuple(release.spec.get("secrets", ())),
         )
         if own:
             return replace(spec, image=self._images.of(release), whole=True)
@@ -503,13 +518,7 @@ class Delivery:
             )
 
     def _tail(self, replica: Replica) -> str:
-        """The last line of a replica's log, as the end of a sentence."""
-        try:
-            lines = (self._replica_folder(replica) / "log").read_bytes()[-4096:].decode(errors="replace")
-        except OSError:
-            return ""
-        last = next((line.strip() for line in reversed(lines.splitlines()) if line.strip()), "")
-        return f"; its log ends: {last[:200]}" if last else ""
+        return last_line(self._replica_folder(replica) / "log")
 
     async def _end_replicas(self, release: int) -> None:
         for replica in self._releases.replicas(release):

@@ -429,4 +429,14 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
         **({"as": environment.placed_as} if environment.placed_as != "process" else {}),
+        **_migrate_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
     }
+
+
+def _migrate_spec(environment: Environment, fill: Callable[[str], str]) -> dict[str, Any]:
+    """What a release's migration needs; nothing where the file names none."""
+    wanted = environment.migrate
+    if wanted is None:
+        return {}
+    down = None if environment.migrate_down is None else fill(environment.migrate_down)
+    return {"migrate": {**wanted.model_dump(), "run": fill(wanted.run), "down": down}}

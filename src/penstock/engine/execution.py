@@ -244,15 +244,20 @@ def _values(handle: Handle) -> dict[str, Any]:
 
 
 def end_sentence(done: Done, timeout: float | None) -> str:
+    """Why a step's process that did not succeed ended, in words."""
+    return ending_words(done.reason, done.exit_code, timeout)
+
+
+def ending_words(reason: EndReason, exit_code: int | None, timeout: float | None) -> str:
     """Why a process that did not succeed ended, in words."""
-    if done.reason is EndReason.TIMEOUT:
+    if reason is EndReason.TIMEOUT:
         return f"took longer than its timeout of {timeout:g} s"
-    if done.reason is EndReason.OOM:
+    if reason is EndReason.OOM:
         return "ran out of memory"
-    if done.reason is EndReason.INFRASTRUCTURE:
+    if reason is EndReason.INFRASTRUCTURE:
         return "its container could not be run (the log says why)"
-    if done.reason is EndReason.LOST:
+    if reason is EndReason.LOST:
         return "its process vanished without an exit record (killed from outside, or the machine went down)"
-    if done.exit_code is not None and done.exit_code < 0:
-        return f"was killed by signal {-done.exit_code}"
-    return f"exit code {done.exit_code}"
+    if exit_code is not None and exit_code < 0:
+        return f"was killed by signal {-exit_code}"
+    return f"exit code {exit_code}"

@@ -89,7 +89,12 @@ def serve_variables(
     world: World, manifest: Manifest, folder: Path, port: int, variables: Mapping[str, str]
 ) -> dict[str, str]:
     """The environment of a serving process, over what the caller passes on."""
-    found = {**variables, "PORT": str(port)}
+    return {**runtime_variables(world, manifest, folder, variables), "PORT": str(port)}
+
+
+def runtime_variables(world: World, manifest: Manifest, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process in a package's folder, with the package's runtime, over what is passed on."""
+    found = dict(variables)
     environment = Digest(manifest.environment) if manifest.environment else None
     with_runtime(found, world.runtimes.variables(environment) if environment else {}, folder, manifest.path)
     return found

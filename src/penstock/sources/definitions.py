@@ -23,6 +23,7 @@ from penstock.parts import (
     EvidenceFiles,
     Gpu,
     Matrix,
+    Migrate,
     Part,
     Push,
     Quarantine,
@@ -116,6 +117,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("package", "requests"): RecordedRequests,
     **_gate_parts(),
     ("environments", "*"): Environment,
+    ("environments", "*", "migrate"): Migrate,
     ("check",): Check,
     ("concurrency",): Concurrency,
 }
@@ -131,6 +133,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Quarantine: "a quarantine",
     Retry: "retry",
     Concurrency: "concurrency",
+    Migrate: "migrate",
 }
 _NAMED = ("steps", "gates", "environments")
 _LARGE = 5_000
@@ -443,6 +446,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Package: "keys such as model, code and serve",
     Gate: "keys such as metric and at_least",
     Environment: "keys such as port",
+    Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
     Gpu: "a number of GPUs, or the keys count and type",

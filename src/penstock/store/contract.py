@@ -167,7 +167,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A package in an environment. `spec` is all that its replicas need, so that they start without the run."""
+    """A package in an environment. `spec` is all that its replicas need, so that they start without the run.
+
+    `migration` is the number of the newest migration that was in force when it came up: the one that it was made for.
+    """
 
     id: int
     project: str
@@ -184,6 +187,7 @@ class Release:
     phase: str | None
     fate: str | None
     replaced: int | None
+    migration: int | None
     created: float
     since: float | None
     ended: float | None

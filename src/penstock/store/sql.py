@@ -25,6 +25,7 @@ from penstock.store.cases import Cases
 from penstock.store.evidence import Evidences
 from penstock.store.history import History
 from penstock.store.journal import Journal
+from penstock.store.migrations import Migrations
 from penstock.store.releases import Releases
 from penstock.store.requests import Requests
 from penstock.store.runs import Runs
@@ -54,6 +55,7 @@ class Store:
         self.requests = Requests(connection)
         self.runs = Runs(connection, self._journal)
         self.releases = Releases(connection, self._journal)
+        self.migrations = Migrations(connection, self._journal)
         self.actions = Actions(connection, self._journal)
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 
 metadata = MetaData()
 
@@ -307,6 +307,7 @@ environments = Table(
     Column("project", ForeignKey("projects.id"), primary_key=True),
     Column("name", String, primary_key=True),
     Column("generation", Integer, nullable=False),
+    Column("frozen", JSON(none_as_null=True)),
 )
 
 releases = Table(
@@ -327,11 +328,38 @@ releases = Table(
     Column("phase", String),
     Column("fate", String),
     Column("replaced", Integer),
+    Column("migration", Integer),
     Column("created", Float, nullable=False),
     Column("since", Float),
     Column("ended", Float),
     Index("releases_by_environment", "project", "environment", "id"),
     Index("releases_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("environment", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("release", ForeignKey("releases.id"), nullable=False),
+    Column("package", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("contract", Boolean, nullable=False),
+    Column("reverts", ForeignKey("migrations.id")),
+    Column("status", String, nullable=False),
+    Column("reason", Text),
+    Column("log", String, nullable=False),
+    Column("record", String, nullable=False),
+    Column("handle", JSON),
+    Column("actor", String, nullable=False),
+    Column("began", Float, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("ended", Float),
+    Index("migrations_by_environment", "project", "environment", "id"),
+    Index("migrations_by_status", "status"),
     sqlite_autoincrement=True,
 )
 
