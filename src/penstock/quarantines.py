@@ -15,6 +15,17 @@ SHOWN = 3
 """Tests that a sentence names; the others are counted."""
 
 
+_STOPS = re.compile(
+    r"\bpy\.?test\b[^;&|\n]*\s-[a-wyz]*x[a-z]*(?![\w-])"
+    r"|(?<!\S)(--(exitfirst|maxfail|bail|stop-on-failure|fail-?fast)|-failfast)(?![\w-])"
+)
+
+
+def stops_early(command: str) -> bool:
+    """Whether a command seems to stop at a first failure, so that its report may lack others."""
+    return _STOPS.search(command) is not None
+
+
 def full_name(suite: str, name: str) -> str:
     """How a test is written: `SUITE::NAME`, or its name alone where it has no suite."""
     return f"{suite}::{name}" if suite else name

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.parts import Quarantine
-from penstock.quarantines import covering, full_name, is_named, weigh
+from penstock.quarantines import covering, full_name, is_named, stops_early, weigh
 from penstock.reports import Status, TestCase, TestReport
 
 
@@ -106,3 +106,26 @@ def test_every_red_test_is_somewhere(found: dict[str, Status], covered: set[str]
     assert not counted & forgiven
     assert forgiven == (red & covered if today == "2026-12-31" else set())
     assert (weighed.failure is None) == (not counted)
+
+
+@pytest.mark.parametrize(
+    ("command", "stops"),
+    [
+        ("pytest -x tests", True),
+        ("pytest -qx", True),
+        ("pytest -xvs", True),
+        ("pytest --exitfirst", True),
+        ("pytest --maxfail=1", True),
+        ("npx jest --bail", True),
+        ("go test -failfast ./...", True),
+        ("ctest --stop-on-failure", True),
+        ("pytest tests", False),
+        ("pytest --junitxml=x.xml -p no:x", False),
+        ("pytest -k x --maxfailure-like", False),
+        ("set -ex; tar -xf data.tar; pytest tests", False),
+        ("pytest tests; tar -xf data.tar", False),
+    ],
+)
+def test_what_stops_early(command: str, *, stops: bool) -> None:
+    """Options by which usual tools end at a first failure, alone or among others."""
+    assert stops_early(command) is stops

@@ -69,7 +69,7 @@ def _why(step: Step, done: Done, told: Told | None) -> str:
     if told is None or (step.report is None and done.reason is not EndReason.EXIT):
         return ended
     if told.weighed.failure is None and told.weighed.note is not None:
-        return f"{ended}, which is more than what is in quarantine: {told.weighed.note}"
+        return f"{ended}, which may mean more than what is in quarantine: {told.weighed.note}"
     return told.weighed.failure or ended
 
 

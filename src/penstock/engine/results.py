@@ -10,7 +10,7 @@ from penstock.cache.contract import BlobError, Cache
 from penstock.coverages import parse_coverage
 from penstock.engine.hearing import hear
 from penstock.pipelines import Step
-from penstock.quarantines import Weighed, full_name, weigh
+from penstock.quarantines import Weighed, full_name, stops_early, weigh
 from penstock.reports import TestReport, parse_benchmark, parse_junit, parse_metrics
 
 
@@ -92,7 +92,7 @@ def tests_of(step: Step, workspace: Path, files: Tree, cache: Cache, today: str)
         if step.report not in files:
             return None
         report = parse_junit(_content(files, step.report, cache), step.report)
-        return Told(report, weigh(report, step.quarantine, today), whole=True)
+        return Told(report, weigh(report, step.quarantine, today), whole=not stops_early(step.run))
     heard = hear(workspace) if step.runs_pytest else None
     if heard is None:
         return None

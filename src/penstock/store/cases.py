@@ -31,10 +31,7 @@ _SEEN = (
     "UPDATE tests SET report = ? WHERE project = ? AND step = ? AND id IN "
     "(SELECT test FROM test_results WHERE report = ?)"
 )
-_REPORT = (
-    "INSERT INTO test_reports (project, step, scope, run, attempt, inputs, created) VALUES (?, ?, ?, ?, ?, ?, ?) "
-    "RETURNING id"
-)
+_REPORT = "INSERT INTO test_reports (project, step, scope, run, attempt, inputs, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RESULT = "INSERT INTO test_results (report, test, status, seconds, message, quarantined) VALUES (?, ?, ?, ?, ?, ?)"
 _OLD = (
     "SELECT id FROM test_reports WHERE project = ? AND step = ? AND scope = ? AND id NOT IN "
@@ -81,7 +78,8 @@ class Cases:
         """
         cases = _by_name(report.cases)
         values = (found.project, found.step, found.scope, found.run, found.attempt, found.inputs, found.created)
-        number = int(self._rows(_REPORT, *values)[0][0])
+        self._journal.many(_REPORT, [values])
+        number = int(self._rows("SELECT max(id) FROM test_reports")[0][0])
         numbers = self._numbers(found, number, cases)
         rows = _result_rows(number, cases, numbers, frozenset(quarantined), messages=messages)
         self._journal.many(_RESULT, rows)
