@@ -1,6 +1,7 @@
 """Environments, releases and replicas: the transition table of a release, and which one may come next."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from penstock.commits import Commit
@@ -38,6 +39,20 @@ def after_release(status: ReleaseStatus, event: str) -> ReleaseStatus:
         return RELEASE_TRANSITIONS[status, event]
     except KeyError:
         raise TransitionError(f"a release that is {status} cannot {event}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """An environment that takes no release: by whose word, why, since when (seconds since the epoch)."""
+
+    by: str
+    reason: str
+    at: float
+    request: int
+
+    def sentence(self, environment: str) -> str:
+        """Why nothing is released there."""
+        return f"{environment} is frozen by {self.by}: {self.reason}"
 
 
 def why_not(environment: Environment, commit: Commit) -> str | None:

@@ -242,10 +242,13 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     warm = [
         r.version for r in own if r.id != release.id and r.status == "retired" and world.store.releases.replicas(r.id)
     ]
+    frozen = world.store.releases.frozen(release.project, release.environment)
     last = own[-1]
     rejected = f"{last.version} was rejected: {last.reason}" if serves and last.status == "rejected" else None
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
-    note = release.phase or release.reason or rejected or warmth
+    words = release.phase or release.reason or rejected or warmth
+    said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
+    note = "; ".join(filter(None, (said, words))) or None
     return StatusRow(
         environment=label,
         status=str(release.status),

@@ -17,6 +17,7 @@ from penstock.engine.context import RunContext, need_of
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
+from penstock.engine.freezing import freeze
 from penstock.engine.governing import approve
 from penstock.engine.scheduling import Need
 from penstock.engine.sweeping import sweep, sweep_over_cap
@@ -290,6 +291,8 @@ class Coordinator:
             "deploy": self._deploy,
             "rollback": self._rollback,
             "stop": self._stop,
+            "freeze": self._freeze,
+            "unfreeze": self._freeze,
             "gc": self._gc,
             "approve_baseline": self._approve_baseline,
         }
@@ -478,6 +481,9 @@ class Coordinator:
             down=bool(wanted.get("down")),
         )
         self._store.requests.end(request.id, 0, {"release": release.id})
+
+    async def _freeze(self, request: Request) -> None:
+        freeze(self._world, request)
 
     async def _stop(self, request: Request) -> None:
         stopped = await self._delivery.stop(request.payload.get("project"), request.payload.get("environment"))

@@ -68,6 +68,10 @@ class UnhealthyError(PenstockError):
     """A release whose replicas did not become healthy; it is rejected with this sentence."""
 
 
+class FrozenError(StateError):
+    """An environment that takes no release at the moment: who froze it, and why."""
+
+
 class Delivery:
     """All releases of a home. One rollout at a time per environment."""
 
@@ -104,11 +108,20 @@ class Delivery:
                     self._releases.advance(wanted.project, wanted.environment, wanted.generation)
                 await self._drop_begun(serving, wanted.request, f"release {serving.id} serves the same")
                 return serving
+            await self._refuse_frozen(wanted)
             release = self._begun(wanted)
             try:
                 return await self._roll(release, stopping, force=wanted.force)
             finally:
                 self._joining.discard(release.id)
+
+    async def _refuse_frozen(self, wanted: Wanted) -> None:
+        """Raise FrozenError where the environment takes no release; what an earlier coordinator began there ends."""
+        frozen = self._releases.frozen(wanted.project, wanted.environment)
+        if frozen is not None:
+            reason = frozen.sentence(wanted.environment)
+            await self._drop_begun(wanted, wanted.request, reason)
+            raise FrozenError(reason)
 
     def _is_same(self, release: Release, wanted: Wanted) -> bool:
         """Whether a release is what is wanted; the person's own PATH and language make no other release."""
@@ -203,7 +216,7 @@ class Delivery:
                 async with self._turn(release.project, release.environment):
                     await self._drop_begun(release, request, "canceled")
 
-    async def _drop_begun(self, beside: Release, request: int, reason: str) -> None:
+    async def _drop_begun(self, beside: Release | Wanted, request: int, reason: str) -> None:
         """End and reject what a request began to release in an environment, whose turn the caller has."""
         for release in self._releases.of(beside.project, beside.environment):
             if release.request == request and release.status is ReleaseStatus.STARTING:

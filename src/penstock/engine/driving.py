@@ -10,7 +10,7 @@ from typing import Any
 from penstock.engine import logfiles
 from penstock.engine.building import OwnSteps
 from penstock.engine.context import RunContext
-from penstock.engine.delivery import Delivery, Wanted
+from penstock.engine.delivery import Delivery, FrozenError, Wanted
 from penstock.engine.execution import Execution
 from penstock.engine.fingerprints import Fingerprints
 from penstock.engine.governing import keep_fixed
@@ -333,6 +333,9 @@ class Driver:
         self._set(target, "moving", None)
         try:
             release = await self._delivery.release(wanted, lambda: self._context.stopping)
+        except FrozenError as error:
+            self._set(target, "skipped", str(error))
+            return
         except (PenstockError, OSError) as error:
             self._set(target, "errored", str(error))
             return

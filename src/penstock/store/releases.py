@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from penstock.errors import NotFoundError, TransitionError
-from penstock.releases import ReleaseStatus, after_release
+from penstock.releases import Frozen, ReleaseStatus, after_release
 from penstock.store import tables
 from penstock.store.contract import Release, Replica
 from penstock.store.journal import Journal, inserted
@@ -36,6 +37,33 @@ class Releases:
         statement = upsert(tables.environments).values(values)
         self._connection.execute(statement.on_conflict_do_update(["project", "name"], set_={"generation": generation}))
         return True
+
+    def frozen(self, project: str, environment: str) -> Frozen | None:
+        """By whom and why an environment takes no release; None where it does."""
+        query = select(tables.environments.c.frozen).where(
+            tables.environments.c.project == project, tables.environments.c.name == environment
+        )
+        found = self._connection.execute(query).scalar_one_or_none()
+        return None if found is None else Frozen(**found)
+
+    def freeze(self, project: str, environment: str, frozen: Frozen) -> None:
+        """Take no release any more."""
+        self._set_frozen(project, environment, asdict(frozen))
+        words = f"{frozen.by}: {frozen.reason}"
+        self._journal.record("freeze", str(frozen.request), "freeze", (None, "frozen"), words)
+
+    def unfreeze(self, project: str, environment: str, actor: str) -> None:
+        """Take releases again. The environment is frozen."""
+        frozen = self.frozen(project, environment)
+        if frozen is None:
+            raise TransitionError(f"{environment} is not frozen")
+        self._set_frozen(project, environment, None)
+        self._journal.record("freeze", str(frozen.request), "unfreeze", ("frozen", "lifted"), actor)
+
+    def _set_frozen(self, project: str, environment: str, frozen: Mapping[str, Any] | None) -> None:
+        values = {"project": project, "name": environment, "generation": 0, "frozen": frozen}
+        statement = upsert(tables.environments).values(values)
+        self._connection.execute(statement.on_conflict_do_update(["project", "name"], set_={"frozen": frozen}))
 
     def add(self, values: Mapping[str, Any]) -> Release:
         """A new release, starting. `values` are the columns of the table without id and status."""
