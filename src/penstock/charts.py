@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+_NOTHING = 1e-300
+"""A bound so near to 0 only says that 0 is inside: it is drawn and told as 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
@@ -31,6 +34,11 @@ class Chart:
     needed: int | None = None
     slice_of: str | None = None
     relative: bool = False
+
+    def __post_init__(self) -> None:
+        for bound in ("low", "high"):
+            if abs(getattr(self, bound)) < _NOTHING:
+                object.__setattr__(self, bound, 0.0)
 
     def allows(self, number: float) -> bool:
         """Whether a number is on the allowed side of every edge."""

@@ -29,6 +29,10 @@ class Interval:
         return replace(self, estimate=-self.estimate, low=-self.high, high=-self.low)
 
 
+BELOW_ZERO = -5e-324
+"""The largest number below 0: the lower bound of an interval that has 0 inside, so that no loss is excluded by it."""
+
+
 def risk(confidence: float) -> float:
     """The chance of error that a confidence leaves to one bound. Raises UsageError unless it is within ]0.5, 1[."""
     if not 0.5 < confidence < 1:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from penstock.errors import ReportError
-from penstock.intervals import Interval, risk
+from penstock.intervals import BELOW_ZERO, Interval, risk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,9 +106,9 @@ def difference_interval(differences: Floats, confidence: float, seed: int = 0) -
         largest = float(np.abs(moved).max())
         low = min(low, mean_interval(np.append(differences, -largest), confidence).low)
         high = max(high, mean_interval(np.append(differences, largest), confidence).high)
-    if len(moved) <= FEW:
-        low = min(low, 0.0) if low > 0 and _by_signs(moved, seed) > alpha else low
-        high = max(high, 0.0) if high < 0 and _by_signs(-moved, seed) > alpha else high
+    if 0 < len(moved) <= FEW:
+        low = BELOW_ZERO if low >= 0 and _by_signs(moved, seed) > alpha else low
+        high = -BELOW_ZERO if high <= 0 and _by_signs(-moved, seed) > alpha else high
     return Interval(found.estimate, low, high, found.n, len(moved), f"paired {found.method}", confidence)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.errors import ReportError
-from penstock.intervals import Interval, risk
+from penstock.intervals import BELOW_ZERO, Interval, risk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,7 +226,7 @@ def _lower(wins: int, losses: int, n: int, alpha: float) -> float:
     if wins + losses <= FEW:
         start = _tango_lower(wins, losses, n, z + 2)
         low = _last(lambda gain: score_tail(wins, losses, n, gain) <= alpha, start, (wins - losses) / n, _TAILS)
-    return min(low, 0.0) if mcnemar(wins, losses) > alpha else low
+    return min(low, BELOW_ZERO) if mcnemar(wins, losses) > alpha else low
 
 
 def _tango_lower(wins: int, losses: int, n: int, z: float) -> float:

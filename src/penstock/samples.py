@@ -6,11 +6,11 @@ where given, numbers the example of each score, for those that were scored sever
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from penstock.errors import ReportError
+from penstock.intervals import BELOW_ZERO
 from penstock.means import averaged, bootstrap_interval, difference_interval, mean_interval, welch
 from penstock.proportions import clopper_pearson, newcombe, normal_quantile, paired_shares, scaled_statistic
 
@@ -74,8 +74,8 @@ def paired_gain(
 def _held(found: Interval, statistic: float) -> Interval:
     """The interval with 0 inside, where a statistic of so many standard errors does not exclude it."""
     quantile = normal_quantile(found.confidence)
-    low = min(found.low, math.nextafter(0, -1)) if statistic < quantile else found.low
-    return replace(found, low=low, high=max(found.high, 0.0) if statistic > -quantile else found.high)
+    low = min(found.low, BELOW_ZERO) if statistic < quantile else found.low
+    return replace(found, low=low, high=max(found.high, -BELOW_ZERO) if statistic > -quantile else found.high)
 
 
 def bootstrapped_gain(

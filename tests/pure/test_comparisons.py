@@ -129,6 +129,16 @@ def test_more_confidence_never_decides_more() -> None:
     assert "99.9 % bounds" in sure.reasons[0]
 
 
+def test_what_does_not_exclude_zero_excludes_no_loss() -> None:
+    """Three wins of three are no proof of a gain at 95 %, and so none that there is not the smallest loss."""
+    judged = compare(answers([]), answers(range(3)), not_worse_than="champion", margin=0)
+    assert judged.verdict == compare(answers([]), answers(range(3)), better_than="champion").verdict == "inconclusive"
+    assert judged.chart is not None
+    assert judged.chart.low == 0
+    assert "its 95 % bounds 0 … " in judged.reasons[0]
+    assert compare(answers([]), answers(range(9)), not_worse_than="champion", margin=0).verdict == "pass"
+
+
 def errors(size: float, whole: int = 50) -> Evidence:
     found = tuple(repr(n + size + n % 5 / 10) for n in range(whole))
     return Evidence(tuple(map(str, range(whole))), tuple(map(str, range(whole))), found)
