@@ -99,7 +99,7 @@ class _Gap:
 
 
 def _gap(name: str, mine: Texts, theirs: Texts, tolerance: float) -> _Gap:
-    """Equal in canonical form, or numbers no farther apart than tolerance * max(1, |a|, |b|)."""
+    """Equal in canonical form, or numbers no farther apart than tolerance * max(1, |a|, |b|); never infinitely far."""
     import numpy as np
 
     one, two = canonical(mine), canonical(theirs)
@@ -107,9 +107,10 @@ def _gap(name: str, mine: Texts, theirs: Texts, tolerance: float) -> _Gap:
     sizes = np.full(len(one), np.nan)
     places = np.flatnonzero(differs)
     a, b = numbers(one[places]), numbers(two[places])
-    sizes[places] = np.abs(a - b)
-    allowed = tolerance * np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
-    differs[places] = ~(sizes[places] <= allowed)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers beyond a float are infinite here
+        sizes[places] = np.abs(a - b)
+        allowed = tolerance * np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
+    differs[places] = ~((sizes[places] <= allowed) & np.isfinite(sizes[places]))
     return _Gap(name, mine, theirs, differs, sizes)
 
 

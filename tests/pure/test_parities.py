@@ -66,6 +66,11 @@ def test_examples_that_only_one_has_decide_nothing() -> None:
         ("-1", "1", 2.0, "pass"),
         ("inf", "inf", 0.0, "pass"),
         ("inf", "1", 1e9, "fail"),
+        ("1e999", "1.5", 1e-3, "fail"),
+        ("1e999", "1.5", 0.0, "fail"),
+        ("1e999", "2e999", 1e-3, "fail"),
+        ("1e999", "-1e999", 1e-3, "fail"),
+        ("1e999", "1e999", 1e-3, "pass"),
     ],
 )
 def test_numbers_may_differ_by_the_tolerance(own: str, other: str, tolerance: float, verdict: str) -> None:
