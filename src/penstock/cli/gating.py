@@ -14,6 +14,7 @@ from penstock.errors import PenstockError, ReportError, UsageError
 
 if TYPE_CHECKING:
     from penstock.cli.asking import Found
+    from penstock.engine.readings import Readings, Wanted
     from penstock.engine.world import World
     from penstock.evidence import Evidence
     from penstock.pipelines import Gate
@@ -40,12 +41,14 @@ def gate(
     """
     from penstock.cli.asking import Wish, find
     from penstock.cli.wiring import open_world
+    from penstock.engine.readings import Readings
 
     if plan == self_test:
         raise UsageError("penstock gate needs either --plan or --self-test: say which")
     with open_world(read_settings()) as world:
         found = find(world.source, Wish(path, file, ref, worktree))
-        judged = [_asked(world, found, gate) for gate in _decided(found)]
+        readings = Readings(world.cache, keeps=True)
+        judged = [_asked(world, readings, found, gate) for gate in _decided(found)]
     rows = _rows(judged, plan=plan)
     if json_:
         typer.echo(json.dumps([{**asdict(row), "sentence": row.sentence} for row in rows], indent=2))
@@ -87,24 +90,26 @@ def _decided(found: "Found") -> "list[Gate]":
     return [one for gate in found.pipeline.gates.values() for one in rehearsed(gate)]
 
 
-def _asked(world: "World", found: "Found", gate: "Gate") -> "tuple[Gate, Scored]":
+def _asked(world: "World", readings: "Readings", found: "Found", gate: "Gate") -> "tuple[Gate, Scored]":
     """A gate as the next package would be asked, with the scores of the newest that met its step.
 
     Beside these stand those of the newest other package on the same test set.
     """
+    from penstock.engine.readings import Wanted
     from penstock.evidence import paired
     from penstock.rehearsals import Scored
 
     hides = any(one.evidence == gate.evidence and one.reuse == "enforce" for one in found.pipeline.gates.values())
     records = world.store.evidence.newest(found.project.id, str(gate.evidence))
-    new = next(((r, e) for r in records if (e := _evidence(world, gate, r)) is not None), None)
+    wanted = Wanted.of([gate])
+    new = next(((r, e) for r in records if (e := _evidence(readings, wanted, r)) is not None), None)
     if new is None:
         return gate, Scored(hides=hides)
     record, evidence = new
     try:
         scores = evidence.scored(gate.score or "correct")
         others = (r for r in records if r.test_set == record.test_set and r.package != record.package)
-        other = next((e for r in others if (e := _evidence(world, gate, r)) is not None), None)
+        other = next((e for r in others if (e := _evidence(readings, wanted.whole, r)) is not None), None)
         pairs = None if other is None else paired(evidence, other)
         is_whole = pairs is not None and len(pairs) == len(evidence)
         old = other.scored(scores.name).own[pairs.old] if is_whole and other is not None and pairs is not None else None
@@ -135,13 +140,11 @@ def _next(world: "World", found: "Found", gate: "Gate", record: "EvidenceRecord"
     return gate.model_copy(update={"confidence": 1 - float(f"{risk:.3g}")})
 
 
-def _evidence(world: "World", gate: "Gate", record: "EvidenceRecord") -> "Evidence | None":
+def _evidence(readings: "Readings", wanted: "Wanted", record: "EvidenceRecord") -> "Evidence | None":
     from penstock.artifacts import Digest
-    from penstock.engine.readings import Readings, Wanted
-    from penstock.parts import EvidenceFiles
 
     try:
-        files = EvidenceFiles.model_validate(record.files)
-        return Readings(world.cache).evidence(files, Digest(record.collected), Wanted.of([gate]))
+        files = files_of(record)
+        return readings.evidence(files, Digest(record.collected), wanted)
     except PenstockError:
         return None
