@@ -23,8 +23,21 @@ def test_a_frozen_environment(served: Tiny) -> None:
     assert served("unfreeze", "production").out == "production takes releases again\n"
     served("deploy", run["version"], "production")
     served("freeze", "production", "--reason", "trouble")
-    served("rollback", "production")
+    served("rollback", "production", "--reason", "it is slow")
     assert served.serving("production") == first
+    told = served("status", "production", "--history", "--json").json
+    assert [(one["what"], one["version"], one["why"]) for one in told] == [
+        ("released", first, "run 1"),
+        ("frozen", None, "the audit lasts"),
+        ("unfrozen", None, None),
+        ("released", run["version"], "by hand"),
+        ("frozen", None, "trouble"),
+        ("rolled back to", first, "it is slow"),
+    ]
+    shown = served("status", "production", "--history").out
+    assert "rolled back to" in shown
+    assert "it is slow" in shown
+    assert len(served("status", "production", "--json").json["environments"]) == 1
 
 
 def test_what_cannot_be_frozen(served: Tiny) -> None:
@@ -33,3 +46,5 @@ def test_what_cannot_be_frozen(served: Tiny) -> None:
     served("freeze", "staging", "--reason", " ", code=2).refuses("--reason TEXT")
     served("freeze", "staging", code=2)
     served("unfreeze", "staging", code=2).refuses("staging is not frozen")
+    served("status", "nowhere", "--history", code=2).refuses('no environment "nowhere"')
+    served("status", "--history", code=2).refuses("name the environment")

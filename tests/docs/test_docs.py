@@ -17,6 +17,7 @@ from penstock.charts import Chart
 from penstock.cli.baselines import Shown
 from penstock.cli.main import VERBS, app
 from penstock.commits import Trigger
+from penstock.engine.happenings import Happening
 from penstock.migrations import MigrationStatus
 from penstock.pipelines import RESERVED
 from penstock.plans import StepKind, plan
@@ -152,6 +153,7 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
         ("The plan list", Plan, ["sentence"]),
         ("The baseline list", Shown, []),
         ("The history list", Change, []),
+        ("The environment history", Happening, []),
         ("The self-test list", Rehearsal, ["sentence"]),
     ],
 )

@@ -27,9 +27,9 @@ async def release(house: House, version: str, **fields: Any) -> Release:
     return await house.deliver(house.wanted(version, migrate=migrate(**fields)))
 
 
-async def rollback(house: House, **how: bool) -> Release:
+async def rollback(house: House, *, force: bool = False, down: bool = False) -> Release:
     request = house.wanted("any").request
-    return await Delivery(house.world).rollback(PROJECT.id, "production", request, "ada", **how)
+    return await Delivery(house.world).rollback(PROJECT.id, "production", request, "ada", force=force, down=down)
 
 
 def ran(house: House) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.settings import Settings, read_settings
-from penstock.errors import NotFoundError, StateError
+from penstock.errors import NotFoundError, StateError, UsageError
 
 if TYPE_CHECKING:
     from penstock.engine.world import World
@@ -132,6 +132,18 @@ def _tell(world: "World", request: "Request") -> None:
     typer.echo(f"{release.version} is serving in {release.environment} at {url}")
 
 
+LONGEST = 1000
+"""Characters of a reason."""
+
+
+def plain_reason(text: str) -> str:
+    """A person's reason on one line. Raises UsageError for none, and for one that is no text."""
+    line = " ".join(text.split())
+    if not line or len(line) > LONGEST or not line.isprintable():
+        raise UsageError(f"expected a reason of 1 to {LONGEST} characters: say why, as --reason TEXT")
+    return line
+
+
 def rollback(
     env: EnvironmentArgument,
     *,
@@ -139,6 +151,7 @@ def rollback(
     migrate_down: Annotated[
         bool, typer.Option("--migrate-down", help="Undo the migrations that are crossed, by the file's migrate_down.")
     ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever reads the history.")] = None,
     project: ProjectOption = None,
 ) -> None:
     """Give an environment's traffic back to the release that served before.
@@ -148,9 +161,10 @@ def rollback(
     from penstock.cli.wiring import open_world
 
     settings = read_settings()
+    why = None if reason is None else plain_reason(reason)
     with open_world(settings) as world:
         chosen = project_here(world, project)
-        payload = {"project": chosen.id, "environment": env, "force": force, "down": migrate_down}
+        payload = {"project": chosen.id, "environment": env, "force": force, "down": migrate_down, "reason": why}
         request = ask(world, settings, "rollback", payload)
         _tell(world, request)
 

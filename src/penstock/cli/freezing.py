@@ -4,16 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli.delivering import EnvironmentArgument, ProjectOption, ask, project_here
+from penstock.cli.delivering import EnvironmentArgument, ProjectOption, ask, plain_reason, project_here
 from penstock.cli.settings import read_settings
-from penstock.errors import NotFoundError, UsageError
+from penstock.errors import NotFoundError
 
 if TYPE_CHECKING:
     from penstock.engine.world import World
     from penstock.store.contract import Project
-
-LONGEST = 1000
-"""Characters of a reason."""
 
 
 def freeze(
@@ -26,10 +23,7 @@ def freeze(
 
     Example: penstock freeze production --reason "the audit lasts until Friday"
     """
-    text = " ".join(reason.split())
-    if not text or len(text) > LONGEST or not text.isprintable():
-        raise UsageError(f"expected a reason of 1 to {LONGEST} characters: say why, as --reason TEXT")
-    _ask("freeze", env, project, {"reason": text})
+    _ask("freeze", env, project, {"reason": plain_reason(reason)})
     typer.echo(f"{env} is frozen: penstock unfreeze {env} lets releases through again")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.delivering import AnyProjectOption, ProjectOption, find_package, project_here
+from penstock.cli.happenings import show_history
 from penstock.cli.migrations import MIGRATE, print_migrations
 from penstock.cli.settings import Settings, read_settings
 from penstock.errors import NotFoundError
@@ -196,14 +197,24 @@ def explain(run: RunArgument, step: Annotated[str, typer.Argument(metavar="STEP"
     typer.echo("\n".join(lines))
 
 
-def status(*, project: AnyProjectOption = None, json_: JsonOption = False) -> None:
-    """Show what this home serves: environments, releases, replicas.
+def status(
+    env: Annotated[str | None, typer.Argument(metavar="ENV", help="One environment; default: all.")] = None,
+    *,
+    history: Annotated[bool, typer.Option("--history", help="All that happened to ENV, oldest first.")] = False,
+    project: AnyProjectOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what this home serves: environments, releases, replicas; or all that happened to one environment.
 
-    Example: penstock status
+    Example: penstock status production --history
     """
+    if history:
+        with _world() as (world, _):
+            show_history(world, env, project, json_=json_)
+        return
     with _world() as (world, _):
         chosen = None if project is None else project_here(world, project).id
-        rows = _status_rows(world, chosen)
+        rows = [row for row in _status_rows(world, chosen) if env in {None, row.environment.rpartition("/")[2]}]
     if json_:
         from dataclasses import asdict
 
@@ -212,7 +223,8 @@ def status(*, project: AnyProjectOption = None, json_: JsonOption = False) -> No
     from penstock.cli.progress import display, render_status
 
     if not rows:
-        typer.echo("nothing is released yet: penstock run releases what passes")
+        where = f"to {env} " if env else ""
+        typer.echo(f"nothing is released {where}yet: penstock run releases what passes")
         return
     display(render_status(rows), sys.stdout)
 

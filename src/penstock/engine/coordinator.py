@@ -479,6 +479,7 @@ class Coordinator:
             request.actor,
             force=bool(wanted.get("force")),
             down=bool(wanted.get("down")),
+            why=wanted.get("reason"),
         )
         self._store.requests.end(request.id, 0, {"release": release.id})
 

@@ -140,7 +140,15 @@ class Delivery:
             return self._releases.add(values)
 
     async def rollback(
-        self, project: str, environment: str, request: int, actor: str, *, force: bool = False, down: bool = False
+        self,
+        project: str,
+        environment: str,
+        request: int,
+        actor: str,
+        *,
+        force: bool = False,
+        down: bool = False,
+        why: str | None = None,
     ) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
 
@@ -156,7 +164,7 @@ class Delivery:
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
-            reason = f"rolled back to {target.version} by {actor}"
+            reason = f"rolled back to {target.version} by {actor}{f': {why}' if why else ''}"
             crossing = self._migrating.crossing(target)
             self._refuse_rollback(environment, crossing, force=force, down=down)
             first = down and any(m.contract for m in crossing)

@@ -194,6 +194,16 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseEvent:
+    """One recorded transition of a release. `detail` is the reason, where there was one."""
+
+    at: float
+    release: int
+    event: str
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     id: str
     release: int

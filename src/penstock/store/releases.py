@@ -1,7 +1,7 @@
 """Environments, releases and replicas in the database; a release moves by the table of `releases.py`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from penstock.errors import NotFoundError, TransitionError
 from penstock.releases import Frozen, ReleaseStatus, after_release
 from penstock.store import tables
-from penstock.store.contract import Release, Replica
+from penstock.store.contract import Release, ReleaseEvent, Replica
 from penstock.store.journal import Journal, inserted
 
 _ENDED = frozenset({ReleaseStatus.RETIRED, ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
@@ -118,6 +118,13 @@ class Releases:
     def note(self, number: int, **values: Any) -> None:
         """Change what is known of a release without a transition (its phase, its reason)."""
         self._connection.execute(update(tables.releases).where(tables.releases.c.id == number).values(values))
+
+    def events(self, numbers: Sequence[int]) -> list[ReleaseEvent]:
+        """The transitions of some releases, oldest first."""
+        table, wanted = tables.events, {str(number) for number in numbers}
+        query = select(table).where(table.c.kind == "release").order_by(table.c.seq)
+        rows = [row for row in self._connection.execute(query).mappings() if row["entity"] in wanted]
+        return [ReleaseEvent(row["at"], int(row["entity"]), row["event"], row["detail"]) for row in rows]
 
     # --- replicas
 

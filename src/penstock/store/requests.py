@@ -1,7 +1,7 @@
 """Requests in the database: what people and triggers ask for, and what came of it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -50,6 +50,11 @@ class Requests:
     def open(self) -> list[Request]:
         """Requests that nobody has ended yet, oldest first."""
         query = select(requests).where(requests.c.status == RequestStatus.OPEN).order_by(requests.c.id)
+        return [_request(row) for row in self._connection.execute(query).mappings()]
+
+    def of_kinds(self, kinds: Collection[str]) -> list[Request]:
+        """All requests of some kinds, oldest first."""
+        query = select(requests).where(requests.c.kind.in_(kinds)).order_by(requests.c.id)
         return [_request(row) for row in self._connection.execute(query).mappings()]
 
     def end(self, number: int, exit_code: int, result: Mapping[str, Any] | None = None) -> None:

@@ -1,0 +1,86 @@
+"""What happened to an environment: releases, rollbacks, migrations and freezes, each with who, when and why.
+
+It is read from the journal and from what people asked for; nothing is kept for it beside these.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from penstock.migrations import Migration, MigrationStatus
+from penstock.store.contract import Release, ReleaseEvent, Request
+from penstock.store.sql import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened. `at` is in seconds since the epoch; `what` is a word or two; `why` a half-sentence."""
+
+    at: float
+    what: str
+    version: str | None
+    release: int | None
+    run: int | None
+    who: str
+    why: str | None
+
+
+_RELEASES: Mapping[str, str] = {
+    "promote": "released",
+    "reject": "rejected",
+    "restore": "rolled back to",
+    "stop": "stopped",
+}
+_ASKED: Mapping[str, str] = {"restore": "rollback", "stop": "stop"}
+
+
+def happenings(store: Store, project: str, environment: str) -> list[Happening]:
+    """All that happened to an environment, oldest first."""
+    requests = store.requests.of_kinds(("rollback", "stop", "freeze", "unfreeze"))
+    here = [r for r in requests if _is_about(r, project, environment)]
+    known = {r.id: r for r in store.releases.of(project, environment)}
+    found = [
+        *(
+            _release(store, known[e.release], e, here)
+            for e in store.releases.events(list(known))
+            if e.event in _RELEASES
+        ),
+        *map(_migration, (m for m in store.migrations.of(project, environment) if m.ended is not None)),
+        *_freezes(here),
+    ]
+    return sorted(found, key=lambda h: h.at)
+
+
+def _is_about(request: Request, project: str, environment: str) -> bool:
+    """Whether a request was about the environment; a bare `stop` is about all."""
+    wanted = request.payload
+    return wanted.get("project") in {None, project} and wanted.get("environment") in {None, environment}
+
+
+def _release(store: Store, release: Release, event: ReleaseEvent, requests: list[Request]) -> Happening:
+    kind = _ASKED.get(event.event)
+    asked = next((r for r in requests if r.kind == kind and r.created <= event.at <= (r.ended or event.at)), None)
+    who, why = release.actor, event.detail
+    if asked is not None:
+        who, why = asked.actor, asked.payload.get("reason")
+    elif kind is None and why is None:
+        by_hand = store.requests.get(release.request).kind == "deploy"
+        why = "by hand" if by_hand else f"run {release.run}"
+    return Happening(event.at, _RELEASES[event.event], release.version, release.id, release.run or None, who, why)
+
+
+def _migration(row: Migration) -> Happening:
+    passed = row.status in {MigrationStatus.PASSED, MigrationStatus.REVERTED}
+    if row.reverts is None:
+        what = "migrated" if passed else "did not migrate"
+    else:
+        what = "undid the migration" if passed else "did not undo the migration"
+    why = None if passed else row.reason
+    return Happening(row.ended or row.created, what, row.version, row.release, None, row.actor, why)
+
+
+def _freezes(requests: list[Request]) -> Iterator[Happening]:
+    for request in requests:
+        if request.kind in {"freeze", "unfreeze"} and request.exit_code == 0:
+            what = "frozen" if request.kind == "freeze" else "unfrozen"
+            at = request.ended or request.created
+            yield Happening(at, what, None, None, None, request.actor, request.payload.get("reason"))
