@@ -142,9 +142,10 @@ def _next(world: "World", found: "Found", gate: "Gate", record: "EvidenceRecord"
 
 def _evidence(readings: "Readings", wanted: "Wanted", record: "EvidenceRecord") -> "Evidence | None":
     from penstock.artifacts import Digest
+    from penstock.parts import EvidenceFiles
 
     try:
-        files = files_of(record)
+        files = EvidenceFiles.model_validate(record.files)
         return readings.evidence(files, Digest(record.collected), wanted)
     except PenstockError:
         return None
