@@ -25,6 +25,7 @@ MAX_HEADER = 25 << 20
 MAX_MORE = 10_000
 """Pickles in one file after the first that are looked at."""
 _SAMPLE = 64 << 10
+_STRANGE = "its format is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def inspect(reader: Reader) -> Inspection:
             return Inspection(UNKNOWN, reader.size, doubt=str(error))
         if found is not None:
             return replace(found, size=reader.size)
-    return Inspection(UNKNOWN, reader.size, doubt="its format is not known")
+    return Inspection(UNKNOWN, reader.size, doubt=_STRANGE)
 
 
 # --- safetensors ---------------------------------------------------------------------------------------------------
@@ -438,9 +439,16 @@ def _read_back(values: Mapping[str, Any]) -> Inspection:
 
 
 def model_of(files: Mapping[str, Inspection]) -> Model:
-    """A model of inspected files; those in which an ONNX file keeps its tensors are counted with it."""
+    """A model of inspected files; those in which an ONNX file keeps its tensors are counted with it.
+
+    Only bytes that are nothing else are tensors: what is packed or damaged keeps its doubt, whoever names it.
+    """
     folders = {path: path.rpartition("/")[0] for path in files}
     beside = {f"{folders[path]}/{name}".lstrip("/") for path, file in files.items() for name in file.files}
-    held = {path for path in beside & files.keys() if files[path].format == UNKNOWN}
+    held = {
+        path
+        for path in beside & files.keys()
+        if files[path].format == UNKNOWN and files[path].doubt in {None, _STRANGE}
+    }
     as_data = {path: replace(files[path], format="onnx", parameters=0, doubt=None) for path in held}
     return Model({**files, **as_data})

@@ -1,5 +1,6 @@
 """What a model's files are, told without loading them."""
 
+import bz2
 import gzip
 import json
 import pickle
@@ -285,6 +286,10 @@ def test_files_that_hold_the_tensors_of_another_are_counted_with_it() -> None:
     assert {path: file for path, file in found.items() if path != "model/a.data"} == {
         path: file for path, file in files.items() if path != "model/a.data"
     }
+    packed = looked(bz2.compress(pickled(EVIL)))
+    named_too = {"a.onnx": Inspection("onnx", 1, 1, files=("model.joblib",)), "model.joblib": packed}
+    assert packed.doubt == "it is packed, and not unpacked here"
+    assert model_of(named_too).files["model.joblib"] == packed
     root = {"a.onnx": Inspection("onnx", 1, 1, files=("a.data",)), "a.data": Inspection("unknown", 1)}
     assert model_of(root).formats == ("onnx",)
 
