@@ -22,6 +22,7 @@ COMPANIONS = frozenset({"json", "text"})
 """Formats that hold settings or words beside a model, and no model where there is one."""
 MAX_HEADER = 25 << 20
 """Bytes of a safetensors header that are read."""
+MAX_PARAMETERS = 1 << 63
 MAX_MORE = 10_000
 """Pickles in one file after the first that are looked at."""
 _SAMPLE = 64 << 10
@@ -56,8 +57,15 @@ def inspect(reader: Reader) -> Inspection:
         except DamagedError as error:
             return Inspection(UNKNOWN, reader.size, doubt=str(error))
         if found is not None:
-            return replace(found, size=reader.size)
+            return replace(_believed(found), size=reader.size)
     return Inspection(UNKNOWN, reader.size, doubt=_STRANGE)
+
+
+def _believed(found: Inspection) -> Inspection:
+    """What was found, without a number of parameters that no file can hold."""
+    if found.parameters is None or found.parameters < MAX_PARAMETERS:
+        return found
+    return replace(found, parameters=None, doubt=found.doubt or "it counts 2^63 numbers or more: it is damaged")
 
 
 # --- safetensors ---------------------------------------------------------------------------------------------------

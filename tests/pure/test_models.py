@@ -42,14 +42,25 @@ OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + pickl
 SCRIPT = {"m/code/net.py": b"x", "m/constants.pkl": pickled(torch_tensor("0", (2,)))}
 
 
+def text(value: object) -> bytes:
+    return struct.pack("<Q", len(json.dumps(value))) + json.dumps(value).encode()
+
+
+MANY = [1 << 62] * 20
+HUGE = {
+    "safetensors": text({"w": {"dtype": "Q9", "shape": MANY, "data_offsets": [0, 0]}}),
+    "gguf": gguf({"a": MANY}),
+    "onnx": onnx(bytes_field(5, tensor(MANY))),
+    "pytorch": torch(torch_tensor("0", tuple(MANY), 1)),
+    "npy": npy("<f8", tuple(MANY)),
+}
+"""Files of a few bytes that count more numbers than there can be, by what they are."""
+
+
 def looked(data: bytes) -> Inspection:
     found = inspect(BytesReader(data))
     assert found.size == len(data)
     return found
-
-
-def text(value: object) -> bytes:
-    return struct.pack("<Q", len(json.dumps(value))) + json.dumps(value).encode()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +192,7 @@ def test_other_risks_are_told() -> None:
         (gguf({}, version=1), "gguf", "its version 1 of GGUF is not known"),
         (gguf({"a": [1] * 65}), "gguf", "the size of a tensor in it is none"),
         (onnx(bytes_field(5, tensor([1 << 63]))), "onnx", "the size of a tensor in it is none"),
+        *((data, kind, "it counts 2^63 numbers or more: it is damaged") for kind, data in HUGE.items()),
     ],
 )
 def test_what_cannot_be_told_is_in_doubt(data: bytes, kind: str, doubt: str | None) -> None:
