@@ -20,8 +20,10 @@ from penstock.readers import MAX_MEMBER, Archive, BytesReader, Cursor, DamagedEr
 UNKNOWN = "unknown"
 COMPANIONS = frozenset({"json", "text"})
 """Formats that hold settings or words beside a model, and no model where there is one."""
-MAX_HEADER = 25 << 20
+MAX_HEADER = 16 << 20
 """Bytes of a safetensors header that are read."""
+MAX_PARTS = 1_000_000
+"""Values in a header or in settings, at most: each takes many times the memory of its text."""
 MAX_PARAMETERS = 1 << 63
 MAX_MORE = 10_000
 """Pickles in one file after the first that are looked at."""
@@ -89,8 +91,11 @@ def _safetensors(reader: Reader) -> Inspection | None:
     length = int.from_bytes(reader.read(0, 8), "little")
     if length > MAX_HEADER:
         return Inspection("safetensors", 0, doubt=f"its header has {length >> 20} MiB, too many to look at")
+    data = reader.read(8, length)
+    if _has_many_parts(data):
+        return Inspection("safetensors", 0, doubt=f"its header has more than {MAX_PARTS:,} values, too many to look at")
     try:
-        header = json.loads(reader.read(8, length))
+        header = json.loads(data)
     except (ValueError, RecursionError):
         return None
     tensors = [value for name, value in header.items() if name != "__metadata__"]
@@ -99,6 +104,11 @@ def _safetensors(reader: Reader) -> Inspection | None:
     if len(known) < len(counts):
         return Inspection("safetensors", 0, doubt="its header does not fit its content: it is damaged or cut short")
     return Inspection("safetensors", 0, sum(known))
+
+
+def _has_many_parts(data: bytes) -> bool:
+    """Whether JSON may hold more values than should be in memory: as many as a text has of what stands before one."""
+    return sum(map(data.count, (b"{", b"[", b",", b":"))) > MAX_PARTS
 
 
 def _tensor(value: Any, room: int) -> int | None:
@@ -175,7 +185,11 @@ def _gguf_value(cursor: Cursor, kind: int, depth: int) -> None:
 
 
 def _npy(reader: Reader) -> Inspection:
-    cursor = Cursor(reader, 6)
+    return _array(Cursor(reader))
+
+
+def _array(cursor: Cursor) -> Inspection:
+    cursor.skip(6)
     count, has_objects = _npy_header(cursor)
     if not has_objects:
         return Inspection("npy", 0, count)
@@ -249,12 +263,11 @@ def _packed_pickle(reader: Reader) -> Inspection | None:
 
 def _zip(reader: Reader) -> Inspection:
     archive = Archive(reader)
-    names = archive.names
-    if any(name.endswith("data.pkl") for name in names):
+    if archive.ending("data.pkl"):
         return _torch(archive)
-    if "config.json" in names and any(name.endswith((".h5", ".npz")) for name in names):
+    if "config.json" in archive.names and archive.ending(".h5", ".npz"):
         return _keras(archive)
-    if names and all(name.endswith(".npy") for name in names):
+    if archive.names and all(name.endswith(".npy") for name in archive.names):
         return _npz(archive)
     return Inspection(UNKNOWN, 0, doubt="it is a zip archive of no known kind of model")
 
@@ -262,8 +275,7 @@ def _zip(reader: Reader) -> Inspection:
 def _torch(archive: Archive) -> Inspection:
     """Every pickle of the archive is looked at: which of them a program loads is its own affair."""
     risks: dict[str, None] = {}
-    pickled = [archive.content(member) for member in archive.members if member.filename.endswith(".pkl")]
-    scans = [scan(Cursor(BytesReader(data)), Scan(risks)) for data in pickled]
+    scans = [scan(archive.cursor(member), Scan(risks)) for member in archive.ending(".pkl")]
     is_script = any("/code/" in name or name.endswith("/constants.pkl") for name in archive.names)
     doubt = next((end for end in map(_open_end, scans) if end is not None), None)
     parameters = _sum(one.parameters for one in scans) if any(one.tensors for one in scans) and not doubt else None
@@ -288,7 +300,7 @@ def _npz(archive: Archive) -> Inspection:
         count, has_objects = _npy_header(Cursor(BytesReader(head), 6))
         total = None if total is None or count is None else total + count
         if has_objects:
-            found = _npy(BytesReader(archive.content(member)))
+            found = _array(archive.cursor(member))
             risks.update(dict.fromkeys(found.risks))
             doubt = doubt or found.doubt
     return Inspection("npz", 0, total, tuple(risks), doubt)

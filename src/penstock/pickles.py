@@ -156,7 +156,6 @@ def scan(cursor: Cursor, found: Scan | None = None) -> Scan:
         plain = Scan()
         again = cursor.at(start, cursor.position + cursor.left - start)
         _run(again, plain, joblib=False)
-        cursor.join(again)
         found.risks.update((risk, None) for risk in plain.risks if not found.has_objects or _is_real(risk))
     return found
 

@@ -17,6 +17,8 @@ MAX_ITEMS = 5_000_000
 """Opcodes, fields and names that are looked at in one file, at most."""
 MAX_DIRECTORY = 8 << 20
 MAX_MEMBER = 64 << 20
+_ITEMS_OF_MEMBER, _BYTES_OF_ITEM = 100, 256
+"""What unpacking costs, beside an opcode: to open a member, and bytes of it for one item."""
 
 
 class Reader(Protocol):
@@ -50,25 +52,37 @@ class DamagedError(ValueError):
     """A file does not hold what it promises, or too much of it; the text is a clause that says so."""
 
 
-class Cursor:
-    """Reads a file from a place on, in order; nothing is read beyond `end`."""
+@dataclass(slots=True)
+class Budget:
+    """What was looked at in one file so far, the members of an archive included."""
 
-    def __init__(self, reader: Reader, start: int = 0, end: int | None = None) -> None:
-        self._reader = reader
-        self._end = reader.size if end is None else min(end, reader.size)
-        self._window = b""
-        self._base = self.position = start
-        self.items = 0
-
-    @property
-    def left(self) -> int:
-        return self._end - self.position
+    items: int = 0
 
     def count(self, more: int = 1) -> None:
         """Count what is looked at. Raises DamagedError where it becomes too much."""
         self.items += more
-        if self.items > MAX_ITEMS:
+        if self.is_spent:
             raise DamagedError(f"it has more than {MAX_ITEMS:,} parts to look at")
+
+    @property
+    def is_spent(self) -> bool:
+        return self.items > MAX_ITEMS
+
+
+class Cursor:
+    """Reads a file from a place on, in order; nothing is read beyond `end`. What it looks at counts in its budget."""
+
+    def __init__(self, reader: Reader, start: int = 0, end: int | None = None, budget: Budget | None = None) -> None:
+        self._reader = reader
+        self._end = reader.size if end is None else min(end, reader.size)
+        self._window = b""
+        self._base = self.position = start
+        self.budget = Budget() if budget is None else budget
+        self.count = self.budget.count  # called for every opcode: no detour
+
+    @property
+    def left(self) -> int:
+        return self._end - self.position
 
     def take(self, length: int) -> bytes:
         """The next bytes. Raises DamagedError where the file ends before, or they are too many."""
@@ -112,14 +126,8 @@ class Cursor:
         return self._window[begin:end]
 
     def at(self, start: int, length: int) -> "Cursor":
-        """Another cursor on a part of the file, with what was counted so far."""
-        found = Cursor(self._reader, start, min(start + length, self._end))
-        found.items = self.items
-        return found
-
-    def join(self, other: "Cursor") -> None:
-        """Take over what another cursor counted."""
-        self.items = max(self.items, other.items)
+        """Another cursor on a part of the file, with the same budget."""
+        return Cursor(self._reader, start, min(start + length, self._end), self.budget)
 
 
 # --- zip archives --------------------------------------------------------------------------------------------------
@@ -152,7 +160,10 @@ class _Seekable:
 
 
 class Archive:
-    """A zip archive: its members by name, and the beginnings of their content. Raises DamagedError for what is none."""
+    """A zip archive: its members by name, and the beginnings of their content. Raises DamagedError for what is none.
+
+    All that is unpacked of it counts in one budget.
+    """
 
     def __init__(self, reader: Reader) -> None:
         try:
@@ -161,16 +172,27 @@ class Archive:
             raise DamagedError(f"its zip directory cannot be read ({_plain(error)})") from error
         self.members = tuple(self._zip.infolist())
         self.names = tuple(member.filename for member in self.members)
+        self.budget = Budget()
+
+    def ending(self, *endings: str) -> list[zipfile.ZipInfo]:
+        """The members whose names end so, in small letters or large ones: some readers see no difference."""
+        return [member for member in self.members if member.filename.lower().endswith(endings)]
+
+    def cursor(self, member: zipfile.ZipInfo) -> Cursor:
+        """A cursor on the content of a member."""
+        return Cursor(BytesReader(self.content(member)), budget=self.budget)
 
     def content(self, member: zipfile.ZipInfo, limit: int = MAX_MEMBER, *, whole: bool = True) -> bytes:
         """The content of a member, which has to have at most `limit` bytes, or its first `limit` bytes."""
         if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise DamagedError(f"its {_shown(member)} is packed in an unusual way")
+        self.budget.count(_ITEMS_OF_MEMBER)
         try:
             with self._zip.open(member) as stream:
                 data = stream.read(limit + 1) if whole else stream.read(limit)
         except _ZIP_FAULTS as error:
             raise DamagedError(f"its {_shown(member)} cannot be read ({_plain(error)})") from error
+        self.budget.count(len(data) // _BYTES_OF_ITEM)
         if len(data) > limit:
             raise DamagedError(f"its {_shown(member)} has more than {limit >> 20} MiB, too many to look at")
         return data

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock import models
+from penstock import models, readers
 from penstock.models import Inspection, Model, inspect, model_from, model_of
 from penstock.readers import BytesReader
 from penstock.rules import FORMATS
@@ -126,6 +126,7 @@ def test_hdf5_may_hold_code_that_is_not_looked_for() -> None:
     [
         (torch({**WEIGHTS, "x": EVIL}), "pytorch"),
         (torch(WEIGHTS, **{"other/data.pkl": pickled(EVIL)}), "pytorch"),
+        (zipped({"m/DATA.PKL": pickled(EVIL)}), "pytorch"),
         (OLD_TORCH + pickled({**WEIGHTS, "x": EVIL}), "pytorch"),
         (pickled(EVIL), "pickle"),
         (pickle.dumps(1) + pickled(EVIL), "pickle"),
@@ -223,8 +224,25 @@ def test_headers_and_pickles_have_limits(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(models, "MAX_HEADER", 10)
     found = looked(safetensors({"a": ("F32", [1], 4)}))
     assert found.doubt == "its header has 0 MiB, too many to look at"
+    monkeypatch.setattr(models, "MAX_HEADER", 1000)
+    monkeypatch.setattr(models, "MAX_PARTS", 10)
+    found = looked(safetensors({"a": ("F32", [1], 4)}))
+    assert found.doubt == "its header has more than 10 values, too many to look at"
     monkeypatch.setattr(models, "MAX_MEMBER", 50)
     assert "too large to look at" in str(looked(zlib.compress(pickle.dumps(list(range(100))))).doubt)
+
+
+def test_all_pickles_of_an_archive_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many members that are each small enough are too much together, of PyTorch as of NumPy."""
+    half = pickle.dumps([None] * 300)
+    objects = npy("|O", (1,), half)
+    monkeypatch.setattr(readers, "MAX_ITEMS", 700)
+    for one, two in (
+        (torch(half), torch(half, **{"m/b.pkl": half, "m/c.pkl": half})),
+        (zipped({"a.npy": objects}), zipped({"a.npy": objects, "b.npy": objects})),
+    ):
+        assert "parts to look at" not in str(looked(one).doubt)
+        assert "it has more than 700 parts to look at" in str(looked(two).doubt)
 
 
 def test_of_a_large_file_only_the_header_is_read() -> None:

@@ -96,10 +96,9 @@ def test_parts_of_a_file_share_what_was_counted() -> None:
     cursor = Cursor(BytesReader(b"0123456789"), 2, 8)
     cursor.count(5)
     part = cursor.at(4, 100)
-    assert (part.left, part.take(2), part.items) == (4, b"45", 5)
+    assert (part.left, part.take(2), part.budget.items) == (4, b"45", 5)
     part.count(2)
-    cursor.join(part)
-    assert cursor.items == 7
+    assert cursor.budget.items == 7
     assert Cursor(BytesReader(b"\xff\xff")).number(2, signed=True) == -1
 
 
@@ -111,6 +110,19 @@ def test_members_of_an_archive_are_read_within_limits() -> None:
     assert archive.content(a, 10, whole=False) == b"x" * 10
     with pytest.raises(DamagedError, match="its a has more than 0 MiB, too many to look at"):
         archive.content(a, 99)
+
+
+def test_members_of_an_archive_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs something, what is unpacked of it, and what is looked at in it; many small ones are too many too."""
+    archive = Archive(BytesReader(zipped({"a": b"x" * 2560, "B": b""}, zipfile.ZIP_DEFLATED)))
+    a, b = archive.members
+    archive.cursor(a).count(5)
+    archive.cursor(b).count(5)
+    assert archive.budget.items == 2 * 100 + 10 + 10
+    assert archive.ending("b", "c") == [b]
+    monkeypatch.setattr(readers, "MAX_ITEMS", 300)
+    with pytest.raises(DamagedError, match="more than 300 parts"):
+        archive.content(b)
 
 
 def test_archives_that_lie_are_refused() -> None:
