@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import reports
 from penstock.errors import ReportError
-from penstock.reports import benchmark_rounds, parse_benchmark, parse_junit, parse_metrics
+from penstock.reports import benchmark_rounds, parse_benchmark, parse_junit, parse_metrics, parse_results
 
 # --- JUnit ---------------------------------------------------------------------------------------------------------
 
@@ -288,3 +288,34 @@ def test_a_damaged_benchmark_is_refused(value: object, sentence: str) -> None:
     """A benchmark without name or numbers, or two of one name, are refused with what is wrong."""
     with pytest.raises(ReportError, match=sentence):
         parse_benchmark(json.dumps(value).encode(), "b.json")
+
+
+# --- results as pytest tells them ----------------------------------------------------------------------------------
+
+TOLD = b'["t","a","passed",0.5,""]\n["t","b","failed",1.5,"no"]\n{"exit":1,"whole":true}\n'
+
+
+def test_what_a_session_told() -> None:
+    """Each test with its time and message, the exit code, and that nothing is missing."""
+    heard = parse_results(TOLD)
+    assert [(c.suite, c.name, c.status, c.seconds, c.message) for c in heard.report.cases] == [
+        ("t", "a", "passed", 0.5, ""),
+        ("t", "b", "failed", 1.5, "no"),
+    ]
+    assert (heard.exit_code, heard.whole) == (1, True)
+
+
+@pytest.mark.parametrize("length", range(0, len(TOLD) - 1, 7))
+def test_a_session_that_was_cut_is_not_whole(length: int) -> None:
+    """Wherever a killed pytest stopped writing, what stands there counts and nobody takes it for all."""
+    heard = parse_results(TOLD[:length])
+    assert len(heard.report.cases) <= 2
+    assert not heard.whole
+
+
+@given(st.one_of(st.binary(max_size=200), st.lists(st.text(max_size=20)).map(lambda lines: "\n".join(lines).encode())))
+def test_no_bytes_are_too_strange(data: bytes) -> None:
+    """Whatever a step wrote is read without an error, and what is kept of it can be written as UTF-8."""
+    heard = parse_results(TOLD + data)
+    assert len(heard.report.cases) >= 2
+    "".join(case.name + case.suite + case.message for case in heard.report.cases).encode()

@@ -28,7 +28,7 @@ def known_tests(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many of each.", min=1, max=10_000)] = 20,
     json_: JsonOption = False,
 ) -> None:
-    """Show tests that fail, are flaky, in quarantine or slow; or the history of one test.
+    """Show failing, flaky, quarantined and slow tests, or one's history.
 
     Example: penstock tests unit
     """

@@ -108,4 +108,4 @@ def _names(nodeid: str) -> "tuple[str, str]":
     address, bracket, parameters = nodeid.partition("[")
     names = address.split("::")
     names[0] = re.sub(r"\.py$", "", names[0].replace("/", "."))
-    return ".".join(names[:-1]), names[-1] + bracket + parameters
+    return ".".join(names[:-1]) or "pytest", names[-1] + bracket + parameters
