@@ -9,6 +9,7 @@ import pytest
 from engine.builders import PROJECT, House, until
 from penstock.engine.delivery import Delivery
 from penstock.engine.migrating import MigrationError
+from penstock.engine.sweeping import sweep
 from penstock.errors import EngineError, StateError
 from penstock.migrations import MigrationStatus
 from penstock.releases import ReleaseStatus
@@ -343,6 +344,25 @@ def test_a_migration_is_ended_on_request(house: House, why: str, status: Release
         house.machine.script[UP] = 0
         if status is None:
             assert (await house.deliver(wanted)).status is ReleaseStatus.SERVING
+
+    house.play(story())
+
+
+def test_what_a_migration_stands_on_is_not_swept(house: House) -> None:
+    """While it runs its package's folder stays, also where its release was rejected meanwhile."""
+
+    async def story() -> None:
+        await begun(house)
+        folder = house.machine.started[0].workspace
+        await sweep(house.world, {"days": 0})
+        assert (folder / "model").exists()
+        house.store.releases.move(1, "reject", reason="the command that asked for it died")
+        await sweep(house.world, {"days": 0})
+        assert (folder / "model").exists()
+        await Delivery(house.world).stop(None, None)
+        await sweep(house.world, {"days": 0})
+        assert not folder.exists()
+        assert house.machine.started[0].log.exists()
 
     house.play(story())
 

@@ -248,13 +248,14 @@ def _environments(world: World, runs: Collection[int]) -> set[Digest]:
 
 
 def _dead_folders(world: World) -> list[Path]:
-    """Work folders of ended runs, and folders of releases without a replica."""
+    """Work folders of ended runs, and folders of releases without a replica, which neither live nor migrate."""
     store = world.store
     ended = [r for r in store.runs.latest(limit=100000) if r.status in ENDED_RUN]
     folders = [world.home.run(r.id) / part for r in ended for part in ("work", "package")]
     folders += [folder for r in ended for folder in world.home.run(r.id).glob("package.*")]
-    served = {r.release for r in store.releases.all_replicas()}
-    folders += [world.home.release(r.id) / "package" for r in store.releases.of() if r.id not in served]
+    used = {r.release for r in store.releases.all_replicas()} | {m.release for m in store.migrations.running()}
+    rest = [r for r in store.releases.of() if r.id not in used and r.status not in LIVE]
+    folders += [world.home.release(r.id) / "package" for r in rest]
     return [f for f in folders if f.exists()]
 
 
