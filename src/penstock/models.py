@@ -8,13 +8,13 @@ import codecs
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
 from penstock.graphs import read_graph
-from penstock.pickles import Scan, scan
+from penstock.pickles import MAX_RISKS, Scan, scan, shown_risk
 from penstock.readers import MAX_MEMBER, Archive, BytesReader, Cursor, DamagedError, Reader
 
 UNKNOWN = "unknown"
@@ -306,13 +306,44 @@ def _npz(archive: Archive) -> Inspection:
     return Inspection("npz", 0, total, tuple(risks), doubt)
 
 
+_KERAS_OWN = frozenset({"keras", "keras_cv", "keras_hub", "keras_nlp", "tensorflow", "tf_keras"})
+_CODE_OF_KERAS = frozenset({"Lambda", "__lambda__"})
+
+
 def _keras(archive: Archive) -> Inspection:
-    member = next(member for member in archive.members if member.filename == "config.json")
-    text = archive.content(member).decode("utf-8", "replace")
-    risks = (
-        ("a Lambda layer, which holds code",) if re.search(r'"(class_name|registered_name)":\s*"Lambda"', text) else ()
-    )
-    return Inspection("keras", 0, None, risks)
+    """Its settings tell what is made of which modules; where their name is twice in the archive, all are looked at."""
+    risks: dict[str, None] = {}
+    for member in (member for member in archive.members if member.filename == "config.json"):
+        data = archive.content(member)
+        if _has_many_parts(data):
+            return Inspection("keras", 0, doubt=f"its settings have more than {MAX_PARTS:,} values")
+        try:
+            risks.update(dict.fromkeys(_risks_of_keras(json.loads(data))))
+        except (ValueError, RecursionError):
+            return Inspection("keras", 0, None, tuple(risks), "its settings (config.json) are no JSON")
+    return Inspection("keras", 0, None, tuple(risks)[:MAX_RISKS])
+
+
+def _risks_of_keras(settings: Any) -> Iterator[str]:
+    """What settings would make that holds code, or is from a module that is not of Keras."""
+    left = [settings]
+    while left:
+        value = left.pop()
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if not isinstance(value, dict) or "class_name" not in value:
+            continue
+        names = [str(value.get(key)) for key in ("class_name", "registered_name")]
+        if any(re.split(r"[.>]", name)[-1] in _CODE_OF_KERAS for name in names):
+            yield "a Lambda layer, which holds code"
+        module = value.get("module")
+        if isinstance(module, str) and module.partition(".")[0] not in _KERAS_OWN:
+            yield shown_risk(f"{module}.{_function_of_keras(value) or names[0]}")
+
+
+def _function_of_keras(value: Mapping[str, Any]) -> str | None:
+    """The name of a function, which stands where else the settings of a layer are."""
+    config = value.get("config")
+    return config if value["class_name"] == "function" and isinstance(config, str) else None
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------

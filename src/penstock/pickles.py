@@ -116,6 +116,11 @@ class _Wrapper(_Blank):
     """An array of joblib, whose bytes stand in the file right behind the opcodes that describe it."""
 
 
+def shown_risk(what: str) -> str:
+    """A name out of a file, short and as letters that a terminal shows."""
+    return re.sub(r"[^\x21-\x7e ]", "?", what[:200])
+
+
 @dataclass(slots=True)
 class Scan:
     """What is known of a pickle. `risks` are the names it would import that are not known to be harmless.
@@ -136,7 +141,7 @@ class Scan:
 
     def risk(self, what: str) -> None:
         if len(self.risks) < MAX_RISKS:
-            self.risks[re.sub(r"[^\x21-\x7e ]", "?", what)[:200]] = None
+            self.risks[shown_risk(what)] = None
 
     @property
     def parameters(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import pickle
 import struct
@@ -142,10 +143,58 @@ def test_what_loading_could_do_is_told(data: bytes, kind: str) -> None:
     assert (found.format, found.risks, found.doubt) == (kind, ("os.system",), None)
 
 
+LAMBDA = "a Lambda layer, which holds code"
+
+
+@pytest.mark.parametrize(
+    ("settings", "risks"),
+    [
+        ('{"layers": [{"class_name": "Lambda"}]}', [LAMBDA]),
+        ('{"class_name" : "Lambda"}', [LAMBDA]),
+        ('{"class_name": "\\u004cambda"}', [LAMBDA]),
+        ('{"module": "keras", "class_name": "layers.Lambda"}', [LAMBDA]),
+        ('{"class_name": "x", "registered_name": "keras>Lambda"}', [LAMBDA]),
+        ('{"class_name": "__lambda__", "config": {"value": ["4wE"]}}', [LAMBDA]),
+        ('[[{"a": [{"module": "os", "class_name": "function", "config": "system"}]}]]', ["os.system"]),
+        ('{"module": "builtins", "class_name": "Layer", "config": {}}', ["builtins.Layer"]),
+        ('{"module": "kerasx.layers", "class_name": "\\u00e9"}', ["kerasx.layers.?"]),
+        ('{"module": "keras.layers", "class_name": "Dense", "config": {"name": "Lambda"}}', []),
+        ('{"module": null, "class_name": "Own", "registered_name": "mine>Own"}', []),
+        ('{"config": {"module": "encoder"}}', []),
+    ],
+)
+def test_what_keras_would_make_is_told(settings: str, risks: list[str]) -> None:
+    """Layers that hold code and whatever is of other modules, however the JSON is written."""
+    for encoding in ("utf-8", "utf-16"):
+        found = looked(zipped({"config.json": settings.encode(encoding), "model.weights.h5": b""}))
+        assert (found.format, list(found.risks), found.doubt) == ("keras", risks, None)
+
+
+def test_every_settings_of_keras_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is twice in an archive hides nothing, and settings that cannot be read are in doubt."""
+    evil = b'{"module": "os", "class_name": "function", "config": "system"}'
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        twice = zipped_twice("config.json", b"{}", evil)
+    assert looked(twice).risks == ("os.system",)
+    for bad in (b"{", b"[" * 50_000):
+        assert looked(zipped({"config.json": bad, "w.h5": b""})).doubt == "its settings (config.json) are no JSON"
+    monkeypatch.setattr(models, "MAX_PARTS", 2)
+    many = looked(zipped({"config.json": evil, "w.h5": b""}))
+    assert many.doubt == "its settings have more than 2 values"
+
+
+def zipped_twice(name: str, *contents: bytes) -> bytes:
+    """An archive of Keras with several members of one name."""
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("model.weights.h5", b"")
+            for content in contents:
+                archive.writestr(name, content)
+        return file.getvalue()
+
+
 def test_other_risks_are_told() -> None:
-    """Code in a layer of Keras, and tensors that lie where they should not."""
-    keras = looked(zipped({"config.json": b'{"layers": [{"class_name": "Lambda"}]}', "w.weights.h5": b""}))
-    assert keras.risks == ("a Lambda layer, which holds code",)
+    """Tensors that lie where they should not."""
     for place in ("../../etc/passwd", "/etc/passwd", "a/../../b", "C:\\x"):
         found = looked(onnx(bytes_field(5, tensor([2], external(place)))))
         assert (found.risks, found.files) == ((f"data outside of its folder, {place}",), ())
