@@ -62,10 +62,11 @@ def variables_of(world: World, release: Release, manifest: Manifest, *, own_imag
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log, as the end of a sentence."""
+    """The last line of a log that says something, as the end of a sentence; one in brackets is an aside."""
     try:
         lines = log.read_bytes()[-4096:].decode(errors="replace")
     except OSError:
         return ""
-    last = next((line.strip() for line in reversed(lines.splitlines()) if line.strip()), "")
+    said = [line.strip() for line in lines.splitlines() if line.strip()]
+    last = next((line for line in reversed(said) if line[0] + line[-1] not in {"()", "[]"}), "".join(said[-1:]))
     return f"; its log ends: {last[:200]}" if last else ""
