@@ -59,7 +59,8 @@ def inspect(reader: Reader) -> Inspection:
         except DamagedError as error:
             return Inspection(UNKNOWN, reader.size, doubt=str(error))
         if found is not None:
-            return replace(_believed(found), size=reader.size)
+            whole = found if looked in _NEVER_PICKLES else _as_pickle_too(found, reader)
+            return replace(_believed(whole), size=reader.size)
     return Inspection(UNKNOWN, reader.size, doubt=_STRANGE)
 
 
@@ -68,6 +69,17 @@ def _believed(found: Inspection) -> Inspection:
     if found.parameters is None or found.parameters < MAX_PARAMETERS:
         return found
     return replace(found, parameters=None, doubt=found.doubt or "it counts 2^63 numbers or more: it is damaged")
+
+
+def _as_pickle_too(found: Inspection, reader: Reader) -> Inspection:
+    """A file of another format with what it does as a pickle: who loads it by its name asks for no format."""
+    cursor = Cursor(reader)
+    other = scan(cursor)
+    if other.risks and (other.calls or other.has_ended):
+        return replace(found, risks=tuple(dict.fromkeys((*found.risks, *other.risks))))
+    if cursor.budget.is_spent:
+        return replace(found, doubt=found.doubt or f"it is a pickle too, and {other.fault}")
+    return found
 
 
 # --- safetensors ---------------------------------------------------------------------------------------------------
@@ -240,9 +252,10 @@ _OLD_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
 
 def _maybe_pickle(reader: Reader) -> Inspection | None:
-    """A pickle of the oldest kind has no mark: it is one if it runs to its end, or calls what it should not."""
-    found = scan(Cursor(reader))
-    if found.has_ended or (found.risks and found.calls):
+    """A pickle of the oldest kind has no mark: it is one if it runs to its end, or on and on, or calls a risk."""
+    cursor = Cursor(reader)
+    found = scan(cursor)
+    if found.has_ended or (found.risks and found.calls) or cursor.budget.is_spent:
         return Inspection("pickle", 0, None, tuple(found.risks), _open_end(found))
     return None
 
@@ -254,22 +267,20 @@ def _packed_pickle(reader: Reader) -> Inspection | None:
         data = unpacker.decompress(reader.read(0, MAX_MEMBER), MAX_MEMBER)
     except zlib.error:
         return None
-    if data[:1] != b"\x80":
-        return None
-    if not unpacker.eof:
-        return Inspection("joblib", 0, doubt="its pickle is cut short, or unpacked too large to look at")
-    return replace(_pickle(BytesReader(data)), format="joblib")
+    found = (_pickle if data[:1] == b"\x80" else _maybe_pickle)(BytesReader(data))
+    if found is None or unpacker.eof:
+        return None if found is None else replace(found, format="joblib")
+    return replace(found, format="joblib", doubt="its pickle is cut short, or unpacked too large to look at")
 
 
 def _zip(reader: Reader) -> Inspection:
+    """An archive that is of two kinds is of the first, with what the other would do."""
     archive = Archive(reader)
-    if archive.ending("data.pkl"):
-        return _torch(archive)
-    if "config.json" in archive.names and archive.ending(".h5", ".npz"):
-        return _keras(archive)
-    if archive.names and all(name.endswith(".npy") for name in archive.names):
-        return _npz(archive)
-    return Inspection(UNKNOWN, 0, doubt="it is a zip archive of no known kind of model")
+    found = [look(archive) for holds, look in _ARCHIVES if holds(archive)]
+    if not found:
+        return Inspection(UNKNOWN, 0, doubt="it is a zip archive of no known kind of model")
+    risks = dict.fromkeys(risk for one in found for risk in one.risks)
+    return replace(found[0], risks=tuple(risks), doubt=next((one.doubt for one in found if one.doubt), None))
 
 
 def _torch(archive: Archive) -> Inspection:
@@ -346,6 +357,14 @@ def _function_of_keras(value: Mapping[str, Any]) -> str | None:
     return config if value["class_name"] == "function" and isinstance(config, str) else None
 
 
+_ARCHIVES: tuple[tuple[Callable[[Archive], bool], Callable[[Archive], Inspection]], ...] = (
+    (lambda archive: bool(archive.ending("data.pkl")), _torch),
+    (lambda archive: "config.json" in archive.names and bool(archive.ending(".h5", ".npz")), _keras),
+    (lambda archive: bool(archive.names) and all(name.endswith(".npy") for name in archive.names), _npz),
+)
+"""What an archive may hold, and who looks at it then."""
+
+
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +431,8 @@ _LOOKS: tuple[tuple[Callable[[bytes, int], bool], Callable[[Reader], Inspection 
     (lambda _head, _size: True, _text),
 )
 """What a file may begin with, and who looks at it then; None of these means that it is something else."""
+_NEVER_PICKLES = frozenset({_pickle, _maybe_pickle, _text, _zip})
+"""Who has looked at a file as a pickle already. An archive, as a pickle, fails: it asks for what stands elsewhere."""
 
 
 # --- models of several files ---------------------------------------------------------------------------------------

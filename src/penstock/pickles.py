@@ -504,6 +504,6 @@ def _of_line(kind: str, line: bytes) -> Any:
     if kind.startswith("decimalnl"):
         if text in {"00", "01"} and kind == "decimalnl_short":
             return text == "01"
-        number = re.fullmatch(r"\s*([-+]?\d{1,300})L?\s*", text, re.ASCII)
+        number = re.fullmatch(r"\s*([-+]?\d+(?:_\d+)*)L?\s*", text, re.ASCII)
         return int(number[1]) if number else BLANK
     return BLANK

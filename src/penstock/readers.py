@@ -112,18 +112,21 @@ class Cursor:
         return int.from_bytes(self.take(length), "little", signed=signed)
 
     def line(self) -> bytes:
-        """The bytes up to the next newline, which is passed over; at most a window of them."""
-        begin = self.position - self._base
-        end = self._window.find(b"\n", begin)
-        if end < 0:
-            start = self.position
-            self.take(min(WINDOW, self.left))
-            self.position, begin = start, start - self._base
+        """The bytes up to the next newline, which is passed over; at most as many as are read at once."""
+        for most in (0, WINDOW, MAX_PART):
+            begin = self._ahead(min(most, self.left))
             end = self._window.find(b"\n", begin)
-        if end < 0:
-            raise DamagedError("a line of it does not end")
-        self.position += end - begin + 1
-        return self._window[begin:end]
+            if end >= 0:
+                self.position += end - begin + 1
+                return self._window[begin:end]
+        raise DamagedError("a line of it does not end")
+
+    def _ahead(self, length: int) -> int:
+        """Where in the window the cursor stands, which holds so many bytes behind it then."""
+        start = self.position
+        self.take(length)
+        self.position = start
+        return start - self._base
 
     def at(self, start: int, length: int) -> "Cursor":
         """Another cursor on a part of the file, with the same budget."""

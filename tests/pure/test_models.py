@@ -143,6 +143,63 @@ def test_what_loading_could_do_is_told(data: bytes, kind: str) -> None:
     assert (found.format, found.risks, found.doubt) == (kind, ("os.system",), None)
 
 
+PROGRAM = b"0cos\nsystem\n(S'true'\ntR."
+
+
+def as_safetensors(program: bytes) -> bytes:
+    """Tensors of none, in a header whose length begins with an opcode that takes what is behind it for a text."""
+    header = b'{"__metadata__":{"a":"V'.ljust(0x1C43 - 4, b"x") + b'"\n}}'
+    return struct.pack("<Q", len(header)) + header + program
+
+
+def as_onnx(program: bytes) -> bytes:
+    """A graph after a text that is a field of it, and the argument of an opcode."""
+    return b"B\x04" + bytes(4) + bytes([0x12, len(program) + 1]) + b"z" + program + b"\x3a\x00\x08\x01"
+
+
+POLYGLOTS = {
+    "tflite": b"C\x0aaaTFL3bbbb" + PROGRAM,
+    "catboost": b"CBM1" + bytes(64) + PROGRAM,
+    "onnx": as_onnx(PROGRAM),
+    "safetensors": as_safetensors(PROGRAM),
+}
+"""Files of a harmless format that are programs to who loads them as pickles."""
+
+
+@pytest.mark.parametrize("kind", POLYGLOTS)
+def test_what_a_file_would_do_as_a_pickle_is_told(kind: str) -> None:
+    """Though it is a good file of another format."""
+    found = looked(POLYGLOTS[kind])
+    assert (found.format, found.risks, found.doubt) == (kind, ("os.system",), None)
+
+
+def test_a_program_too_long_to_look_at_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file of another format, in one of none, and packed: what stands at its end is not seen."""
+    monkeypatch.setattr(readers, "MAX_ITEMS", 50)
+    long = b"N0" * 50 + PROGRAM[1:]
+    for data in (b"C\x0aaaTFL3bbbb0" + long, long, zlib.compress(long)):
+        assert "it has more than 50 parts to look at" in str(looked(data).doubt)
+
+
+def test_a_packed_pickle_of_the_oldest_kind_is_looked_at() -> None:
+    """Without a mark at its beginning, and cut short."""
+    data = zlib.compress(PROGRAM[1:])
+    assert looked(data) == Inspection("joblib", len(data), None, ("os.system",))
+    cut = zlib.compress(PROGRAM[1:-1] + bytes(range(256)))[:-6]
+    found = looked(cut)
+    assert (found.risks, found.doubt) == (
+        ("os.system",),
+        "its pickle is cut short, or unpacked too large to look at",
+    )
+
+
+def test_an_archive_of_two_kinds_hides_none_of_its_risks() -> None:
+    """What is PyTorch's to one program is Keras's to another."""
+    settings = b'{"class_name": "Lambda"}'
+    found = looked(torch({"x": EVIL}, **{"config.json": settings, "model.weights.h5": b""}))
+    assert (found.format, found.risks) == ("pytorch", ("os.system", LAMBDA))
+
+
 LAMBDA = "a Lambda layer, which holds code"
 
 

@@ -81,6 +81,8 @@ def test_a_call_of_anything_else_is_a_risk(protocol: int) -> None:
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93)R.", "os.system"),
         (b"\x80\x04\x8c\x05numpy\x8c\x09os.system\x93)R.", "numpy.os.system"),
         (b"\x80\x04\x8c\x05numpy0\x8c\x02os\x94\x8c\x06system\x94\x30\x30h\x00h\x01\x93)R.", "os.system"),
+        (b"\x8c\x02osp1_0\n0\x8c\x06systemp1_1\n0h\x0ah\x0b\x93)R.", "os.system"),
+        (b"V" + b"x" * 70_000 + b"\n0cos\nsystem\n)R.", "os.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93)\x81.", "os.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93)}\x92.", "os.system"),
         (b"\x80\x02ctorch.storage\n_load_from_bytes\n)R.", "torch.storage._load_from_bytes"),
