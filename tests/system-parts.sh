@@ -11,13 +11,23 @@ if ! docker info >/dev/null 2>&1; then
   command -v runc >/dev/null 2>&1 || wanted="$wanted runc"
   [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ] || wanted="$wanted netavark"
 fi
-[ -n "$wanted" ] || exit 0
+# Started by tests themselves, each its own: the package's own cluster is neither made nor started.
+database=""
+command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || database=postgresql
+[ -n "$wanted$database" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  export DEBIAN_FRONTEND=noninteractive
+  install() { apt-get install -y -qq --no-install-recommends "$@"; }
   # shellcheck disable=SC2086 # a list of words
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null 2>&1 || {
+  install $wanted ${database:+postgresql-common} >/dev/null 2>&1 || {
     apt-get update -qq >/dev/null 2>&1
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    install $wanted ${database:+postgresql-common} >/dev/null
   }
+  if [ -n "$database" ]; then
+    echo "create_main_cluster = false" >>/etc/postgresql-common/createcluster.conf
+    install postgresql >/dev/null
+  fi
 else
+  wanted="$wanted${database:+ $database}"
   echo "not installed, so their tests are skipped:$wanted (apt-get install$wanted)"
 fi
