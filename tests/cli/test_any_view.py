@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from penstock.cli.happenings import render_history
 from penstock.cli.progress import (
     Picture,
     PlanRow,
@@ -22,6 +23,7 @@ from penstock.cli.progress import (
     render_status,
     summary,
 )
+from penstock.engine.happenings import Happening
 from penstock.runs import GateView, ReleaseView, RunStatus, RunView, StepStatus, StepView
 
 T = 1_700_000_000.0
@@ -129,6 +131,14 @@ def test_no_row_breaks_a_table(rows: list[tuple[str, str, str | None, str | None
     """Any plan and any status stay within the width."""
     assert_fits(render_plan([PlanRow(a, b, "wait", c or "") for a, b, c, _ in rows]), width)
     assert_fits(render_status([StatusRow(a, b, a, c, b, None if d is None else T, d) for a, b, c, d in rows]), width)
+
+
+@CALM
+@given(st.lists(st.tuples(TEXT, SHORT, TEXT, SHORT), max_size=4), st.integers(2, 200))
+def test_no_history_breaks_a_table(rows: list[tuple[str, str | None, str, str | None]], width: int) -> None:
+    """Whatever happened to an environment stays within the width."""
+    found = [Happening(T, what, version, 1, None, who, why) for what, version, who, why in rows]
+    assert_fits(render_history(found), width)
 
 
 @CALM
