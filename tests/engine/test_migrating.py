@@ -91,6 +91,21 @@ def test_an_older_package_is_not_migrated_again(house: House) -> None:
     house.play(story())
 
 
+def test_a_release_as_a_container_is_migrated_from_its_package(house: House) -> None:
+    """The command has the package's folder and runtime, whatever the release is served as; it comes first."""
+
+    async def story() -> None:
+        wanted = house.wanted("0.1", migrate=migrate(), **{"as": "container"})
+        assert (await house.deliver(wanted)).status is ReleaseStatus.REJECTED  # this machine has no container engine
+        (spec,) = house.machine.started
+        assert (spec.command, spec.image, spec.whole) == (UP, None, False)
+        assert (spec.workspace / "model").read_text() == spec.variables["PENSTOCK_VERSION"] == "0.1"
+        assert {"HOME", "PENSTOCK_PACKAGE"} <= spec.variables.keys()
+        assert migrations(house) == [("0.1", "passed", None)]
+
+    house.play(story())
+
+
 # --- what does not pass --------------------------------------------------------------------------------------------
 
 

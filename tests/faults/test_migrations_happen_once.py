@@ -88,12 +88,17 @@ def test_stop_ends_a_migration(house: House) -> None:
     assert project.ledger("ended", "migrate") == []
 
 
-@pytest.mark.parametrize("point", ["migration.start:before_commit", "migration.pass:after_commit"])
-def test_a_death_between_the_records(house: House, point: str) -> None:
-    """Before the intent nothing ran; after the end it is not run again."""
+STARTS = ("before_commit", "after_commit", "after_effect", "after_recorded")
+POINTS = (*(f"start:{at}" for at in STARTS), "end:after_effect", "pass:before_commit", "pass:after_commit")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_at_every_point(house: House, point: str) -> None:
+    """Wherever its command is killed with -9, `resume` releases, and the migration ran once in all."""
     project = project_of(house)
-    command = house.start(project, "run", crash=point)
+    command = house.start(project, "run", crash=f"migration.{point}")
     assert command.wait() == -signal.SIGKILL
     house.do(project, "resume")
     assert project.serves()["model"] == "one"
-    assert len(project.ledger("began", "migrate")) == 1
+    assert len(project.ledger("began", "migrate")) == len(project.ledger("ended", "migrate")) == 1
+    assert statuses(house) == (["lost", "passed"] if point == "start:after_commit" else ["passed"])
