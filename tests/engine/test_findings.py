@@ -6,6 +6,7 @@ import pytest
 
 from engine.builders import House
 from penstock.artifacts import Digest, digest_of_bytes
+from penstock.baselines import Origin
 from penstock.engine.building import OwnSteps
 from penstock.models import model_from
 from penstock.runners.scripted import Act
@@ -77,6 +78,49 @@ def test_both_sides_are_compared_in_one_unit(house: House, before: str, after: s
     found = judged(run(house, ratio(), bench=after))["fast"]
     assert found[0] == verdict
     assert reason in found[1]
+
+
+ELSEWHERE = Origin(hardware={"machine": "vax", "processor": "KA630", "cpus": 1, "gpus": []})
+TAKEN = {
+    **TINY,
+    "steps": {
+        "train": {"run": "train it", "inputs": ["data/"], "outputs": ["model/"]},
+        "bench": {"run": "time it", "inputs": ["src/"], "benchmark": "b.json"},
+    },
+}
+
+
+def changed(house: House, number: int, *, measured: bool, gates: dict[str, Any] | None = None) -> RunView:
+    """A run of a commit that changes what is trained, and what is measured if so; else that is taken over."""
+    script = house.machine.script
+    script["train it"], script["time it"] = Act(files={"model/w": MODEL}), Act(files={"b.json": '{"load": 5}'})
+    files = {"src__a": f"A = {number}\n"} if measured else {}
+    house.repo.put("data/d", str(number))
+    house.commit({**TAKEN, "gates": ratio() if gates is None else gates}, **files)
+    return house.run()
+
+
+def test_a_benchmark_was_measured_where_its_step_ran(house: House) -> None:
+    """Taken over from a run elsewhere it is compared with what ran elsewhere, and with nothing that runs here."""
+    changed(house, 1, measured=True, gates={})
+    house.store.baselines.keep_origin(1, ELSEWHERE)
+    assert judged(changed(house, 2, measured=False))["fast"][0] == "pass"
+    found = judged(changed(house, 3, measured=True))["fast"]
+    assert found[0] == "inconclusive"
+    assert "branch main (" in found[1]
+    assert "1 × KA630" in found[1]
+
+
+def test_a_benchmark_of_a_run_that_kept_no_hardware_was_measured_where_runs_were(house: House) -> None:
+    """Here, where nothing says else; where the last sound run before was elsewhere it cannot be told."""
+    red = {"never": {"model": "size", "at_most": 1}}
+    changed(house, 1, measured=True, gates=red)
+    changed(house, 2, measured=False, gates={})
+    assert judged(changed(house, 3, measured=False))["fast"][0] == "pass"
+    changed(house, 4, measured=True, gates=red)
+    house.store.baselines.keep_origin(3, ELSEWHERE)
+    found = judged(changed(house, 5, measured=False))["fast"]
+    assert found == ("inconclusive", "it is not known on which hardware step bench was measured: run it --no-cache")
 
 
 def test_a_baseline_whose_file_is_gone_is_no_measure(house: House) -> None:

@@ -1,5 +1,6 @@
 """Findings: what steps and the package left for gates on coverage, on benchmarks and on the model's files."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,9 +75,13 @@ class Findings:
             return judge_benchmark(gate, self._alone(mine, name), None, _absent(gate, mine, name), lacking)
         theirs, why = self._of_baseline(step, baseline)
         ours, other = _alike(mine, theirs, name)
-        there = {} if baseline.origin is None else baseline.origin.hardware
+        kept = {} if baseline.origin is None else baseline.origin.hardware
+        there, here = self._machine(baseline.run, step, kept), self._machine(self._context.run.id, step, self._hardware)
         rival = Rival(baseline.words, _timing(other, there), why or "has no such benchmark")
-        timing, plain = _timing(ours, self._hardware), self._is_plain(gate)
+        timing, plain = _timing(ours, here), self._is_plain(gate)
+        if timing is not None and not here:
+            reason = f"it is not known on which hardware step {step} was measured: run it --no-cache"
+            return Verdict(gate.name, "inconclusive", None, (reason,))
         return judge_benchmark(gate, timing, rival, _absent(gate, mine, name), plain=plain)
 
     def _is_plain(self, gate: Gate) -> bool:
@@ -88,6 +93,29 @@ class Findings:
     @property
     def _hardware(self) -> Mapping[str, object]:
         return hardware(self._world.capacity)
+
+    def _machine(self, run: int, step: str, own: Mapping[str, object]) -> Mapping[str, object]:
+        """The hardware that what a run has of a step was measured on, which is its own unless it was taken over.
+
+        A run that did not pass kept none: it is believed to be that of who took it over, unless the last sound run
+        before was on another; then it is empty.
+        """
+        measured = self._measurer(run, step)
+        if measured == run:
+            return own
+        kept = self._world.store.baselines.origin(measured)
+        if kept is not None:
+            return kept.hardware
+        before = self._world.store.baselines.sound(self._context.run.project, 1, below=measured)
+        origin = self._world.store.baselines.origin(before[0].run) if before else None
+        return own if origin is None or origin.hardware == own else {}
+
+    def _measurer(self, run: int, step: str) -> int:
+        """The run in which a step ran whose result a run has: the reason of a step that was taken over names it."""
+        found = next((record for record in self._runs.steps(run) if record.name == step and record.cached), None)
+        named = re.search(r" run (\d+)$", found.reason or "") if found is not None else None
+        before = int(named[1]) if named is not None else run
+        return self._measurer(before, step) if before < run else run
 
     def _alone(self, mine: _Measured, name: str) -> Timing | None:
         return _timing(_alike(mine, mine, name)[0], self._hardware)
