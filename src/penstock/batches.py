@@ -104,6 +104,27 @@ def unanswered(evidence: Evidence, ids: Sequence[str]) -> list[str]:
     return [one for one in ids if one.encode("utf-8", "surrogatepass") not in known]
 
 
+def answers_all(evidence: Evidence, asked: Evidence) -> bool:
+    """Whether evidence has an answer for every example that other evidence answers."""
+    from penstock.texts import matched
+
+    return len(matched(asked.ids, evidence.ids)[0]) == len(asked)
+
+
+def decided(gate: Gate, evidence: Evidence, asked: Drawn, champion: Champion | None, package: str | None) -> bool:
+    """Whether a verdict stands after what was answered so far, without the words for it; see `judge_batches`."""
+    if gate.against is None:
+        answers = _level(evidence, asked)
+    elif champion is None or package == champion.digest:
+        return True
+    elif champion.evidence is None:
+        return False
+    else:
+        answers = _pair(evidence, champion.evidence, asked)
+    (rule,) = rules_of(gate)
+    return judged(begun(rule), answers.differences(rule), asked.batch).verdict != "inconclusive"
+
+
 # --- what is decided -----------------------------------------------------------------------------------------------
 
 

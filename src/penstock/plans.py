@@ -306,6 +306,14 @@ def key_of(ingredients: Ingredients) -> Digest:
     return digest_of("action", dict(ingredients))
 
 
+_NOT_THE_WAY = frozenset({"package", "files", "stakes"})
+
+
+def way_of(ingredients: Ingredients) -> Digest:
+    """How a step asks, whatever package it asks and whatever else it writes: answers in two ways are not compared."""
+    return digest_of("way", {name: value for name, value in ingredients.items() if name not in _NOT_THE_WAY})
+
+
 def check_ingredients(pipeline: Pipeline, commit: Tree) -> dict[str, str | None]:
     """What the result of `check` depends on."""
     strict, lenient = checked_files(pipeline, commit)
@@ -371,6 +379,7 @@ _WORDS = {
     "tolerance": "the tolerance changed",
     "repeat": "how often it asks changed",
     "outside": "its outside data changed",
+    "stakes": "its gates, or what they compare with, changed",
     "network": "whether it has a network changed",
     "platform": "the platform changed",
     "contract": "Penstock's step contract changed",

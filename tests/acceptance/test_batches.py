@@ -119,3 +119,54 @@ def test_a_death_costs_a_batch_at_most(tiny: Tiny) -> None:
     log = tiny("logs", "1", "evaluate").out
     assert (status, log.count("asked 100")) == ("passed", attempts)
     assert attempts > 3
+
+
+def test_what_a_failed_batch_left_is_no_evidence(tiny: Tiny) -> None:
+    """A step that may fail and answers only what it gets right is not judged by that."""
+    batched(tiny)
+    tiny.edit("penstock.yaml", "run: python evaluate.py", "allow_failure: true, run: python evaluate.py")
+    tiny.edit("evaluate.py", "for one in ids)", "for one in ids if int(one) * 37 % 1000 < right)")
+    tiny.commit("only what is right", accuracy=0.81)
+    gates = tiny.run(code=3)["gates"]
+    assert step(tiny, 1)[0] == "warned"
+    assert (gates[1]["verdict"], gates[1]["reasons"]) == ("errored", ["step evaluate left no evidence to judge"])
+
+
+def test_early_answers_are_not_all(tiny: Tiny) -> None:
+    """Where batches are given up the champion, which stopped early, is asked all that it has not answered."""
+    batched(tiny)
+    tiny.run()
+    tiny.edit("penstock.yaml", ", batch: 100, at_most: 2000", "")
+    tiny.repo.put("evaluate.py", ASK.replace('os.environ["PENSTOCK_BATCH"]', '"truth.csv"').replace(".split()", WHOLE))
+    tiny.commit("at once", accuracy=0.9)
+    run = tiny.run()
+    assert step(tiny, 2, "evaluate.champion")[0] in {"passed", "skipped"}
+    tiny.commit("better", accuracy=0.92)
+    run = tiny.run()
+    assert "on the same 4,000 examples" in run["gates"][2]["reasons"][0]
+
+
+WHOLE = ".replace(',a', '').split()[1:]"
+
+
+def test_gc_keeps_the_batches_of_an_open_run(tiny: Tiny) -> None:
+    """Interrupted in the third batch and swept, the run goes on with the two that it has."""
+    batched(tiny)
+    began, go = Signal.make(tiny, "began"), Signal.make(tiny, "go")
+    waits = f"if os.environ['PENSTOCK_ATTEMPT'] == '3':\n    {began.given()}    {go.awaited()}"
+    tiny.repo.put("evaluate.py", f"{ASK}{waits}")
+    tiny.edit("penstock.yaml", "at_least: 0.7, confidence: 0.95", "at_least: 0.88, confidence: 0.95")
+    tiny.commit("close")
+    command = tiny.command.start("run", cwd=tiny.repo.folder)
+    began.wait()
+    command.send_signal(signal.SIGINT)
+    go.give()
+    command.communicate()
+    for blob in (tiny.command.home / "cache" / "blobs").rglob("*"):
+        if blob.is_file():
+            os.utime(blob, (1, 1))
+    tiny("gc")
+    tiny("resume", code=None)
+    status, reason, _ = step(tiny, 1)
+    assert status == "passed", reason
+    assert tiny("logs", "1", "evaluate").out.count("=== evaluate (attempt") > 3

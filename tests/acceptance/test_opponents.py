@@ -121,3 +121,71 @@ def test_asking_survives_the_death_of_the_command(tiny: Tiny) -> None:
     assert (run["status"], run["gates"][1]["verdict"]) == ("passed", "pass")
     assert "decision 1 on this test set" in run["gates"][1]["reasons"]
     assert steps(tiny, 2)["evaluate.champion"][0] == "passed"
+
+
+def test_a_champion_is_asked_in_the_same_way(tiny: Tiny) -> None:
+    """Answers to another script are no evidence: where the asking has changed the champion is asked anew with it."""
+    compared(tiny)
+    tiny.run()
+    tiny.repo.put("evaluate.py", ASK.replace("n < wrong", "n < wrong - 50"))
+    tiny.commit("lenient", accuracy=0.80)
+    gate = tiny.run(code=1)["gates"][1]
+    assert steps(tiny, 2)["evaluate.champion"][0] == "passed"
+    assert (gate["value"], gate["reasons"][0].startswith("10.0 points worse than")) == (0.9, True)
+
+
+def test_who_was_asked_is_who_is_compared_with(tiny: Tiny) -> None:
+    """A champion that comes while a run is interrupted is not taken for the one whose answers the run has."""
+    compared(tiny)
+    first = tiny.run()
+    began, go = Signal.make(tiny, "began"), Signal.make(tiny, "go")
+    waits = f"if wrong == round(0.1 * count):\n    {began.given()}    {go.awaited()}"
+    tiny.repo.put("evaluate.py", f"{ASK}{waits}")
+    tiny.commit("slow to ask", accuracy=0.91)
+    command = tiny.command.start("run", cwd=tiny.repo.folder)
+    began.wait()
+    command.send_signal(signal.SIGINT)
+    go.give()
+    command.communicate()
+    tiny.repo.put("evaluate.py", ASK)
+    tiny.commit("a better one", accuracy=0.99)
+    tiny.run()
+    go.give()
+    tiny("resume", code=None)
+    gate = tiny("show", "2", "--json").json["gates"][1]
+    assert f"1.0 points better than {first['version']}" in gate["reasons"][0]
+
+
+def test_a_damaged_champion_is_no_fault_of_the_commit(tiny: Tiny) -> None:
+    """Where the champion's package cannot be laid out that warns, and the gate says that nobody could be asked."""
+    compared(tiny)
+    tiny.edit("penstock.yaml", "margin: 0.03", "margin: 0.03, inconclusive: warn")
+    tiny.commit("warn")
+    tiny.run()
+    for blob in (tiny.command.home / "cache" / "blobs").rglob("*"):
+        if blob.is_file() and blob.read_bytes() == b'{"accuracy": 0.9}':
+            blob.chmod(0o644)
+            blob.write_bytes(b"x" * 17)
+    tiny.repo.put("asked.json", '{"count": 800}\n')
+    tiny.commit("a new test set", accuracy=0.95)
+    run = tiny.run()
+    assert (run["status"], run["gates"][1]["verdict"]) == ("passed", "inconclusive")
+    assert steps(tiny, 2)["serve.champion"][0] == "warned"
+    assert "could not be asked (evaluate.champion: " in run["gates"][1]["reasons"][0]
+
+
+def test_a_rerun_asks_again_what_could_not_be_asked(tiny: Tiny) -> None:
+    """A rerun of what failed takes no warning of the champion's over: it asks."""
+    compared(tiny)
+    tiny.run()
+    hindered = tiny.command.home.parent / "hindered"
+    hindered.touch()
+    stops = f"if wrong == round(0.1 * count) and os.path.exists({str(hindered)!r}):\n    raise SystemExit(7)\n"
+    tiny.repo.put("evaluate.py", f"{ASK}{stops}")
+    tiny.repo.put("asked.json", '{"count": 800}\n')
+    tiny.commit("a new test set", accuracy=0.95)
+    tiny.run(code=1)
+    assert steps(tiny, 2)["evaluate.champion"] == ("warned", "exit code 7")
+    hindered.unlink()
+    tiny("rerun", "2", "--failed")
+    assert steps(tiny, 3)["evaluate.champion"][0] == "passed"

@@ -142,10 +142,10 @@ def _next(world: "World", found: "Found", gate: "Gate", record: "EvidenceRecord"
 
 def _evidence(readings: "Readings", wanted: "Wanted", record: "EvidenceRecord") -> "Evidence | None":
     from penstock.artifacts import Digest
-    from penstock.parts import EvidenceFiles
+    from penstock.engine.examples import files_of
 
     try:
-        files = EvidenceFiles.model_validate(record.files)
+        files = files_of(record)
         return readings.evidence(files, Digest(record.collected), wanted)
     except PenstockError:
         return None

@@ -117,14 +117,14 @@ class _Side:
 
     def elsewhere(self, step: str, test_set: Digest, scores: Sequence[str]) -> "Evidence | None":
         """What the run's package answered to a test set in whichever run, None where that is not known any more."""
-        from penstock.parts import EvidenceFiles
+        from penstock.engine.examples import files_of
 
         package = self.run.package
         found = package and self.world.store.evidence.find(self.run.project, step, test_set, package)
         if not found:
             return None
         try:
-            return self._read(EvidenceFiles.model_validate(found.files), Digest(found.collected), scores).evidence
+            return self._read(files_of(found), Digest(found.collected), scores).evidence
         except PenstockError:
             return None
 

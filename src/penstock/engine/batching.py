@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.artifacts import Digest, File, Tree, digest_of
-from penstock.batches import Drawn, drawn, joined, judge_batches, unanswered
+from penstock.batches import Drawn, decided, drawn, joined, unanswered
+from penstock.cache.contract import BlobError
 from penstock.comparisons import Champion
 from penstock.engine.concluding import Conclusion
 from penstock.engine.context import RunContext
@@ -22,6 +23,9 @@ from penstock.evidence import read_evidence, read_truth
 from penstock.pipelines import Gate, Step
 
 VARIABLE = "PENSTOCK_BATCH"
+
+Rivals = Sequence[tuple[Gate, Champion | None]]
+"""The gates on a step, each with what it compares with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Batches:
         self._opponents = opponents
         self._examples = examples
         self._drawn: dict[tuple[Digest, int, int | None], Drawn] = {}
+        self._rivals: dict[tuple[str, str, str | None], Champion] = {}
 
     def has(self, step: Step) -> bool:
         """Whether a step is asked in batches."""
@@ -72,8 +77,14 @@ class Batches:
         return asked.drawn.ids if step.name in self._opponents else asked.drawn.batches(asked.count)
 
     def _asked(self, step: Step, inputs: Tree) -> Asked:
-        found = self._context.result(step.name).get("batches", ())
+        """What may be asked, and was: batches of another key, as of another package, are none of ours."""
+        result, key = self._context.result(step.name), self._context.step(step.name).key
+        found = result.get("batches", ()) if result.get("of") == key else ()
         return Asked(self.drawn(step, inputs), tuple(map(Digest, found)))
+
+    def kept(self, step: Step, batches: Sequence[Digest]) -> dict[str, Any]:
+        """What is kept with a step that goes on."""
+        return {"batches": list(batches), "of": self._context.step(step.name).key}
 
     def asking(self, step: Step, spec: ProcessSpec, inputs: Tree) -> ProcessSpec:
         """The process of a batch, told by a file beside its workspace which ids are asked, one in a line."""
@@ -97,19 +108,38 @@ class Batches:
 
     # --- after a batch
 
-    async def conclude(self, step: Step, found: Conclusion, inputs: Tree) -> tuple[Conclusion, tuple[Digest, ...]]:
-        """What a green attempt means: the step's end with all its answers, or the batches so far where it goes on."""
+    async def conclude(
+        self, step: Step, found: Conclusion, inputs: Tree
+    ) -> tuple[Conclusion, tuple[Digest, ...] | None]:
+        """What a green attempt means: the step's end with all its answers, or the batches so far where it goes on.
+
+        Where the cache lost those of before it goes on from the first. A batch that was not answered leaves nothing to
+        be judged.
+        """
         try:
             asked = self._asked(step, inputs)
             new = (*asked.before, Digest(str(found.collected.values["collected"])))
-            whole = await asyncio.to_thread(self._joined, step, new)
-            reason = self._verdict(step, asked, new, whole)
+            rivals = [
+                (leaf, self._champion(leaf, asked.drawn, self._examples.way(step.name))) for leaf in self._leaves(step)
+            ]
+            reason, whole = await asyncio.to_thread(self._looked_at, step, asked, new, rivals)
+        except BlobError as error:
+            if not self._context.result(step.name).get("batches"):
+                return Conclusion("error", str(error)), None
+            return found, ()
         except PenstockError as error:
-            return Conclusion("fail", str(error), found.collected), ()
+            return Conclusion("fail", str(error)), None
         if reason is None:
             return found, new
         values: dict[str, Any] = {**found.collected.values, "collected": self._cache.add_tree(whole)}
-        return replace(found, reason=reason, collected=replace(found.collected, values=values)), ()
+        return replace(found, reason=reason, collected=replace(found.collected, values=values)), None
+
+    def _looked_at(
+        self, step: Step, asked: Asked, batches: Sequence[Digest], rivals: Rivals
+    ) -> tuple[str | None, Tree]:
+        """Why the step may end, see `_verdict`, and its answers so far. For a thread of its own."""
+        whole = self._joined(step, batches)
+        return self._verdict(step, asked, batches, whole, rivals), whole
 
     def _joined(self, step: Step, batches: Sequence[Digest]) -> Tree:
         """The files of all batches as those of one."""
@@ -120,7 +150,7 @@ class Batches:
         data = joined([self._cache.read(entry.digest) for entry in entries if isinstance(entry, File)], path)
         return Tree({**trees[-1].entries, path: File(self._cache.add_bytes(data), len(data))})
 
-    def _verdict(self, step: Step, asked: Asked, batches: Sequence[Digest], whole: Tree) -> str | None:
+    def _verdict(self, step: Step, asked: Asked, batches: Sequence[Digest], whole: Tree, rivals: Rivals) -> str | None:
         """Why the step may end, in words; None where it has to go on. Raises ReportError for an id left unanswered."""
         files = step.evidence
         if files is None or files.truth is None:
@@ -140,19 +170,20 @@ class Batches:
         if is_opponent:
             return f"answered {count:,} examples, for all runs that compare with it"
         package = self._opponents.own_package
-        stands = all(
-            judge_batches(leaf, evidence, asked.drawn, self._champion(leaf, asked.drawn), package).verdict
-            != "inconclusive"
-            for leaf in self._leaves(step)
-        )
+        stands = all(decided(leaf, evidence, asked.drawn, rival, package) for leaf, rival in rivals)
         if count == len(asked.drawn.ids):
             return f"asked {count:,} examples"
         spared = len(asked.drawn.ids) - count
         return f"every verdict stands after {count:,} examples: {spared:,} were spared" if stands else None
 
-    def _champion(self, gate: Gate, asked: Drawn) -> Champion | None:
+    def _champion(self, gate: Gate, asked: Drawn, way: str | None) -> Champion | None:
+        """What a gate compares with; read once, for its answers are all there before the first batch is asked."""
         found = None if gate.baseline is None else self._opponents.reference(gate.baseline)
         if found is None or gate.baseline is None:
             return None
         step = str(gate.evidence)
-        return self._examples.opponent(found, step, asked.test_set, self._opponents.name_of(step, gate.baseline))
+        key = step, gate.baseline.name, way
+        if key not in self._rivals:
+            opponent = self._opponents.name_of(step, gate.baseline)
+            self._rivals[key] = self._examples.opponent(found, step, asked.test_set, opponent, None, opponent and way)
+        return self._rivals[key]

@@ -226,7 +226,12 @@ class Driver:
         with self._world.store.transaction():
             for attempt in open_attempts:
                 self._runs.end_attempt(attempt, "infrastructure", None, None)
-            self._context.move(name, "error", reason=reason)
+            if name not in self._opponents:
+                self._context.move(name, "error", reason=reason)
+                return
+            if self._context.step(name).status is StepStatus.QUEUED:
+                self._context.move(name, "start")
+            self._context.move(name, "warn", reason=reason)  # no fault of the commit's
 
     async def _next_event(self) -> None:
         """Wait until a step's task ended or somebody nudged; a crashed task's error is raised here."""

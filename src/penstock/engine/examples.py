@@ -14,7 +14,17 @@ from penstock.errors import ReportError
 from penstock.evidence import Evidence, read_truth
 from penstock.parts import EvidenceFiles
 from penstock.pipelines import Gate
+from penstock.plans import way_of
 from penstock.runs import StepStatus
+from penstock.store.contract import EvidenceRecord
+
+_WAY = "way"
+"""Beside the names of an evidence's files: how it was asked."""
+
+
+def files_of(record: EvidenceRecord) -> EvidenceFiles:
+    """The files of evidence that is kept, by their roles."""
+    return EvidenceFiles.model_validate({name: path for name, path in record.files.items() if name != _WAY})
 
 
 class Examples:
@@ -69,39 +79,66 @@ class Examples:
         if context.scope or context.commit.dirty or files is None:
             return
         key = context.run.project, step, evidence.test_set, package
-        found = self._store.evidence.find(*key)
+        found, way = self._store.evidence.find(*key), self.way(step)
         is_kept = found is not None and context.world.cache.has(Digest(found.collected))
+        is_kept = is_kept and found is not None and found.files.get(_WAY) == way
         with self._store.transaction():
             if not is_kept:
-                self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
+                named = {**files.model_dump(), _WAY: way}
+                self._store.evidence.put(*key, run=context.run.id, files=named, collected=collected)
             if found is None or not found.number:
                 self._store.evidence.count(*key)
 
     def remember_opponent(self, opponent: str, step: str, package: Digest, gate: Gate | None = None) -> None:
-        """Keep what a baseline's package answered when an opponent of this run asked it."""
+        """Keep what a baseline's package answered when an opponent of this run asked it.
+
+        It was asked because what it had answered before was not enough, or asked in another way.
+        """
         context = self._context
-        files, collected = context.pipeline.steps[step].evidence, context.result(opponent).get("collected")
+        files, collected = context.pipeline.steps[step].evidence, self._answered(opponent, package)
         if context.scope or context.commit.dirty or files is None or collected is None:
             return
-        evidence = self._read(step, files, Digest(collected), gate, with_slices=False)
+        evidence = self._read(step, files, collected, gate, with_slices=False)
         key = context.run.project, step, evidence.test_set, package
-        if self._store.evidence.find(*key) is None or files.batch is not None:
+        known, named = self._store.evidence.find(*key), {**files.model_dump(), _WAY: self.way(opponent)}
+        if known is None or known.collected != collected or known.files != named:
             with self._store.transaction():
-                self._store.evidence.put(*key, run=context.run.id, files=files.model_dump(), collected=collected)
+                self._store.evidence.put(*key, run=context.run.id, files=named, collected=collected)
+
+    def _answered(self, opponent: str | None, package: str | None) -> Digest | None:
+        """What an opponent of this run left, where it is this package that it asked, and with success."""
+        record = None if opponent is None else self._context.step(opponent)
+        if record is None or (record.status is not StepStatus.PASSED and not record.cached):
+            return None
+        collected = (record.result or {}).get("collected")
+        is_its = (record.ingredients or {}).get("package") == package
+        return Digest(collected) if is_its and collected is not None else None
+
+    def way(self, step: str) -> str | None:
+        """How a step of this run asks, see `plans.way_of`; None where that is not known."""
+        ingredients = self._context.step(step).ingredients
+        return None if ingredients is None else way_of(ingredients)
 
     def met(self, step: str, test_set: str) -> tuple[str, ...]:
         """The packages that met a test set in a step, in the order in which they did."""
         return tuple(self._store.evidence.met(self._context.run.project, step, test_set))
 
     def opponent(
-        self, reference: Reference, step: str, test_set: Digest, asked: str | None = None, gate: Gate | None = None
+        self,
+        reference: Reference,
+        step: str,
+        test_set: Digest,
+        asked: str | None = None,
+        gate: Gate | None = None,
+        way: str | None = None,
     ) -> Champion:
         """A baseline with its evidence on a test set, from whichever run measured it.
 
-        `asked` is the step of this run that asked it anew, where the plan has one.
+        `asked` is the step of this run that asked it anew, where the plan has one. `way` is how this run asks: what
+        was answered in another way is no evidence. None where nobody can be asked anew, so that any way will do.
         """
-        lacking = "has no evidence of this step"
-        for files, collected in self._measured(reference, step, test_set, asked):
+        lacking = "has no evidence of this step, asked in this way"
+        for files, collected in self._measured(reference, step, test_set, asked, way):
             try:
                 found = self._read(step, files, collected, gate, with_slices=False)
             except BlobError:
@@ -123,29 +160,28 @@ class Examples:
         return f"could not be asked ({record.name}: {record.reason or record.status})"
 
     def _measured(
-        self, reference: Reference, step: str, test_set: Digest, asked: str | None
+        self, reference: Reference, step: str, test_set: Digest, asked: str | None, way: str | None
     ) -> Iterator[tuple[EvidenceFiles, Digest]]:
-        """Where the evidence of a baseline may be: what is known of this test set, then what its own run left.
+        """Where the evidence of a baseline may be: what this run asked, what is known, then what its own run left.
 
-        What this run asked comes last: the first answers stay, so that a rerun cannot choose among several. Of a step
-        in batches it comes first: it was asked because the answers of before do not go far enough.
+        This run asks only where nothing that is known will do, so a rerun cannot choose among several answers.
         """
         files = self._context.pipeline.steps[step].evidence
-        new = self._context.result(asked).get("collected") if asked is not None else None
-        if files is not None and files.batch is not None and new is not None:
-            yield files, Digest(new)
+        new = self._answered(asked, reference.package)
+        if files is not None and new is not None:
+            yield files, new
         project = self._context.run.project
         known = None
         if reference.package is not None:
             known = self._store.evidence.find(project, step, test_set, reference.package)
-        if known is not None:
-            yield EvidenceFiles.model_validate(known.files), Digest(known.collected)
+        if known is not None and way in {None, known.files.get(_WAY)}:
+            yield files_of(known), Digest(known.collected)
         for record in self._store.runs.steps(reference.run):
             collected = (record.result or {}).get("collected") if record.name == step else None
-            if files is not None and collected is not None:
+            is_green = record.status is StepStatus.PASSED or record.cached
+            own_way = None if record.ingredients is None else way_of(record.ingredients)
+            if files is not None and collected is not None and is_green and way in {None, own_way}:
                 yield files, Digest(collected)
-        if files is not None and new is not None:
-            yield files, Digest(new)
 
     def _read(
         self, step: str, files: EvidenceFiles, collected: Digest, gate: Gate | None, *, with_slices: bool = True

@@ -23,6 +23,11 @@ from penstock.runs import ENDED_STEP, GREEN_STEP
 from penstock.store.contract import StepRecord
 from penstock.wholes import judge_whole
 
+_UNCOUNTED = (
+    "reuse: enforce counts what is decided on the test set, and neither a working tree nor an untrusted change is "
+    "counted: nothing is told of it"
+)
+
 
 class Judge:
     """Judges the gates of one run, each as soon as its step has ended."""
@@ -136,6 +141,8 @@ class Judge:
         evidence, package = self._examples.own(step, gate), self._package()
         if evidence is None:
             return judge_examples(gate, None, None, None)
+        if gate.reuse == "enforce" and (self._context.scope or self._context.commit.dirty):
+            return Verdict(gate.name, "inconclusive", None, (_UNCOUNTED,))
         if package is not None:
             self._examples.remember(step, evidence, package)
         budget = Budget(gate.confidence or CONFIDENCE, self._examples.met(step, evidence.test_set))
@@ -152,6 +159,8 @@ class Judge:
         if found is None:
             return None
         asked = self._opponent(gate)
-        if asked is not None and found.package is not None:
+        if asked is None:
+            return self._examples.opponent(found, step, test_set, gate=gate)
+        if found.package is not None:
             self._examples.remember_opponent(asked, step, Digest(found.package), gate)
-        return self._examples.opponent(found, step, test_set, asked, gate)
+        return self._examples.opponent(found, step, test_set, asked, gate, self._examples.way(step))

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from penstock.artifacts import Digest
 from penstock.baselines import missing
-from penstock.batches import Drawn, unanswered
+from penstock.batches import Drawn, answers_all, unanswered
 from penstock.cache.contract import BlobError
 from penstock.engine.baselines import Baselines, Reference
 from penstock.engine.context import RunContext
@@ -17,6 +18,9 @@ from penstock.engine.serving import PrivateReplica, Served, read_package
 from penstock.errors import PenstockError
 from penstock.opponents import opponents
 from penstock.pipelines import BaselineName, Pipeline, interpolate
+
+_KEPT = "references"
+_PARTS = ("words", "version", "run", "package", "sha", "since")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class ServedOpponent(Served):
     @property
     def _reference(self) -> Reference | None:
         return None if self.opponents is None else self.opponents.reference(self.baseline)
+
+    @property
+    def folder(self) -> str:
+        return f"package.{self.step}.{(self.digest or '')[:12]}"
 
     @property
     def digest(self) -> Digest | None:
@@ -57,19 +65,18 @@ class ServedOpponent(Served):
 class Opponents:
     """The opponents of one run: which of them have to be asked, and the replicas that answer.
 
-    What a baseline's name stands for is looked up once, so that who is asked is who is compared with.
+    What a baseline's name stands for is looked up once in a run, and kept with it: who is asked is who is compared
+    with, also where another coordinator goes on after the champion has changed.
     """
 
     def __init__(self, context: RunContext, execution: Execution) -> None:
         self._context = context
         self._baselines = Baselines(context)
         self._examples = Examples(context)
-        self._found: dict[str, Reference | None] = {}
+        self._found = {name: self._kept(values) for name, values in context.options.get(_KEPT, {}).items()}
         self._all = {n: o for n, o in opponents(context.pipeline).items() if n in context.records}
         self._replicas = {
-            one.serve: PrivateReplica(
-                context, execution, ServedOpponent(context, one.serve, f"package.{one.serve}", self, one.baseline)
-            )
+            one.serve: PrivateReplica(context, execution, ServedOpponent(context, one.serve, self, one.baseline))
             for one in self._all.values()
         }
 
@@ -89,10 +96,20 @@ class Opponents:
         return self._all[name].step if name in self._all else None
 
     def reference(self, baseline: BaselineName) -> Reference | None:
-        """What a baseline's name stands for in this run."""
+        """What a baseline's name stands for in this run. Raises SourceError where that cannot be found out."""
         if baseline.name not in self._found:
-            self._found[baseline.name] = self._baselines.find(baseline)
+            found = self._found[baseline.name] = self._baselines.find(baseline)
+            runs, run = self._context.world.store.runs, self._context.run.id
+            known = runs.get(run).options.get(_KEPT, {})
+            values = None if found is None else {name: getattr(found, name) for name in _PARTS}
+            with self._context.world.store.transaction():
+                runs.keep_option(run, _KEPT, {**known, baseline.name: values})
         return self._found[baseline.name]
+
+    def _kept(self, values: Mapping[str, Any] | None) -> Reference | None:
+        if values is None:
+            return None
+        return Reference(**values, origin=self._context.world.store.baselines.origin(int(values["run"])))
 
     def package(self, name: str) -> Digest | None:
         """The package that an opponent asks."""
@@ -110,10 +127,11 @@ class Opponents:
         found = (o.name for o in self._all.values() if (o.step, o.baseline) == (step, baseline))
         return next(found, None)
 
-    def needless(self, name: str, asked: Drawn | None = None) -> str | None:
+    def needless(self, name: str, way: Digest, asked: Drawn | None = None) -> str | None:
         """Why an opponent need not be asked, in words; None where it has to be.
 
-        `asked` are the examples of a step in batches, which its own answers do not tell yet.
+        `way` is how it would be asked, `asked` are the examples of a step in batches, which its own answers do not
+        tell yet. Answers that go less far than those of this run are none.
         """
         opponent = self._all[name]
         found = self.reference(opponent.baseline)
@@ -122,13 +140,14 @@ class Opponents:
         if found.package == self.own_package:
             return f"the same package as {found.words}"
         if asked is not None:
-            known = self._examples.opponent(found, opponent.step, asked.test_set).evidence
+            known = self._examples.opponent(found, opponent.step, asked.test_set, way=way).evidence
             is_known = known is not None and not unanswered(known, asked.ids)
         else:
             evidence = self._examples.own(opponent.step)
             if evidence is None:
                 return f"step {opponent.step} left no evidence"
-            is_known = self._examples.opponent(found, opponent.step, evidence.test_set).evidence is not None
+            known = self._examples.opponent(found, opponent.step, evidence.test_set, way=way).evidence
+            is_known = known is not None and answers_all(known, evidence)
         return f"{found.words} has answered this test set before" if is_known else None
 
     def hindrance(self, name: str) -> str | None:
@@ -143,9 +162,13 @@ class Opponents:
             is_there = False
         if not is_there:
             return "has a package that is no longer in the cache"
+        if not self._needs_url:
+            return None
+        if manifest.serve is None:
+            return "has a package that does not serve"
         if manifest.environment is not None and not self._stands(Digest(manifest.environment)):
             return "has a runtime that is no longer here"
-        return "has a package that does not serve" if manifest.serve is None and self._needs_url else None
+        return None
 
     def _stands(self, environment: Digest) -> bool:
         runtimes = self._context.world.runtimes

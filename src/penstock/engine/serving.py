@@ -16,10 +16,10 @@ from penstock.engine.contracts import Handle, Mount, ProcessSpec
 from penstock.engine.execution import Done, Execution, end_sentence
 from penstock.engine.variables import inside, with_runtime
 from penstock.engine.world import World
-from penstock.errors import EngineError
+from penstock.errors import EngineError, PenstockError
 from penstock.opponents import SERVE
 from penstock.packages import LOCK, MANIFEST, Manifest, served_files
-from penstock.runs import StepStatus
+from penstock.runs import AttemptStatus, EndReason, StepStatus
 from penstock.store.contract import Attempt
 
 HEALTH_INTERVAL = 0.05
@@ -123,7 +123,11 @@ class Served:
 
     context: RunContext
     step: str = SERVE
-    folder: str = "package"
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder, in that of the run, where it lies."""
+        return "package"
 
     @property
     def digest(self) -> Digest | None:
@@ -177,9 +181,16 @@ class PrivateReplica:
         return await asyncio.shield(self._starting)
 
     async def _serve(self, starting: asyncio.Future[bool]) -> None:
-        """The serving step from start to end; settles `starting` whatever happens."""
+        """The serving step from start to end; settles `starting` whatever happens.
+
+        Raises what keeps this run's own package from being served; a baseline's only warns.
+        """
         try:
             await self._live(starting)
+        except (PenstockError, OSError) as error:
+            if self._step == SERVE:
+                raise
+            self._give_up(str(error))
         finally:
             if not starting.done():
                 starting.set_result(False)
@@ -218,6 +229,20 @@ class PrivateReplica:
             never = f"did not answer {manifest.health} with 200 within {manifest.start_timeout:g} s"
             await self._end(self._context.live.get(self._step))
         self._conclude(await process, never or "ended before it was healthy")
+
+    def _give_up(self, reason: str) -> None:
+        """End the step of a baseline's package that cannot be served."""
+        runs, run = self._world.store.runs, self._context.run.id
+        status = self._context.step(self._step).status
+        if status not in {StepStatus.QUEUED, StepStatus.RUNNING} or self._context.stopping is not None:
+            return
+        with self._world.store.transaction():
+            for attempt in runs.attempts(run, self._step):
+                if attempt.status is not AttemptStatus.ENDED:
+                    runs.end_attempt(attempt, EndReason.INFRASTRUCTURE, None, None)
+            if status is StepStatus.QUEUED:
+                self._context.move(self._step, "start")
+            self._context.move(self._step, "warn", reason=reason)
 
     def _spec(self, attempt: Attempt, manifest: Manifest, port: int) -> ProcessSpec:
         context = self._context

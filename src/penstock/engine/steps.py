@@ -25,7 +25,7 @@ from penstock.engine.turns import Shared
 from penstock.engine.variables import inside, with_runtime
 from penstock.errors import PenstockError, SourceError, StateError
 from penstock.pipelines import Step
-from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs
+from penstock.plans import fingerprint_name, key_of, step_ingredients, step_inputs, way_of
 from penstock.runs import ENDED_STEP, StepStatus
 from penstock.store.contract import Action, Attempt
 
@@ -100,7 +100,9 @@ class UserSteps:
             return
         ingredients = self.ingredients(step, inputs)
         key = key_of(ingredients)
-        if self._results.reuse(step, key, ingredients) or self._results.take_over(step, key, ingredients):
+        if self._results.reuse(step, key, ingredients):
+            return
+        if step.name not in self._opponents and self._results.take_over(step, key, ingredients):
             return
         replica = self._replica(step)
         if replica is not None and not await replica.ready():
@@ -123,7 +125,8 @@ class UserSteps:
         """End an opponent that need not, or cannot, be asked."""
         try:
             asked = self._batches.drawn(step, inputs) if self._batches.has(step) else None
-            reason = self._opponents.needless(step.name, asked)
+            way = way_of(self.ingredients(step, inputs))
+            reason = self._opponents.needless(step.name, way, asked)
             hindrance = None if reason is not None else self._opponents.hindrance(step.name)
         except PenstockError as error:
             reason, hindrance = None, f"cannot be found ({error})"
@@ -367,7 +370,7 @@ class UserSteps:
         if found.event == "pass" and self._batches.has(step):
             inputs = step_inputs(step, self._context.files.tree, self._outputs(step))
             found, batches = await self._batches.conclude(step, found, inputs)
-            if batches:
+            if batches is not None:
                 self._go_on(step, done, batches)
                 return 0.0
         if found.event != "pass" and (pause := self._retry(step, done, found)) is not None:
@@ -381,7 +384,7 @@ class UserSteps:
         """End a batch; what all of them left so far is kept with the step, before the next one begins."""
         with self._world.store.transaction():
             self._execution.end(done)
-            self._context.keep(step.name, {**self._context.result(step.name), "batches": list(batches)})
+            self._context.keep(step.name, {**self._context.result(step.name), **self._batches.kept(step, batches)})
 
     def _retry(self, step: Step, done: Done, found: Conclusion) -> float | None:
         """Seconds until another attempt, where the file asks for one after such an end; else None."""

@@ -211,7 +211,9 @@ def _evidence(world: World, release: Release) -> set[Digest]:
 
 
 def _digests(values: Mapping[str, Any]) -> set[Digest]:
-    return {
+    """What a step's result names; a step in batches that goes on has those of before."""
+    batches = values.get("batches", ())
+    return {Digest(digest) for digest in batches} | {
         Digest(values[name])
         for name in ("outputs", "collected", "lock", "package", "inputs")
         if isinstance(values.get(name), str)

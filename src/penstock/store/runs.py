@@ -222,6 +222,11 @@ class Runs:
         self._journal.record("step", f"{before.run}/{before.name}", event, (before.status, after), values.get("reason"))
         return replace(before, **values)
 
+    def keep_option(self, run: int, name: str, value: Any) -> None:
+        """Keep something beside what was asked of a run, for whoever goes on with it."""
+        options = {**self.get(run).options, name: value}
+        self._connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(options=options))
+
     def note_step(self, run: int, name: str, **values: Any) -> None:
         """Change what is known of a step without a transition (ingredients, a word on its progress)."""
         self._connection.execute(
