@@ -415,6 +415,7 @@ _LOOKS: tuple[tuple[Callable[[bytes, int], bool], Callable[[Reader], Inspection 
     (_begins(b"\x93NUMPY"), _npy),
     (_begins(b"PK\x03\x04", b"PK\x05\x06"), _zip),
     (_begins(b"\x89HDF\r\n\x1a\n"), _plain("hdf5", _LAMBDA)),
+    (_is_safetensors, _safetensors),  # a header of 640 bytes begins as a pickle of protocol 2 does
     (_begins(*(bytes([0x80, protocol]) for protocol in range(1, 6))), _pickle),
     (_begins(b"\x1f\x8b", b"\x78"), _packed_pickle),
     (
@@ -422,7 +423,6 @@ _LOOKS: tuple[tuple[Callable[[bytes, int], bool], Callable[[Reader], Inspection 
         _plain(UNKNOWN, "it is packed, and not unpacked here"),
     ),
     (lambda head, _size: head[4:8] == b"TFL3", _plain("tflite")),
-    (_is_safetensors, _safetensors),
     (_begins(b"tree\nversion=", b"tree\r\nversion="), _plain("lightgbm")),
     (_is_xgboost, _plain("xgboost")),
     (_begins(b"CBM1"), _plain("catboost")),

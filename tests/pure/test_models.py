@@ -379,6 +379,22 @@ CORPUS: list[Callable[[], bytes]] = [
 ]
 
 
+@given(st.integers(8, 1 << 13))
+@settings(deadline=None)
+def test_no_length_of_a_header_makes_tensors_anything_else(eighths: int) -> None:
+    """Whatever its bytes would be elsewhere."""
+    header = b'{"a":{"dtype":"U8","shape":[5000],"data_offsets":[0,5000]}}'.ljust(8 * eighths)
+    data = struct.pack("<Q", len(header)) + header + bytes(5000)
+    assert looked(data) == Inspection("safetensors", len(data), 5000)
+
+
+@pytest.mark.parametrize("length", [0x180, 0x280, 0x380, 0x480, 0x580])
+def test_a_header_that_begins_as_a_pickle_does_is_one_of_tensors(length: int) -> None:
+    """Its length is the mark of a protocol."""
+    header = b'{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}}'.ljust(length)
+    assert looked(struct.pack("<Q", length) + header + bytes(5)).parameters == 5
+
+
 @given(good=st.sampled_from(CORPUS), noise=st.binary(max_size=60), cut=st.integers(0, 300), kept=st.booleans())
 @settings(deadline=None)
 def test_no_bytes_break_an_inspection(good: Callable[[], bytes], noise: bytes, cut: int, *, kept: bool) -> None:
