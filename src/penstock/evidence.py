@@ -145,7 +145,7 @@ class Evidence:
             asked.texts["truth"],
             None if answers is None else canonical(answers),
             columns={name: _column(sources, name) for name in dict.fromkeys(numeric)},
-            slices={name: _slices(sources, name) for name in slices},
+            slices={name: _slices(sources[::-1], name) for name in slices},
             sources=tuple(source.emptied() for source in sources),
             **others,
         )
@@ -290,8 +290,9 @@ def read_evidence(
 
     Files are CSV, JSON Lines or Parquet (see `columns.read_columns`). Columns are `id`, `truth` and `prediction`; what
     `scores` and `slices` name besides; for `log_loss` `probability`, that of the truth 1 where truths are 0 and 1, or
-    one `probability:CLASS` for each class. `prediction` may be missing where no score needs it. A slice or column is
-    taken from the file of predictions, else of truths; what has no value in a slice's column is a slice of its own.
+    one `probability:CLASS` for each class. `prediction` may be missing where no score needs it. A slice is taken from
+    the file of truths where that has it, so that a model does not choose its own; a score from the file of predictions
+    where that has it. What has no value in a slice's column is a slice of its own.
     Raises ReportError for all that is doubtful, as a doubled id.
     """
     needs = any(score in COMPUTED and score != "log_loss" for score in scores) or "prediction" in slices
@@ -306,7 +307,7 @@ def read_evidence(
         return _joined(both, both, scores, slices)
     given = read_columns(predictions, predictions_file, ("id", *answer), (*extra, *spare), gaps).sorted_by("id")
     lacking = tuple(name for name in extra if name not in given.texts)
-    asked = truth if isinstance(truth, Columns) else read_truth(truth, truth_file, lacking, gaps)
+    asked = truth if isinstance(truth, Columns) else read_truth(truth, truth_file, lacking, gaps, extra)
     for name in lacking:
         if name not in asked.texts:
             raise ReportError(f'neither {given.file} nor {asked.file} has the column "{name}": write it into one')

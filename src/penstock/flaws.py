@@ -615,6 +615,15 @@ def _batch_flaws(where: Where, gate: Gate, step: Step) -> Iterator[Flaw]:
     ):
         if is_wrong:
             yield Flaw((*where, key), f'step "{step.name}" is asked in batches: {hint}', at_key=True)
+    room = 2 * (gate.indifference or 0)
+    for key, bound in (("at_least", gate.at_least), ("at_most", gate.at_most), ("margin", gate.absolute_margin)):
+        edge = bound if key != "at_most" or bound is None else 1 - bound
+        is_floor = key != "margin"
+        if edge is not None and (edge + room >= 1 or (is_floor and edge <= 0)):
+            sentence = (
+                f'step "{step.name}" is asked in batches, and no bet is won on that: write a bound within 0 and 1'
+            )
+            yield Flaw((*where, key), sentence)
     if len(where) > 2:
         sentence = f'step "{step.name}" is asked in batches until its gate is decided: make it a gate of its own'
         yield Flaw((*where, "evidence"), sentence, at_key=True)

@@ -116,11 +116,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """The baseline of a benchmark, as `words` name it; without a timing `lacking` says why there is none, a clause."""
+    """The baseline of a benchmark, as `words` name it; without a timing `lacking` says why there is none, a clause.
+
+    `never` says that it was never measured there, as where the benchmark is new.
+    """
 
     words: str
     timing: Timing | None
     lacking: str = "has no such benchmark"
+    never: bool = False
 
 
 def judge_benchmark(
@@ -135,7 +139,8 @@ def judge_benchmark(
     """
     if timing is None:
         return Verdict(gate.name, "errored", None, (absent,))
-    if rival is None:
+    if rival is None or (rival.timing is None and rival.never):
+        lacking = lacking if rival is None else f"{rival.words} {rival.lacking}"
         return replace(without_baseline(gate, timing.value, lacking), value=None)
     reason = _apart(timing, rival)
     if rival.timing is None or reason:

@@ -117,6 +117,8 @@ class EvidenceFiles(Part):
     def _fits_batch(self) -> Self:
         if self.at_most is not None and self.batch is None:
             raise wrong('"at_most" needs a batch: add batch: 200', "at_most", lacks=("batch",))
+        if self.batch is not None and self.at_most is not None and self.at_most < self.batch:
+            raise wrong(f"expected at least one batch of {self.batch:,}, found {self.at_most:,}", "at_most")
         if self.batch is not None and self.truth is None:
             sentence = "batches are drawn from the truth: name its file, as truth: FILE"
             raise wrong(sentence, "batch", lacks=("truth",))

@@ -15,12 +15,16 @@ Results = Mapping[str, Status]
 
 @dataclass(frozen=True, slots=True)
 class TestBaseline:
-    """What is compared with, in words (`the champion 1.4.0`), and its results; None where these are not known."""
+    """What is compared with, in words (`the champion 1.4.0`), and its results; None where these are not known.
+
+    `never` says that it told of no such tests, as where their step is new.
+    """
 
     __test__ = False  # pytest collects classes by this name
 
     name: str
     results: Results | None
+    never: bool = False
 
 
 def judge_tests(
@@ -36,12 +40,15 @@ def judge_tests(
     have, or skipped, and that fails here is a new failure. `quarantined` are full names of tests that are left out;
     `lacking` says why there is no baseline, as a clause.
     """
-    if not mine:
+    if mine is None:
         return Verdict(gate.name, "errored", None, ("the step left no test results: give it a report",))
+    if not mine:
+        return Verdict(gate.name, "errored", None, ("the step ran no test, so there is nothing to judge",))
     red = sorted(name for name, status in mine.items() if status in RED)
     left_out = [name for name in red if name in quarantined]
     counted = [name for name in red if name not in quarantined]
-    if baseline is None:
+    if baseline is None or (baseline.results is None and baseline.never):
+        lacking = lacking if baseline is None else f"{baseline.name} has no results of these tests"
         found = without_baseline(gate, float(len(counted)), lacking)
         failed = (f"failed: {listed(counted)}",) if counted else ()
         return replace(found, reasons=(*found.reasons, *failed, *_left_out(left_out)))

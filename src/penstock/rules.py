@@ -164,6 +164,12 @@ class Slicing(Part):
         default=1, description="Slices of fewer examples are left out, and told."
     )
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.by)) < len(self.by):
+            raise wrong("a column is named twice: each once", "by")
+        return self
+
 
 def _as_slicing(value: Any) -> Any:
     return {"by": value} if isinstance(value, str | list | tuple) else value
@@ -351,6 +357,22 @@ class Gate(Part):
                 "a fixed number is a baseline of a metric: name champion, previous, branch:NAME or version:NUMBER"
             )
             raise wrong(sentence, self.baseline_key)
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """What no value can meet, or every value does: a share beyond 1, a margin of all there is."""
+        is_share = self.coverage is not None or (self.evidence is not None and self.score == "correct")
+        for key in ("at_least", "at_most", "equals") if is_share else ():
+            bound = getattr(self, key)
+            if bound is not None and not 0 <= bound <= 1:
+                raise wrong(f"expected a share from 0 to 1, such as 0.85 or 85%, found {bound:.12g}", key)
+        if is_share and self.within is not None and not 0 <= self.within[0] < self.within[1] <= 1:
+            raise wrong("expected shares from 0 to 1, such as [0.8, 0.9]", "within")
+        if self.evidence is not None and self.score == "correct" and self.absolute_margin >= 1:
+            raise wrong("expected less than 1, which is every answer: three points are 0.03", "margin")
+        if self.same_as is not None and self.same_as == self.evidence:
+            raise wrong("a step always answers as itself: name the step that asks the trained model", "same_as")
         return self
 
     @model_validator(mode="after")

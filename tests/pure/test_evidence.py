@@ -505,3 +505,11 @@ def test_the_mean_does_not_depend_on_the_order(values: list[float], seed: int) -
     random.Random(seed).shuffle(turned)  # noqa: S311 (no secret)
     assert mean(values) == mean(turned)
     assert min(values) - 1e-9 <= mean(values) <= max(values) + 1e-9
+
+
+def test_the_truth_says_which_slice_an_example_is_in() -> None:
+    """A column that both files have is that of the truths: a model does not choose its own slices."""
+    given_, asked = b"id,prediction,place\n1,a,good\n2,b,good\n", b"id,truth,place\n1,a,x\n2,b,y\n"
+    assert read_evidence(given_, asked, "p.csv", "t.csv", slices=("place",)).slices["place"].labels == ("x", "y")
+    known = read_truth(asked, "t.csv", spare=("place",))
+    assert read_evidence(given_, known, "p.csv", None, slices=("place",)).slices["place"].labels == ("x", "y")

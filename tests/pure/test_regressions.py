@@ -109,3 +109,18 @@ def test_new_failures_are_a_difference(mine: dict[str, Status], theirs: dict[str
 def test_nothing_is_worse_than_itself(mine: dict[str, Status], free: set[str]) -> None:
     """A run against itself has no new failure."""
     assert judge_tests(GATE, mine, champion(mine), free).verdict == "pass"
+
+
+def test_what_was_never_told_is_a_first_time() -> None:
+    """A baseline from before the step told of tests is as good as none: a warning, or a fail where one is required."""
+    found = judge_tests(GATE, {**GREEN, "c": "failed"}, TestBaseline("the champion 1.4.0", None, never=True))
+    assert (found.verdict, found.value) == ("pass", 1.0)
+    assert found.reasons[0].endswith("because the champion 1.4.0 has no results of these tests")
+    strict = GATE.model_copy(update={"required": True})
+    assert judge_tests(strict, GREEN, TestBaseline("the champion 1.4.0", None, never=True)).verdict == "fail"
+
+
+def test_no_test_is_no_pass() -> None:
+    """A report without a test says so, and is told from no report."""
+    assert judge_tests(GATE, {}, champion(GREEN)).reasons == ("the step ran no test, so there is nothing to judge",)
+    assert judge_tests(GATE, None, champion(GREEN)).verdict == "errored"

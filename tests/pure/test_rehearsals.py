@@ -58,7 +58,11 @@ def test_the_digits_gate_is_planned_as_the_page_says() -> None:
             Scored(np.arange(9.0), np.arange(9.0)[::-1], -1),
             "if differences spread by 5.16 and both are as good; the 9 at hand were seen",
         ),
-        ({"at_most": 9, "confidence": 0.95}, Scored(np.arange(9.0), None, -1), "if the level stays 4; the 9 at hand"),
+        (
+            {"at_most": 9, "confidence": 0.95, "score": "absolute_error"},
+            Scored(np.arange(9.0), None, -1),
+            "if the level stays 4; the 9 at hand",
+        ),
         ({**NEAR, "score": "absolute_error"}, Scored(), "nothing can be planned, since no two packages"),
         ({**NEAR, "margin": "5%"}, Scored(binary(range(4))), "nothing can be planned, since no two packages"),
         (

@@ -246,18 +246,35 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "unsure in batches": (
         STEP
         + "evidence: {predictions: p.csv, truth: t.csv, batch: 5}\n"
-        + "gates: {g: {evidence: a, at_least: 1}, h: {evidence: a, within: [0, 1], confidence: 0.9, slices: b}}\n",
+        + "gates: {g: {evidence: a, at_least: 0.5}, h: {evidence: a, within: [0, 1], confidence: 0.9, slices: b}}\n",
         [
             (6, 13, "so the gate needs a confidence"),
-            (6, 57, "write at_least and at_most as two gates"),
-            (6, 90, "slices are judged at the end"),
+            (6, 59, "write at_least and at_most as two gates"),
+            (6, 92, "slices are judged at the end"),
         ],
     ),
     "batches in a whole": (
         STEP
         + "evidence: {predictions: p.csv, truth: t.csv, batch: 5}\n"
-        + "gates: {g: {all_of: [{evidence: a, at_least: 1, confidence: 0.9}]}}\n",
+        + "gates: {g: {all_of: [{evidence: a, at_least: 0.5, confidence: 0.9}]}}\n",
         [(6, 23, "make it a gate of its own")],
+    ),
+    "an impossible share": (GATE + "{evidence: a, at_least: 90}", [(6, 20, "expected a share from 0 to 1")]),
+    "a margin of all": (
+        GATE + "{evidence: a, not_worse_than: champion, margin: 3}",
+        [(6, 46, "three points are 0.03")],
+    ),
+    "the same as itself": (GATE + "{evidence: a, same_as: a}", [(6, 20, "a step always answers as itself")]),
+    "a slice twice": (GATE + "{evidence: a, at_least: 0.5, slices: [b, b]}", [(6, 35, "named twice")]),
+    "less than a batch": (
+        STEP + "evidence: {predictions: p.csv, truth: t.csv, batch: 5, at_most: 2}\n",
+        [(5, 60, "expected at least one batch")],
+    ),
+    "no bet is won": (
+        STEP
+        + "evidence: {predictions: p.csv, truth: t.csv, batch: 5}\n"
+        + "gates: {g: {evidence: a, at_least: 1, confidence: 0.9}}\n",
+        [(6, 36, "no bet is won on that")],
     ),
     "later in an environment": (
         PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",

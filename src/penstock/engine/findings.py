@@ -77,7 +77,7 @@ class Findings:
         ours, other = _alike(mine, theirs, name)
         kept = {} if baseline.origin is None else baseline.origin.hardware
         there, here = self._machine(baseline.run, step, kept), self._machine(self._context.run.id, step, self._hardware)
-        rival = Rival(baseline.words, _timing(other, there), why or "has no such benchmark")
+        rival = Rival(baseline.words, _timing(other, there), why or "has no such benchmark", never=not why)
         timing, plain = _timing(ours, here), self._is_plain(gate)
         if timing is not None and not here:
             reason = f"it is not known on which hardware step {step} was measured: run it --no-cache"
@@ -146,9 +146,16 @@ class Findings:
             reason = f"the results of step {step} are from a run whose tests are not kept any more: run it --no-cache"
             return Verdict(gate.name, "errored", None, (reason,))
         theirs = None if baseline is None else self._world.store.cases.of_step(baseline.run, step)
-        rival = None if baseline is None else TestBaseline(baseline.words, _statuses(theirs))
+        rival = (
+            None if baseline is None else TestBaseline(baseline.words, _statuses(theirs), self._never(baseline, step))
+        )
         quarantined = frozenset(test.full_name for test in mine or () if test.quarantined)
         return judge_tests(gate, _statuses(mine), rival, quarantined, lacking)
+
+    def _never(self, baseline: Reference, step: str) -> bool:
+        """Whether a baseline's run told of no tests of a step, as where the step or its report is new."""
+        results = [record.result or {} for record in self._runs.steps(baseline.run) if record.name == step]
+        return not any("observed" in result or "tests" in result for result in results)
 
     # --- the model
 
