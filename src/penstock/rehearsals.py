@@ -102,7 +102,7 @@ class Plan:
             best = f"; even the best result passes on {self.least:,} examples at least" if self.least else ""
             return f"nothing can be planned, since {self.lacking}{best}{self._known}"
         if self.wanted is None:
-            return f"no number of examples passes if {self.supposed}: allow more"
+            return f"no number of examples passes if {self.supposed}: a better model does, or a rule that asks for less"
         each = " in each slice" if self.slices else ""
         return f"{rounded(self.wanted):,} examples{each} pass with {100 * POWER:.0f} % if {self.supposed}{self._known}"
 
