@@ -224,7 +224,7 @@ def _by_numbers(gate: Gate, ours: Timing, theirs: Timing, words: str, asked: flo
     value = ours.value / theirs.value
     numbers = f"{ours.value:.4g} against {theirs.value:.4g} of {words}"
     if asked is None:
-        return _bounded(gate, value, f"{numbers}, without bounds", _as_number)
+        return _bounded(gate, value, f"{numbers}, without bounds, which take {LEAST_ROUNDS} rounds of both", _as_number)
     what = f"a ratio of {value:.4g}, {numbers}, has no bounds, and the gate asks for {percent(asked)}"
     hint = f"{what}: write {LEAST_ROUNDS} or more rounds of the benchmark, or leave confidence out"
     return Verdict(gate.name, "inconclusive", value, (hint,))

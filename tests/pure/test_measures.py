@@ -175,7 +175,7 @@ def test_single_numbers_are_a_plain_ratio() -> None:
     new, old = Timing(12.5, (), HERE), Timing(10.0, (), HERE)
     assert said(judge_benchmark(benchmark(at_most=1.3), new, Rival(WORDS, old))) == (
         "pass",
-        ("1.25 is at most 1.3: 12.5 against 10 of branch main (1.2), without bounds",),
+        ("1.25 is at most 1.3: 12.5 against 10 of branch main (1.2), without bounds, which take 5 rounds of both",),
     )
     assert said(judge_benchmark(benchmark(at_least=1.3), new, Rival(WORDS, old)))[0] == "fail"
     part = judge_benchmark(benchmark(at_most=1.3, confidence=0.99), new, Rival(WORDS, old), plain=True)
