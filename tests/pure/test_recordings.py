@@ -141,7 +141,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         said = parse_recordings(data, "requests.jsonl")[0].name
     except ReportError as error:
         said = str(error).removeprefix("requests.jsonl:")
-    assert said.startswith(("line", " the file", *"123456789"))
+    assert said.startswith(("line", " the file", " this is a Git LFS pointer", *"123456789"))
 
 
 # --- agreement -----------------------------------------------------------------------------------------------------
