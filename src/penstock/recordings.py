@@ -259,9 +259,10 @@ def _numbers_apart(path: str, one: float, other: float, tolerance: float) -> Dif
         apart, scale = math.inf, 1.0
     if not math.isfinite(apart):
         return Difference(path, shown(one), shown(other))
-    if apart <= tolerance * scale:
+    needed = apart / scale
+    if needed <= tolerance or apart <= tolerance * scale:  # either may be off by a last digit
         return None
-    return Difference(path, shown(one), shown(other), apart, apart / scale)
+    return Difference(path, shown(one), shown(other), apart, needed)
 
 
 def answered(recording: Recording, body: bytes, tolerance: float) -> Difference | None:
