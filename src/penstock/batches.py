@@ -199,8 +199,8 @@ def _judged(gate: Gate, answers: _Answers, asked: Drawn, champion: Champion | No
     chart = _chart(rule, answers, bets, (low, high))
     value = float(answers.new[: bets.n].mean())
     spared = len(asked.ids) - bets.n
-    reasons = [_sentence(chart, bets, champion, asked), f"{spared:,} examples were spared"][: 2 if spared > 0 else 1]
-    return Verdict(gate.name, bets.verdict, value, tuple(reasons), chart)
+    saved = (f"{spared:,} examples were spared",) if spared > 0 else ()
+    return Verdict(gate.name, bets.verdict, value, (_sentence(chart, bets, champion, asked), *saved), chart)
 
 
 def _chart(rule: Rule, answers: _Answers, bets: Bets, bounds: tuple[float, float]) -> Chart:

@@ -15,6 +15,7 @@ def ask(body):
 
 
 def test_every_row_of_the_test_set_is_answered():
+    """The served package gives one prediction a row, each within what the truth can be."""
     with open("test.csv", newline="") as stream:
         rows = [[float(value) for value in row[1:-1]] for row in list(csv.reader(stream))[1:]]
     predictions = ask({"rows": rows})["predictions"]
@@ -23,6 +24,7 @@ def test_every_row_of_the_test_set_is_answered():
 
 
 def test_a_bad_request_is_refused():
+    """What is no list of rows is answered with 400 and a sentence that names the rows."""
     with pytest.raises(HTTPError) as refusal:
         ask({"rows": "none"})
     with refusal.value as reply:
