@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from penstock.charts import Chart
 from penstock.cli import contrasts, drawings
@@ -27,6 +27,7 @@ from penstock.cli.sheets import Sheet, StepTests, note_on
 from penstock.cli.tables import verdict
 from penstock.flips import Flips, SliceRow
 from penstock.runs import GateView, ReleaseView, RunView, StepView
+from penstock.server.pages import templates_in
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -43,14 +44,7 @@ def page(sheet: Sheet) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_in(TEMPLATES, _finalized)
     environment.filters.update(_FILTERS)
     environment.globals.update(contrasts=contrasts, FLIPS=FLIPS, FOLDED=FOLDED, SLICES=SLICES)
     return environment.get_template("report.html")

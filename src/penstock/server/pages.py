@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -37,6 +39,18 @@ POLICY = "; ".join(
 """What a browser may do on the page: exactly our style and script, and asking for the page again."""
 
 
+def templates_in(folder: Path, finalize: Callable[[Any], Any] | None = None) -> Environment:
+    """The templates of a folder: every value is escaped, after `finalize`, and an unknown name is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def render(state: State) -> str:
     """The page of a state, as HTML; every value in it is escaped."""
     return _template().render(state=state, style=STYLE, script=SCRIPT)
@@ -44,13 +58,7 @@ def render(state: State) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_in(TEMPLATES)
     environment.filters.update(ago=ago, stamp=stamp, lasting=lasting, parts=parts, plain=plain)
     return environment.get_template("page.html")
 
