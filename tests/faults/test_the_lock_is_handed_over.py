@@ -81,7 +81,10 @@ class Hands:
         """Kill -9 of who coordinates; where another one waits, that takes over."""
         ready = [c for c in self.awake() if c.pid != holder and _waits(c.pid)]
         begun = time.monotonic()
-        os.kill(holder, signal.SIGKILL)
+        try:
+            os.kill(holder, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # its run was done, and it ended by itself since it was seen to hold
         if ready:
             self.until(lambda: self._place.coordinator() not in {None, holder}, "another takes over")
             self.taken.append(time.monotonic() - begun)
