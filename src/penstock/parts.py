@@ -22,11 +22,9 @@ from penstock.values import (
     AxisValue,
     Branches,
     Bytes,
-    CommandText,
     CronText,
     Day,
     FilePath,
-    Flag,
     Folders,
     Group,
     ImageName,
@@ -90,15 +88,6 @@ class RecordedRequests(Part):
     repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         default=1, description="How often each is asked after the first time, which warms up."
     )
-
-
-class Migrate(Part):
-    """The command that brings an environment's database to what a package needs, before its replicas start."""
-
-    run: CommandText = Field(description="The command, once per package and environment.")
-    timeout: Seconds = Field(default=600.0, description="How long it may take.")
-    lock_timeout: Seconds = Field(default=10.0, description="How long a statement may wait for a lock of PostgreSQL.")
-    contract: Flag = Field(default=False, description="Whether code from before may not work on what it leaves.")
 
 
 class EvidenceFiles(Part):

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from penstock.environments import Environment as Environment  # noqa: PLC0414 - part of what the file means
 from penstock.parts import (
     Check,
     Concurrency,
     EvidenceFiles,
     Matrix,
-    Migrate,
     Part,
     Quarantine,
     RecordedRequests,
@@ -40,7 +40,6 @@ from penstock.rules import Slicing as Slicing  # noqa: PLC0414 - the same
 from penstock.values import (
     LIST,
     Addresses,
-    Branches,
     CheckpointPath,
     CommandText,
     Flag,
@@ -204,41 +203,6 @@ class Package(Part):
     def contents(self) -> tuple[str, ...]:
         """The patterns of all that the package holds."""
         return (*(self.model or ()), *self.code)
-
-
-def _as_migrate(value: Any) -> Any:
-    return {"run": value} if isinstance(value, str) else value
-
-
-class Environment(Part):
-    """A place that releases go to."""
-
-    name: SkipJsonSchema[str]
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(description="Where the environment answers.")
-    replicas: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(default=1, description="Processes that serve it.")
-    needs: Texts = Field(default=(), description="Environments that must be released to first.")
-    branches: Branches | None = Field(
-        default=None, description="Branches that are released here; absent: the default branch."
-    )
-    variables: Variables = Field(default={}, description="Variables of this environment, over the pipeline's.")
-    secrets: VariableNames = Field(
-        default=(), description="Secrets that what serves here gets, as variables of these names."
-    )
-    placed_as: Literal["process", "container"] = Field(
-        default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
-    )
-    migrate: Annotated[Migrate, BeforeValidator(_as_migrate, json_schema_input_type=str | Migrate)] | None = Field(
-        default=None, description="A command that runs once per package, before its replicas start."
-    )
-    migrate_down: CommandText | None = Field(
-        default=None, description="The way back of migrate, which runs only where a person asks for it."
-    )
-
-    @model_validator(mode="after")
-    def _has_a_way_up(self) -> Self:
-        if self.migrate_down is not None and self.migrate is None:
-            raise wrong('"migrate_down" needs a migrate: add migrate: COMMAND', "migrate_down", lacks=("migrate",))
-        return self
 
 
 def _named(parts: Any) -> Any:

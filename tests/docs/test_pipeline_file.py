@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.environments import Migrate
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -12,7 +13,6 @@ from penstock.parts import (
     EvidenceFiles,
     Gpu,
     Matrix,
-    Migrate,
     Part,
     Push,
     Quarantine,

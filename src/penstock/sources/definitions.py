@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from penstock.environments import Migrate
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -23,7 +24,6 @@ from penstock.parts import (
     EvidenceFiles,
     Gpu,
     Matrix,
-    Migrate,
     Part,
     Push,
     Quarantine,

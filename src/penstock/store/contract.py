@@ -170,6 +170,7 @@ class Release:
     """A package in an environment. `spec` is all that its replicas need, so that they start without the run.
 
     `migration` is the number of the newest migration that was in force when it came up: the one that it was made for.
+    `rollout` is how its rollout stands, or how it ended, as plain values; `watch` the same of the watch afterwards.
     """
 
     id: int
@@ -188,6 +189,8 @@ class Release:
     fate: str | None
     replaced: int | None
     migration: int | None
+    rollout: Values | None
+    watch: Values | None
     created: float
     since: float | None
     ended: float | None

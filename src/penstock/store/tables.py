@@ -329,6 +329,8 @@ releases = Table(
     Column("fate", String),
     Column("replaced", Integer),
     Column("migration", Integer),
+    Column("rollout", JSON(none_as_null=True)),
+    Column("watch", JSON(none_as_null=True)),
     Column("created", Float, nullable=False),
     Column("since", Float),
     Column("ended", Float),
