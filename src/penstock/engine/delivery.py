@@ -6,42 +6,21 @@ coordinator that dies at any point is followed by one that derives the same rout
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from penstock.engine.contracts import Backend, Handle, ProcessSpec, Route
-from penstock.engine.images import ReleaseImages, is_container
-from penstock.engine.installing import (
-    StoppedRollout,
-    Stopping,
-    install,
-    last_line,
-    manifest_of,
-    package_folder,
-    variables_of,
-)
+from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
-from penstock.engine.serving import (
-    HEALTH_INTERVAL,
-    answers,
-    free_port,
-    image_of,
-    in_image,
-    serve_variables,
-)
+from penstock.engine.replicas import Replicas, UnhealthyError
+from penstock.engine.routing import Routing
+from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
-from penstock.packages import Manifest
-from penstock.pipelines import interpolate
-from penstock.releases import LIVE, ReleaseStatus
-from penstock.rollouts import Placed, cold, weights
+from penstock.releases import ReleaseStatus
+from penstock.rollouts import cold
 from penstock.runs import RequestStatus
-from penstock.store.contract import Release, Replica
-
-CRASHES = 3
-"""A server that ended this often before it was healthy will not become so."""
+from penstock.store.contract import Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +43,6 @@ class Wanted:
     force: bool = False
 
 
-class UnhealthyError(PenstockError):
-    """A release whose replicas did not become healthy; it is rejected with this sentence."""
-
-
 class FrozenError(StateError):
     """An environment that takes no release at the moment: who froze it, and why."""
 
@@ -81,8 +56,8 @@ class Delivery:
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
         self._recovered = asyncio.Event()
         self._recovered.set()
-        self._joining: set[int] = set()
-        self._images = ReleaseImages(world)
+        self._routing = Routing(world)
+        self._replicas = Replicas(world, self._routing)
         self._migrating = Migrating(world)
 
     @property
@@ -113,7 +88,7 @@ class Delivery:
             try:
                 return await self._roll(release, stopping, force=wanted.force)
             finally:
-                self._joining.discard(release.id)
+                self._routing.joining.discard(release.id)
 
     async def _refuse_frozen(self, wanted: Wanted) -> None:
         """Raise FrozenError where the environment takes no release; what an earlier coordinator began there ends."""
@@ -127,7 +102,7 @@ class Delivery:
         """Whether a release is what is wanted; the person's own PATH and language make no other release."""
         both = [{k: v for k, v in spec.items() if k != "person"} for spec in (release.spec, wanted.spec)]
         same = (release.version, release.package) == (wanted.version, wanted.package) and both[0] == both[1]
-        return same and all(self._lives(r) for r in self._releases.replicas(release.id))
+        return same and all(self._replicas.lives(r) for r in self._releases.replicas(release.id))
 
     def _begun(self, wanted: Wanted) -> Release:
         """The release of this request that is starting already, else a new one."""
@@ -171,13 +146,13 @@ class Delivery:
             try:
                 if first:
                     await self._migrating.down(crossing, request, actor)
-                await self._bring_up(target, lambda: None)
+                await self._replicas.bring_up(target, lambda: None)
                 if not await self._switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
                 if down and not first:
                     await self._migrating.down(crossing, request, actor)
             finally:
-                self._joining.discard(target.id)
+                self._routing.joining.discard(target.id)
                 self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
 
@@ -197,7 +172,7 @@ class Delivery:
         """
         found = {(r.project, r.environment) for r in self._releases.of(project, environment)}
         stopped = [line for place in sorted(found) for line in await self._stop_one(*place)]
-        await self.apply()
+        await self._routing.apply()
         return stopped
 
     async def _stop_one(self, project: str, environment: str) -> list[str]:
@@ -212,9 +187,9 @@ class Delivery:
                     self._move(release.id, "reject", reason="stopped")
                 elif release.status is ReleaseStatus.DRAINING:
                     self._move(release.id, release.fate or "retire", reason=release.reason)
-            await self.apply()
+            await self._routing.apply()
             for release in self._releases.of(project, environment):
-                await self._end_replicas(release.id)
+                await self._replicas.end(release.id)
             return ended
 
     async def give_up(self, request: int) -> None:
@@ -228,7 +203,7 @@ class Delivery:
         """End and reject what a request began to release in an environment, whose turn the caller has."""
         for release in self._releases.of(beside.project, beside.environment):
             if release.request == request and release.status is ReleaseStatus.STARTING:
-                await self._end_replicas(release.id)
+                await self._replicas.end(release.id)
                 await self._reject(release.id, reason)
 
     async def recover(self) -> None:
@@ -256,24 +231,20 @@ class Delivery:
     async def _serve_again(self) -> None:
         for release in self._releases.of():
             if release.status is ReleaseStatus.STARTING and self._is_orphan(release):
-                await self._end_replicas(release.id)
+                await self._replicas.end(release.id)
                 self._move(release.id, "reject", reason="the command that asked for it died")
         for release in self._releases.of():
             if release.status is ReleaseStatus.SERVING:
                 async with self._turn(release.project, release.environment):
                     await asyncio.to_thread(install, self._world, release)
                     await self._start_again(release)
-        if self._routes():
-            await self.apply()
+        if self._routing.routes():
+            await self._routing.apply()
 
     async def _start_again(self, release: Release) -> None:
         """Start what is missing of a release that should serve; what cannot be started is told, and hinders nobody."""
         try:
-            if not all(self._lives(r) for r in self._releases.replicas(release.id)):
-                await self._images.make(release, lambda: None)
-            # It may have been stopped or replaced while we waited: then nothing of it starts again.
-            if self._releases.get(release.id).status is ReleaseStatus.SERVING:
-                await self._start(release, manifest_of(self._world, release))
+            await self._replicas.start_again(release)
         except EngineError as error:
             self._releases.note(release.id, phase=f"cannot start again: {error}")
 
@@ -286,78 +257,40 @@ class Delivery:
     async def _roll(self, release: Release, stopping: Stopping, *, force: bool) -> Release:
         try:
             self._refuse_way_back(release, force=force)
-            self._refuse_taken_port(release)
+            self._replicas.refuse_taken_port(release)
             await self._migrating.up(release, stopping)
-            await self._bring_up(release, stopping)
+            await self._replicas.bring_up(release, stopping)
         except (UnhealthyError, MigrationError, EngineError) as error:
-            await self._end_replicas(release.id)
+            await self._replicas.end(release.id)
             route = f"{release.project}-{release.environment}"
             await self._reject(release.id, str(error).replace(route, release.environment))
             return self._releases.get(release.id)
         except StoppedRollout:
-            await self._end_replicas(release.id)
+            await self._replicas.end(release.id)
             why = stopping()
             if why in {"canceled", "superseded"}:
                 await self._reject(release.id, why)
             return self._releases.get(release.id)
         except (PenstockError, OSError) as error:
-            await self._end_replicas(release.id)
+            await self._replicas.end(release.id)
             await self._reject(release.id, str(error))
             raise
         if not await self._switch(release, release.generation, fate="retire", reason=None):
-            await self._end_replicas(release.id)
+            await self._replicas.end(release.id)
             await self._reject(release.id, "a newer release was there first")
         return self._releases.get(release.id)
 
     async def _reject(self, release: int, reason: str) -> None:
-        self._joining.discard(release)
+        self._routing.joining.discard(release)
         self._move(release, "reject", reason=reason)
-        if self._routes():
-            await self.apply()
-
-    async def _bring_up(self, release: Release, stopping: Stopping) -> None:
-        """Replicas started, each answering its health path, all found healthy by the router too."""
-        self._refuse_taken_port(release)
-        count = int(release.spec["replicas"])
-        self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
-        await asyncio.to_thread(install, self._world, release)
-        manifest = manifest_of(self._world, release)
-        if is_container(release):
-            await self._make_image(release, stopping)
-        await self._start(release, manifest)
-        await self._become_healthy(release, manifest, stopping)
-        self._releases.note(release.id, phase="joining the router")
-        self._joining.add(release.id)
-        await self.apply()
-        limit = self._world.clock.monotonic() + self._world.drain
-        while await self._world.router.healthy(str(release.id)) < count:
-            if self._world.clock.monotonic() > limit:
-                raise UnhealthyError("the router did not find its replicas healthy")
-            await asyncio.sleep(HEALTH_INTERVAL)
-
-    async def _make_image(self, release: Release, stopping: Stopping) -> None:
-        phase = self._releases.get(release.id).phase
-        self._releases.note(release.id, phase="making its image")
-        await self._images.make(release, stopping)
-        if stopping() is not None:
-            raise StoppedRollout
-        self._releases.note(release.id, phase=phase)
+        if self._routing.routes():
+            await self._routing.apply()
 
     def _refuse_way_back(self, release: Release, *, force: bool) -> None:
         way = f"penstock deploy {release.version} {release.environment} --force goes back all the same"
         reason = why_not_back(release.environment, self._migrating.crossing(release), way)
         if reason is not None and not force:
             raise MigrationError(reason)
-
-    def _refuse_taken_port(self, release: Release) -> None:
-        for other in self._releases.of():
-            taken = other.status in LIVE and other.spec["port"] == release.spec["port"]
-            if taken and (other.project, other.environment) != (release.project, release.environment):
-                owner = next(p.name for p in self._world.store.runs.projects() if p.id == other.project)
-                raise UnhealthyError(
-                    f"port {release.spec['port']} belongs to {other.environment} of {owner}: "
-                    "give one of them another port"
-                )
 
     async def _switch(self, release: Release, generation: int, fate: str, reason: str | None) -> bool:
         """All traffic to the release, then the old one drains; False where a newer generation was there first."""
@@ -371,7 +304,7 @@ class Delivery:
             replaced = old.id if old else None
             self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
         self._releases.note(release.id, phase="switching")
-        await self.apply()
+        await self._routing.apply()
         if old is not None:
             self._releases.note(release.id, phase=f"draining {old.version}")
             await self._drain(old.id)
@@ -387,166 +320,11 @@ class Delivery:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self._move(release, old.fate or "retire", reason=old.reason)
-        await self.apply()
+        await self._routing.apply()
         await asyncio.sleep(self._world.settle)
-        for number in cold(self._placed(old.project, old.environment)):
-            await self._end_replicas(number)
+        for number in cold(self._routing.placed(old.project, old.environment)):
+            await self._replicas.end(number)
 
     def _move(self, release: int, event: str, **values: Any) -> None:
         with self._world.store.transaction(durable=True):
             self._releases.move(release, event, **values)
-
-    # --- routes
-
-    def _placed(self, project: str, environment: str) -> list[Placed]:
-        found = self._releases.of(project, environment)
-        return [Placed(r.id, r.status, r.since) for r in found if self._releases.replicas(r.id)]
-
-    def _routes(self) -> list[Route]:
-        """The whole wanted state of the router, from the releases' statuses.
-
-        A release that is starting is in the route once its replicas are healthy and it is joining.
-        """
-        routes = []
-        everything = self._releases.of()
-        for project, environment in sorted({(r.project, r.environment) for r in everything}):
-            own = {r.id: r for r in everything if (r.project, r.environment) == (project, environment)}
-            parts = weights(self._placed(project, environment))
-            joining = self._joining & own.keys()
-            parts = {n: w for n, w in parts.items() if w or n in joining or own[n].status is ReleaseStatus.DRAINING}
-            parts = {**dict.fromkeys(joining, 0), **parts}
-            if parts:
-                first = max(parts, key=lambda n: (parts[n], n))
-                backends = tuple(self._backend(own[n], weight) for n, weight in sorted(parts.items()))
-                routes.append(Route(f"{project}-{environment}", int(own[first].spec["port"]), backends))
-        return routes
-
-    def _backend(self, release: Release, weight: int) -> Backend:
-        ports = tuple(r.port for r in self._releases.replicas(release.id))
-        return Backend(str(release.id), release.version, ports, manifest_of(self._world, release).health, weight)
-
-    async def apply(self) -> None:
-        """Put the wanted routes in force; a home that serves nothing has no router."""
-        routes = self._routes()
-        if routes:
-            await self._world.router.apply(routes)
-            self._world.crash("router.apply:after_effect")
-        else:
-            await self._world.router.stop()
-            self._world.crash("router.stop:after_effect")
-
-    # --- replicas
-
-    def _lives(self, replica: Replica) -> bool:
-        return replica.handle is not None and self._world.runner.alive(Handle(**replica.handle))
-
-    async def _start(self, release: Release, manifest: Manifest) -> None:
-        """Have as many live replicas as wanted: those that live stay, the others are started on their own port.
-
-        A server that outlived its shim would hold that port, and answer in the name of the new one: it goes first.
-        """
-        store = self._world.store
-        for number in range(int(release.spec["replicas"])):
-            replica = next((r for r in self._releases.replicas(release.id) if r.number == number), None)
-            if replica is not None and self._found(replica):
-                continue
-            if replica is not None and replica.handle is not None:
-                await self._world.runner.end(Handle(**replica.handle), self._world.grace)
-            with store.transaction():
-                port = replica.port if replica else free_port({r.port for r in self._releases.all_replicas()})
-                if replica is not None:
-                    self._releases.note_replica(replica.id, status="ended")
-                replica = self._releases.add_replica(release.id, number, port)
-            handle = self._world.runner.start(self._spec(release, replica, manifest))
-            self._world.crash("replica.start:after_effect")
-            with store.transaction():
-                self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
-            self._world.crash("replica.start:after_recorded")
-
-    def _found(self, replica: Replica) -> bool:
-        """Whether the replica lives; a start that was not recorded is recorded now."""
-        handle = self._handle(replica)
-        if handle is None or not self._world.runner.alive(handle):
-            return False
-        if replica.handle is None:
-            self._releases.note_replica(replica.id, handle=asdict(handle), status="running")
-        return True
-
-    def _handle(self, replica: Replica) -> Handle | None:
-        """The process of a replica, found again where its start was not recorded; None where it never started."""
-        if replica.handle is not None:
-            return Handle(**replica.handle)
-        return self._world.runner.find(replica.id, self._replica_folder(replica) / "record")
-
-    def _replica_folder(self, replica: Replica) -> Path:
-        return self._world.home.release(replica.release) / replica.id
-
-    def _spec(self, release: Release, replica: Replica, manifest: Manifest) -> ProcessSpec:
-        package, folder = package_folder(self._world, release), self._replica_folder(replica)
-        folder.mkdir(parents=True, exist_ok=True)
-        own = is_container(release)
-        variables = variables_of(self._world, release, manifest, own_image=own)
-        spec = ProcessSpec(
-            id=replica.id,
-            command=interpolate(
-                manifest.serve or "", release.spec["declared"], release.version, release.spec["commit"]
-            ),
-            workspace=package,
-            variables={**variables, "PORT": str(replica.port)}
-            if own
-            else serve_variables(self._world, manifest, package, replica.port, variables),
-            log=folder / "log",
-            record=folder / "record",
-            kept=True,
-            folder=folder,
-            secrets=tuple(release.spec.get("secrets", ())),
-        )
-        if own:
-            return replace(spec, image=self._images.of(release), whole=True)
-        return in_image(spec, image_of(self._world, manifest))
-
-    async def _become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
-        clock = self._world.clock
-        limit = clock.monotonic() + manifest.start_timeout
-        waiting = list(self._releases.replicas(release.id))
-        while waiting:
-            if stopping() is not None:
-                raise StoppedRollout
-            waiting = [r for r in waiting if await answers(r.port, manifest.health) != 200]
-            for replica in waiting:
-                self._refuse_crashed(replica)
-            if any(r.handle is not None and not self._lives(r) for r in waiting):
-                await self._start(release, manifest)  # killed with its shim, which nothing else starts again
-                numbers = {r.number for r in waiting}
-                waiting = [r for r in self._releases.replicas(release.id) if r.number in numbers]
-            if waiting and clock.monotonic() > limit:
-                raise UnhealthyError(
-                    f"replica {waiting[0].number + 1} of {release.spec['replicas']} did not answer {manifest.health} "
-                    f"with 200 within {manifest.start_timeout:g} s{self._tail(waiting[0])}"
-                )
-            if waiting:
-                await asyncio.sleep(HEALTH_INTERVAL)
-
-    def _refuse_crashed(self, replica: Replica) -> None:
-        if replica.handle is None:
-            return
-        handle = Handle(**replica.handle)
-        starts, code = self._world.runner.starts(handle), self._world.runner.last_exit(handle)
-        if starts > CRASHES:
-            raise UnhealthyError(
-                f"its server ended {starts - 1} times before it was healthy, last with exit code {code}"
-                f"{self._tail(replica)}"
-            )
-
-    def _tail(self, replica: Replica) -> str:
-        return last_line(self._replica_folder(replica) / "log")
-
-    async def _end_replicas(self, release: int) -> None:
-        for replica in self._releases.replicas(release):
-            handle = self._handle(replica)
-            if handle is not None:
-                await self._world.runner.end(handle, self._world.grace)
-            self._world.crash("replica.end:after_effect")
-            with self._world.store.transaction():
-                self._releases.note_replica(replica.id, status="ended")
-            self._world.crash("replica.end:after_recorded")
