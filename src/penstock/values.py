@@ -133,6 +133,19 @@ def _as_seconds(value: Any) -> Any:
     return seconds
 
 
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
+
+
+def _as_share(value: Any) -> Any:
+    """A share of 1 of a text such as 5% or 0.5 %; a number is a share already."""
+    if not isinstance(value, str):
+        return value
+    found = _SHARE.fullmatch(value)
+    if found is None:
+        raise wrong(f"expected a share such as 5% or 0.05, found {described(value)}")
+    return float(found[1]) / 100
+
+
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGTP]i?B|B)")
 _POWERS = "BKMGTP"
 _LEAST, _MOST = 1 << 20, 1 << 50
@@ -341,5 +354,8 @@ Seconds = Annotated[
 ]
 Bytes = Annotated[
     int, Field(strict=True), AfterValidator(_check_memory), BeforeValidator(_as_bytes, json_schema_input_type=int | str)
+]
+Share = Annotated[
+    float, Field(strict=True, ge=0, le=1), BeforeValidator(_as_share, json_schema_input_type=float | str)
 ]
 Flag = Annotated[bool, Field(strict=True)]
