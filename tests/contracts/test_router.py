@@ -10,11 +10,12 @@ from typing import Protocol
 
 import pytest
 
-from penstock.engine.contracts import Backend, Route, Router
+from penstock.engine.contracts import Backend, Counted, Route, Router
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.routers.scripted import ScriptedRouter
 from penstock.runners.process import ProcessRunner
+from penstock.traffic import EDGES_MS, NOTHING
 from routers.toys import Toy, ask, free_port, listens, until
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +195,58 @@ async def test_a_slow_request_is_in_flight_until_it_is_answered(world: World) ->
     await until(lambda: _in_flight_is(world.router, "1", 0))
     await world.router.apply([Route("production", port, moved[1:])])
     assert await asked(world, port) == {(200, "2.0+g1a2b3c4"): 20}
+
+
+async def test_requests_are_counted_by_release_once_answered(world: World) -> None:
+    """Answers of each release since the router began, with their latencies in time; open requests are not counted."""
+    port = free_port()
+    one, two = backend("1", 10_000, await world.replica("1")), backend("2", 0, await world.replica("2"))
+    await world.router.apply([Route("production", port, (one, two))])
+    assert (await world.router.counted(["1", "2"])).arms == {"1": NOTHING, "2": NOTHING}
+    await asked(world, port)
+    await world.begin(port, "1")
+    counted = await world.router.counted(["1", "2", "unknown"])
+    assert {name: (arm.requests, arm.errors) for name, arm in counted.arms.items()} == {
+        "1": (20, 0),
+        "2": (0, 0),
+        "unknown": (0, 0),
+    }
+    await world.finish("1")
+    await until(lambda: _latencies_are(world.router, "1", 21))
+    later = await world.router.counted(["1"])
+    assert (later.epoch, later.arms["1"].requests) == (counted.epoch, 21)
+    assert len(later.arms["1"].latencies) == len(EDGES_MS) + 1
+
+
+async def _latencies_are(router: Router, release: str, count: int) -> bool:
+    return sum((await router.counted([release])).arms[release].latencies) == count
+
+
+async def test_an_answer_that_no_replica_gives_is_an_error(world: World) -> None:
+    """Without a replica the router answers itself, in the release's name: a request of the release, and an error."""
+    port = free_port()
+    only = backend("1", 10_000)
+    await world.router.apply([Route("production", port, (only,))])
+    assert await asked(world, port, 3) == {(503, only.version): 3}
+    arm = (await world.router.counted(["1"])).arms["1"]
+    assert (arm.requests, arm.errors, sum(arm.latencies)) == (3, 3, 0)
+
+
+async def test_counts_begin_anew_with_the_router(world: World) -> None:
+    """A router that was stopped and begins again has another epoch and counts from nothing; a stopped one has none."""
+    port = free_port()
+    only = backend("1", 10_000, await world.replica("1"))
+    assert await world.router.counted(["1"]) == Counted("", {"1": NOTHING})
+    epochs = set()
+    for _ in range(2):
+        await world.router.apply([Route("production", port, (only,))])
+        await asked(world, port, 3)
+        counted = await world.router.counted(["1"])
+        epochs.add(counted.epoch)
+        assert counted.arms["1"].requests == 3
+        await world.router.stop()
+        assert await world.router.counted(["1"]) == Counted("", {"1": NOTHING})
+    assert len(epochs) == 2
 
 
 async def test_an_environment_that_serves_nothing_says_so(world: World) -> None:

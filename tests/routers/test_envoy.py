@@ -18,6 +18,7 @@ from penstock.engine.contracts import Backend, Handle, Route
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
+from penstock.traffic import Arm
 from routers.toys import Client, Toy, ask, free_port, listens, until
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +122,52 @@ async def test_a_killed_envoy_comes_back_with_its_state(router: EnvoyRouter, tmp
     await router.apply(production(port, backend(toy), Backend("two", "2", (), "/health", 0)))
     assert (await ask(port)).status == 200
     assert await router.in_flight("one") == 0
+
+
+async def test_the_counts_tell_what_a_replica_did(router: EnvoyRouter, toy: Toy) -> None:
+    """5xx, resets and garbage are errors; 4xx and health checks are none; a stream counts at once."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    for path, status in (("/", 200), ("/missing", 404), ("/broken", 500), ("/reset", 503), ("/garbage", 502)):
+        assert (await ask(port, path)).status == status
+    arm = (await router.counted([toy.name])).arms[toy.name]
+    assert (arm.requests, arm.errors) == (5, 3)
+    client = Client(port)
+    await client.ask("/stream")
+    assert (await router.counted([toy.name])).arms[toy.name].requests == 6
+    toy.slow.set()
+    await until(lambda: _timed(router, toy.name, 4))
+    await client.close()
+
+
+async def _timed(router: EnvoyRouter, release: str, count: int) -> bool:
+    return sum((await router.counted([release])).arms[release].latencies) == count
+
+
+async def test_counts_of_a_killed_envoy_are_another_epoch(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """After a kill -9 the counts begin at nothing and say so; one that does not come back soon is an error."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    await ask(port)
+    before = await router.counted([toy.name])
+    envoys(tmp_path / "router")[0].send_signal(signal.SIGKILL)
+    after = await router.counted([toy.name])
+    assert (before.arms[toy.name].requests, after.arms[toy.name].requests) == (1, 0)
+    assert after.epoch != before.epoch
+
+
+async def test_an_envoy_with_other_buckets_gives_no_latencies(
+    tmp_path: Path, runner: ProcessRunner, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Envoy that an older Penstock began goes on counting answers; its latencies mean nothing to us."""
+    port = free_port()
+    async with _another(tmp_path / "old", runner) as router:
+        with monkeypatch.context() as older:
+            older.setattr("penstock.routers.counts.BOUNDS_MS", (1.0, 10.0))
+            await router.apply(production(port, backend(toy)))
+            await ask(port)
+            await until(lambda: _timed(router, toy.name, 1))
+        assert (await router.counted([toy.name])).arms[toy.name] == Arm(1)
 
 
 async def test_a_new_coordinator_adopts_the_running_envoy(

@@ -79,6 +79,8 @@ class Toy:
         if path == "/health":
             return _reply(writer, "200 OK" if self.well else "500 Ill", b"")
         self.asked += 1
+        if path in _FAULTS:
+            return _FAULTS[path](writer)
         if path == "/slow":
             await self.slow.wait()
         if path == "/stream":
@@ -100,6 +102,14 @@ class Toy:
 def _reply(writer: asyncio.StreamWriter, status: str, body: bytes) -> None:
     head = f"HTTP/1.1 {status}\r\nx-penstock-release: forged\r\nserver: toy\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
+
+
+_FAULTS: dict[str, Callable[[asyncio.StreamWriter], None]] = {
+    "/missing": lambda writer: _reply(writer, "404 Missing", b""),
+    "/broken": lambda writer: _reply(writer, "500 Broken", b""),
+    "/garbage": lambda writer: writer.write(b"no HTTP\r\n\r\n"),
+    "/reset": lambda writer: writer.transport.abort(),
+}
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from penstock.artifacts import Digest, Tree
 from penstock.commits import Change, Commit
 from penstock.oci import Exported
+from penstock.traffic import Arm
 
 
 class Clock(Protocol):
@@ -291,29 +292,74 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The replicas of one release behind a route. `ports` are on 127.0.0.1; `weight` is in 0…10000 of 10000."""
+    """The replicas of one release behind a route. `ports` are on 127.0.0.1; `weight` is in 0…10000 of 10000.
+
+    `mirror` is in the same parts: so many of the route's requests are copied to it, and nobody sees its answers. A
+    backend with a mirror has no weight.
+    """
 
     release: str
     version: str
     ports: tuple[int, ...]
     health: str
     weight: int
+    mirror: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """By what a route knows a user again: the value of a header or of a cookie of this name.
+
+    At the same weights a user is always with the same release, and a release of rising weight keeps its users. A user
+    whom nothing names is split at random, and one without the cookie is given one.
+    """
+
+    kind: Literal["header", "cookie"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Absolute paths of PEM files of this machine: a certificate with its chain, and its private key."""
+
+    certificate: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One environment's address: requests to `port` of 127.0.0.1 are split over the backends by weight."""
+    """One environment's address: requests to `port` of 127.0.0.1 are split over the backends by weight.
+
+    The order of the backends matters to sticky users: the one whose weight rises comes first.
+    """
 
     environment: str
     port: int
     backends: tuple[Backend, ...]
+    sticky: Sticky | None = None
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a router has counted since it began, by release; `epoch` is another one whenever it began anew.
+
+    A request counts once its answer has begun, or it is sure that there will be none; health checks never. Errors are
+    answers of 5xx, answers that broke off, and requests that got none; what a caller does wrong (4xx) is no error.
+    Latencies are of requests answered to the end, by `traffic.EDGES_MS`; they may come a moment after the count, and
+    not at all from a router that an older Penstock started. Without a running router the epoch is empty.
+    """
+
+    epoch: str
+    arms: Mapping[str, Arm]
 
 
 class Router(Protocol):
     """Splits traffic. `apply` is declarative and idempotent: the whole wanted state of the home, every time.
 
     Every answer carries `x-penstock-release: <version>`. A backend with weight 0 is health-checked and gets no
-    requests. The router serves on after our death and comes back with its last state after its own.
+    requests but copies, where it has a mirror. A request is sent once: nothing is retried. The router serves on after
+    our death and comes back with its last state after its own.
     """
 
     async def apply(self, routes: Sequence[Route]) -> None:
@@ -326,6 +372,10 @@ class Router(Protocol):
 
     async def in_flight(self, release: str) -> int:
         """Requests of a backend that were begun and not yet answered."""
+        ...
+
+    async def counted(self, releases: Sequence[str]) -> Counted:
+        """What these releases got since the router began; of one that it does not know nothing (an empty `Arm`)."""
         ...
 
     async def stop(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from penstock.errors import EngineError
+from penstock.routers.counts import Counts
 
 if TYPE_CHECKING:
     import httpx
@@ -35,6 +36,19 @@ class Admin:
         """All statistics whose name matches the regular expression, as text. Raises EngineError as `ready`."""
         answer = await self._ask(f"/stats?format=json&filter={quote(pattern, safe='')}")
         return {stat["name"]: str(stat["value"]) for stat in answer.json()["stats"] if "name" in stat}
+
+    async def counts(self, pattern: str) -> Counts:
+        """All counters, and the buckets of all histograms, whose name matches. Raises EngineError as `ready`."""
+        answer = await self._ask(f"/stats?format=json&histogram_buckets=disjoint&filter={quote(pattern, safe='')}")
+        stats = answer.json()["stats"]
+        return Counts(
+            {stat["name"]: int(stat["value"]) for stat in stats if "name" in stat},
+            {
+                histogram["name"]: [(float(b["upper_bound"]), int(b["cumulative"])) for b in histogram["buckets"]]
+                for stat in stats
+                for histogram in stat.get("histograms", ())
+            },
+        )
 
     async def _ask(self, path: str) -> "httpx.Response":
         import httpx  # noqa: PLC0415 - start-up time is a promise

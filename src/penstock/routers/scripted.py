@@ -1,20 +1,23 @@
 """A router in memory that does what it is told: for the engine's tests, and for trying a delivery without Envoy.
 
 It keeps the contract of `Router` (the same suite runs on it) with nothing that listens: `ask` stands for a request.
-Its script: `ill` ports fail their health check, `refusal` is the sentence with which the next `apply` fails, and
-`begin` and `finish` are the two ends of a request that takes long.
+Its script: `ill` ports fail their health check, `refusal` is the sentence with which the next `apply` fails,
+`begin` and `finish` are the two ends of a request that takes long, `count` says what a release did without asking it,
+and `begin_anew` is a router that was killed and came back.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.engine.contracts import Backend, Route
+from penstock.engine.contracts import Backend, Counted, Route
 from penstock.errors import EngineError
 from penstock.routers import xds
+from penstock.traffic import EDGES_MS, NOTHING, Arm
 
 # Coprime to 10000, so that 10000 requests in a row meet each point of the split exactly once, well mixed.
 _STRIDE = 7_919
+_QUICK = Arm(1, 0, (1, *(0 for _ in EDGES_MS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class ScriptedRouter:
         self.refusal: str | None = None
         self._asked: Counter[int] = Counter()
         self._open: Counter[str] = Counter()
+        self._arms: dict[str, Arm] = {}
+        self._beginnings = 1
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -57,9 +62,24 @@ class ScriptedRouter:
         """Requests begun and not finished."""
         return self._open[release]
 
+    async def counted(self, releases: Sequence[str]) -> Counted:
+        """What was asked or `count`ed since the router began; it runs while anything is routed."""
+        arms = {release: self._arms.get(release, NOTHING) for release in releases}
+        return Counted(str(self._beginnings) if self.routes else "", arms)
+
     async def stop(self) -> None:
         """Forget the state."""
         self.history.append(())
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """All counts begin at nothing."""
+        self._arms.clear()
+        self._beginnings += 1
+
+    def count(self, release: str, arm: Arm) -> None:
+        """A release did this, beside what it did before."""
+        self._arms[release] = self._arms.get(release, NOTHING) + arm
 
     def ask(self, port: int) -> Answer:
         """One request to a port. The split is exact over 10000 requests. Raises ConnectionRefusedError."""
@@ -83,9 +103,11 @@ class ScriptedRouter:
         if self._open[release] == 0:
             raise ValueError(f"{release} has no open request")
         self._open[release] -= 1
+        self.count(release, _QUICK)
 
     def _answer(self, backend: Backend) -> Answer:
         well = [port for port in backend.ports if port not in self.ill]
+        self.count(backend.release, _QUICK if well else Arm(1, 1))
         return Answer(200, backend.version, well[0]) if well else Answer(503, backend.version)
 
     def _backends(self, release: str) -> list[Backend]:

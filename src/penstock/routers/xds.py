@@ -111,17 +111,18 @@ def cluster_name(release: str) -> str:
     return f"release-{_slug(release)}"
 
 
-def bootstrap(folder: str, admin_socket: str) -> str:
+def bootstrap(folder: str, admin_socket: str, buckets: Sequence[float]) -> str:
     """The file Envoy starts with: where its admin address is and where its documents lie.
 
-    `admin_socket` is the path of a unix socket, relative to Envoy's working folder (the kernel allows 107 bytes).
+    `buckets` are the upper bounds of its latency buckets, in milliseconds; `admin_socket` is the path of a unix socket,
+    relative to Envoy's working folder (the kernel allows 107 bytes).
     """
     document = {
         "node": {"id": "penstock", "cluster": "penstock"},
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
         "dynamic_resources": {"cds_config": _read_from(folder, CLUSTERS), "lds_config": _read_from(folder, LISTENERS)},
         "stats_flush_interval": "0.2s",
-        "stats_config": {"histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": _buckets()}]},
+        "stats_config": {"histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": list(buckets)}]},
     }
     return json.dumps(document, indent=1)
 
@@ -197,11 +198,6 @@ def _slug(name: str) -> str:
 
 def _read_from(folder: str, file: str) -> _Json:
     return {"path_config_source": {"path": f"{folder}/{file}"}, "resource_api_version": "V3"}
-
-
-def _buckets() -> list[float]:
-    """40 bounds from 1 ms to 10 minutes, each about 1.4 times the one before."""
-    return [round(1.0 * 600_000 ** (step / 39), 1) for step in range(40)]
 
 
 def _typed(name: str, kind: str, **config: Any) -> _Json:
