@@ -144,3 +144,7 @@ def quantile_edge(latencies: Sequence[int], quantile: float, beyond: float = 10.
 def above(latencies: Sequence[int], edge: int) -> int:
     """How many requests took longer than an edge."""
     return sum(latencies[edge + 1 :])
+
+
+EDGES_MS = log_edges(1.0, 1.5**0.5, 66)
+"""The router's latency buckets in ms, from 1 ms to 9 minutes in steps of √1.5: a ratio of 1.5 is tested sharply."""
