@@ -1,12 +1,27 @@
 """The environments of the pipeline file: where releases go, and how they get there."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from penstock.parts import Part
-from penstock.values import Branches, CommandText, Flag, Seconds, Texts, VariableNames, Variables, wrong
+from penstock.values import (
+    Branches,
+    CommandText,
+    FilePath,
+    Flag,
+    Number,
+    Seconds,
+    Share,
+    Texts,
+    VariableName,
+    VariableNames,
+    Variables,
+    shortened,
+    wrong,
+)
 
 
 class Migrate(Part):
@@ -20,6 +35,120 @@ class Migrate(Part):
 
 def _as_migrate(value: Any) -> Any:
     return {"run": value} if isinstance(value, str) else value
+
+
+
+def _as_shares(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+_SHARES = BeforeValidator(_as_shares, json_schema_input_type=str | float | list[str | float])
+_LATENCY = re.compile(r"latency_p([1-9][0-9]?(?:\.[0-9]+)?)_ratio")
+"""How a rule on latency is named: `latency_p99_ratio`."""
+
+
+def quantile_of(rule: str) -> float | None:
+    """The quantile that a rule such as `latency_p99_ratio` speaks of; None for any other name."""
+    found = _LATENCY.fullmatch(rule)
+    return None if found is None else float(found[1]) / 100
+
+
+def _check_harms(harms: dict[str, float]) -> dict[str, float]:
+    for name, ratio in harms.items():
+        if name != "error_rate_ratio" and quantile_of(name) is None:
+            known = "error_rate_ratio or latency_p99_ratio (or another quantile)"
+            raise wrong(f'"{shortened(name)}" is no rule of abort_if: write {known}')
+        if ratio <= 1 and name == "error_rate_ratio":
+            raise wrong(f"expected a ratio above 1, found {ratio:g}: at 1 chance alone would roll back")
+        if ratio < 1:
+            raise wrong(f"expected a ratio of at least 1, found {ratio:g}")
+    return harms
+
+
+Harms = Annotated[dict[str, Number], AfterValidator(_check_harms)]
+
+
+class RolloutRules(Part):
+    """How a release takes over from the one before: by which strategy, and what must be shown on the way."""
+
+    canary: Annotated[tuple[Share, ...], Field(fail_fast=True, min_length=1), _SHARES] | None = Field(
+        default=None, description="The shares of the requests that it gets, one after the other."
+    )
+    shadow: Share | None = Field(default=None, description="The share of the requests that are copied to it.")
+    strategy: Literal["blue_green", "recreate"] | None = Field(
+        default=None, description="blue_green: all at once; recreate: the old one ends before the new one starts."
+    )
+    interval: Seconds = Field(default=60.0, description="How long each share lasts at least.")
+    deadline: Seconds = Field(default=1800.0, description="How long all shares may last together.")
+    error_rate_at_most: Share | None = Field(
+        default=0.01, description="An error rate that is safe whatever the release before had."
+    )
+    abort_if: Harms = Field(default={"error_rate_ratio": 2.0}, description="What harm rolls it back.")
+    require: Texts = Field(default=(), description="Rules that must be shown to hold before a share widens.")
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(
+        default=0.95, description="How sure a verdict must be."
+    )
+    traffic: Literal["live", "probe"] = Field(
+        default="live", description="probe: recorded requests are asked where nobody calls."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_strategy(self) -> Self:
+        given = [key for key in ("canary", "shadow", "strategy") if getattr(self, key) is not None]
+        if not given:
+            raise wrong("expected canary: [5%, 25%, 50%], shadow: 10%, blue_green or recreate", lacks=("canary",))
+        if len(given) > 1:
+            raise wrong(f'expected one strategy, found "{given[0]}" before', given[1])
+        return self
+
+    @model_validator(mode="after")
+    def _widens(self) -> Self:
+        widths = [round(share * 10_000) for share in self.canary or ()]
+        if widths != sorted(set(widths)) or any(not 0 < width < 10_000 for width in widths):
+            raise wrong("expected shares that rise and lie above 0 % and below 100 %, which promotion gives", "canary")
+        if self.shadow is not None and round(self.shadow * 10_000) == 0:
+            raise wrong("expected a share above 0 %", "shadow")
+        if self.interval >= self.deadline:
+            found = f"expected less than the deadline of {self.deadline:g} s, found {self.interval:g} s"
+            raise wrong(found, "interval")
+        return self
+
+    @model_validator(mode="after")
+    def _can_widen(self) -> Self:
+        if self.error_rate_at_most is None and "error_rate_ratio" not in self.abort_if:
+            raise wrong("nothing could ever widen it: write error_rate_at_most, or error_rate_ratio in abort_if")
+        if self.error_rate_at_most is not None and not 0 < self.error_rate_at_most < 1:
+            raise wrong("expected a share above 0 % and below 100 %", "error_rate_at_most")
+        for name in self.require:
+            if name not in self.abort_if or name == "error_rate_ratio":
+                raise wrong(f'"{shortened(name)}" is no rule that can be required: write one of abort_if', "require")
+        return self
+
+
+def _as_rollout(value: Any) -> Any:
+    return {"strategy": value} if isinstance(value, str) else value
+
+
+
+class ConfigFile(Part):
+    """A file of the package whose places are filled in for an environment."""
+
+    template: FilePath = Field(description="The file of the package.")
+    to: FilePath | None = Field(default=None, description="What it is called then; absent: as the template.")
+    told_as: VariableName | None = Field(default=None, alias="as", description="A variable that holds its path.")
+
+    @property
+    def target(self) -> str:
+        """The path of the filled-in file, in the folder that PENSTOCK_CONFIG names."""
+        return self.to or self.template
+
+
+def _as_configs(value: Any) -> Any:
+    entries = value if isinstance(value, list | tuple) else [value]
+    return tuple({"template": entry} if isinstance(entry, str) else entry for entry in entries)
+
+
+_CONFIGS = BeforeValidator(_as_configs, json_schema_input_type=str | ConfigFile | list[str | ConfigFile])
 
 
 class Environment(Part):
@@ -39,12 +168,45 @@ class Environment(Part):
     placed_as: Literal["process", "container"] = Field(
         default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
     )
+    config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
+        default=(), description="Files of the package that are filled in with the environment's values."
+    )
     migrate: Annotated[Migrate, BeforeValidator(_as_migrate, json_schema_input_type=str | Migrate)] | None = Field(
         default=None, description="A command that runs once per package, before its replicas start."
     )
     migrate_down: CommandText | None = Field(
         default=None, description="The way back of migrate, which runs only where a person asks for it."
     )
+
+    rollout: (
+        Annotated[RolloutRules, BeforeValidator(_as_rollout, json_schema_input_type=str | RolloutRules)] | None
+    ) = Field(default=None, description="How a release takes over from the one before; absent: all at once.")
+    keep: Annotated[int, Field(strict=True, ge=0, le=16)] = Field(
+        default=1, description="How many releases before are kept warm for a rollback."
+    )
+    drain: Seconds | None = Field(
+        default=None, description="How long what a release has begun may take when it goes; absent: 30s."
+    )
+
+    @model_validator(mode="after")
+    def _config_files_are_apart(self) -> Self:
+        targets = [file.target for file in self.config]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise wrong(f'two files of config would be "{shortened(target)}": give each a to', "config")
+            if any(target.startswith(f"{other}/") for other in targets):
+                raise wrong(f'"{shortened(target)}" lies below another file of config: rename one', "config")
+        if self.config and self.placed_as == "container":
+            raise wrong("an image of its own cannot be given files: take as: container out, or use variables", "config")
+        return self
+
+    @model_validator(mode="after")
+    def _config_names_are_free(self) -> Self:
+        names = [file.told_as for file in self.config if file.told_as is not None]
+        for name in names:
+            if names.count(name) > 1 or name in self.variables or name in self.secrets:
+                raise wrong(f'"{name}" names more than one thing here: choose another for as', "config")
+        return self
 
     @model_validator(mode="after")
     def _has_a_way_up(self) -> Self:

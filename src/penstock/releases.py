@@ -23,12 +23,23 @@ class ReleaseStatus(StrEnum):
 RELEASE_TRANSITIONS: Mapping[tuple[ReleaseStatus, str], ReleaseStatus] = {
     (ReleaseStatus.STARTING, "promote"): ReleaseStatus.SERVING,
     (ReleaseStatus.STARTING, "reject"): ReleaseStatus.REJECTED,
+    (ReleaseStatus.STARTING, "probe"): ReleaseStatus.PROBING,
+    (ReleaseStatus.STARTING, "widen"): ReleaseStatus.CANARY,
+    (ReleaseStatus.PROBING, "promote"): ReleaseStatus.SERVING,
+    (ReleaseStatus.PROBING, "reject"): ReleaseStatus.REJECTED,
+    (ReleaseStatus.PROBING, "widen"): ReleaseStatus.CANARY,
+    (ReleaseStatus.CANARY, "widen"): ReleaseStatus.CANARY,
+    (ReleaseStatus.CANARY, "promote"): ReleaseStatus.SERVING,
+    (ReleaseStatus.CANARY, "withdraw"): ReleaseStatus.DRAINING,
     (ReleaseStatus.SERVING, "replace"): ReleaseStatus.DRAINING,
     (ReleaseStatus.SERVING, "stop"): ReleaseStatus.RETIRED,
     (ReleaseStatus.DRAINING, "retire"): ReleaseStatus.RETIRED,
     (ReleaseStatus.DRAINING, "roll_back"): ReleaseStatus.ROLLED_BACK,
     (ReleaseStatus.RETIRED, "restore"): ReleaseStatus.SERVING,
 }
+
+MOVING = frozenset({ReleaseStatus.STARTING, ReleaseStatus.PROBING, ReleaseStatus.CANARY})
+"""On the way to serve: at most one release of an environment is."""
 
 LIVE = frozenset({ReleaseStatus.STARTING, ReleaseStatus.PROBING, ReleaseStatus.CANARY, ReleaseStatus.SERVING})
 

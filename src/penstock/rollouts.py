@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from penstock.canaries import CustomWord, Evidence, Judgment, Limits, gathered, judged, nothing_seen
+from penstock.canaries import Assignment, CustomWord, Evidence, Judgment, Limits, gathered, judged, nothing_seen
+from penstock.environments import RolloutRules, quantile_of
 from penstock.errors import TransitionError, UsageError
+from penstock.latencies import LatencyRule
 from penstock.releases import ReleaseStatus
-from penstock.traffic import Increment, is_sound
+from penstock.traffic import EDGES_MS, Increment, is_sound
 
 FULL = 10_000
 """The whole of an environment's traffic, in parts of ten thousand."""
@@ -124,6 +126,29 @@ class Terms:
         return part / (1 + part) if self.strategy == "shadow" else part
 
 
+def terms_of(rules: RolloutRules | None, assignment: Assignment = "random") -> Terms:
+    """The terms of what the file says; without a word of it all traffic goes at once."""
+    if rules is None or rules.strategy is not None:
+        return Terms("blue_green" if rules is None or rules.strategy is None else rules.strategy)
+    shares = (rules.shadow,) if rules.shadow is not None else rules.canary or ()
+    ratios = {quantile_of(name): ratio for name, ratio in rules.abort_if.items()}
+    return Terms(
+        strategy="canary" if rules.shadow is None else "shadow",
+        widths=tuple(round(share * FULL) for share in shares),
+        interval=rules.interval,
+        deadline=rules.deadline,
+        limits=Limits(
+            error_rate_ratio=rules.abort_if.get("error_rate_ratio"),
+            error_rate_at_most=rules.error_rate_at_most,
+            latencies=tuple(LatencyRule(q, ratio) for q, ratio in sorted(ratios.items(), key=str) if q is not None),
+            edges=EDGES_MS,
+            require=rules.require,
+            confidence=rules.confidence,
+            assignment=assignment,
+        ),
+    )
+
+
 # --- events and moves ----------------------------------------------------------------------------------------------
 
 
@@ -166,12 +191,14 @@ class Move:
     """What to do now: the width that shall hold, why, and about how many requests of the canary are missing.
 
     `width` is the canary's weight (0 after roll_back, FULL after promote), for a shadow the part that is copied.
+    `cause` is what decided: the evidence, the want of it at the deadline, a person, or a failure beside the counts.
     """
 
     kind: Literal["widen", "hold", "promote", "roll_back"]
     width: int
     reason: str
     missing: int | None = None
+    cause: Literal["evidence", "deadline", "person", "failure"] = "evidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +244,15 @@ def advanced(rollout: Rollout, event: Event) -> tuple[Rollout, Move]:
     if isinstance(event, Observed):
         return _decided(_looked(rollout, event))
     if isinstance(event, Failed):
-        return _ended(rollout, Move("roll_back", 0, event.why))
-    said = f"{event.by} asked to {event.wish}" + (f": {event.why}" if event.why else "")
-    return _ended(rollout, Move("promote", FULL, said) if event.wish == "promote" else Move("roll_back", 0, said))
+        return _ended(rollout, Move("roll_back", 0, event.why, cause="failure"))
+    if event.wish == "promote":
+        return _ended(rollout, Move("promote", FULL, said(event), cause="person"))
+    return _ended(rollout, Move("roll_back", 0, said(event), cause="person"))
+
+
+def said(wish: Asked) -> str:
+    """A person's wish as a reason."""
+    return f"{wish.by} asked to {wish.wish}" + (f": {wish.why}" if wish.why else "")
 
 
 def _ended(rollout: Rollout, move: Move) -> tuple[Rollout, Move]:
@@ -253,7 +286,7 @@ def _decided(rollout: Rollout) -> tuple[Rollout, Move]:
     if found.verdict == "pass" and not waits and (not late or _is_last(rollout)):
         return _widened(rollout, found)
     if late:
-        return _ended(rollout, Move("roll_back", 0, _too_late(rollout, found), found.missing))
+        return _ended(rollout, Move("roll_back", 0, _too_late(rollout, found), found.missing, "deadline"))
     if found.verdict == "pass":
         return rollout, Move("hold", width, f"{found.reason}; the interval of {terms.interval:g} s is not over")
     return rollout, Move("hold", width, _open(found), found.missing)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import Migrate
+from penstock.environments import Migrate, RolloutRules
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -47,7 +47,9 @@ SECTIONS: dict[str, type[Part]] = {
     "`slices`": Slicing,
     "Baselines": BaselineName,
     "`environments`": Environment,
+    "`config`": ConfigFile,
     "`migrate`": Migrate,
+    "`rollout`": RolloutRules,
     "`check`": Check,
 }
 

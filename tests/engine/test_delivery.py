@@ -668,15 +668,30 @@ def test_recovery_of_a_rollback_that_drains(house: House) -> None:
 
 
 def test_one_rollout_at_a_time(house: House) -> None:
-    """Two wishes for one environment at once are carried out one after the other, in their order."""
+    """Of two wishes for one environment at once the newer takes the older one's place; never do both go on."""
 
     async def story() -> None:
         delivery = Delivery(house.world)
         first, second = house.wanted("0.1"), house.wanted("0.2")
         done = await asyncio.gather(*(delivery.release(w, lambda: None) for w in (first, second)))
-        assert [r.status for r in done] == [ReleaseStatus.SERVING] * 2
-        assert statuses(house) == [("0.1", "retired"), ("0.2", "serving")]
+        assert [(r.status, r.reason) for r in done] == [
+            (ReleaseStatus.REJECTED, "a newer release takes its place"),
+            (ReleaseStatus.SERVING, None),
+        ]
         assert all(len(s[0].backends) <= 2 for s in house.router.history)
+
+    house.play(story())
+
+
+def test_two_alike_at_once(house: House) -> None:
+    """Two wishes for the same package and settings are one release, whoever asked first."""
+
+    async def story() -> None:
+        delivery = Delivery(house.world)
+        wanted = [house.wanted("0.1"), house.wanted("0.1")]
+        done = await asyncio.gather(*(delivery.release(w, lambda: None) for w in wanted))
+        assert len({r.id for r in done}) == 1
+        assert statuses(house) == [("0.1", "serving")]
 
     house.play(story())
 

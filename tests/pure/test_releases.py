@@ -6,7 +6,7 @@ import pytest
 
 from penstock.commits import Commit
 from penstock.pipelines import Environment
-from penstock.releases import LIVE, RELEASE_TRANSITIONS, ReleaseStatus, why_not
+from penstock.releases import LIVE, MOVING, RELEASE_TRANSITIONS, ReleaseStatus, why_not
 
 
 def environment(**fields: Any) -> Environment:
@@ -56,9 +56,10 @@ def test_without_a_default_branch_the_file_must_say() -> None:
     assert why_not(environment(branches=["one"]), commit("one", default=None)) is None
 
 
-def test_only_a_starting_or_retired_release_begins_to_serve() -> None:
+def test_only_a_moving_or_retired_release_begins_to_serve() -> None:
     """Traffic comes by promotion or by a rollback, and what lives is what holds its port."""
     into = {before for (before, _), after in RELEASE_TRANSITIONS.items() if after is ReleaseStatus.SERVING}
-    assert into == {ReleaseStatus.STARTING, ReleaseStatus.RETIRED}
+    assert into == MOVING | {ReleaseStatus.RETIRED}
+    assert MOVING < LIVE
     assert ReleaseStatus.SERVING in LIVE
     assert not LIVE & {ReleaseStatus.RETIRED, ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK}

@@ -193,6 +193,7 @@ def test_silence_is_never_success() -> None:
         "no decision within 1800 s: at 5 % the canary got no request, and no data is no success: "
         "about 336 more requests of the canary would; no request for 1740 s",
         336,
+        "deadline",
     )
 
 
@@ -284,7 +285,7 @@ def test_a_person_may_end_it_at_any_time(wish: str, kind: str, width: int) -> No
     """Whatever the evidence; who and why is the reason. Afterwards a wish is refused and a look changes nothing."""
     rollout, _ = begin(CANARY, 0.0)
     ended, move = advanced(rollout, Asked(1.0, wish, "ada", "a holiday"))  # type: ignore[arg-type]
-    assert move == Move(kind, width, f"ada asked to {wish}: a holiday")  # type: ignore[arg-type]
+    assert move == Move(kind, width, f"ada asked to {wish}: a holiday", cause="person")  # type: ignore[arg-type]
     assert advanced(ended, look(2, 500, Arm(50, 50))) == (ended, move)
     with pytest.raises(TransitionError, match="has ended"):
         advanced(ended, Asked(3.0, "promote", "bob"))
@@ -293,7 +294,7 @@ def test_a_person_may_end_it_at_any_time(wish: str, kind: str, width: int) -> No
 def test_a_candidate_that_fails_is_rolled_back() -> None:
     """It died, was never ready, or a newer release takes its place."""
     assert played(CANARY, [Failed(1.0, "release 8 takes its place")])[-1] == Move(
-        "roll_back", 0, "release 8 takes its place"
+        "roll_back", 0, "release 8 takes its place", cause="failure"
     )
 
 

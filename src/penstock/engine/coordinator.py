@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from penstock.commits import Commit
 from penstock.engine.context import RunContext, need_of
@@ -19,6 +19,7 @@ from penstock.engine.driving import Driver, release_spec
 from penstock.engine.followers import is_alive
 from penstock.engine.freezing import freeze
 from penstock.engine.governing import approve
+from penstock.engine.installing import StoppedRollout
 from penstock.engine.scheduling import Need
 from penstock.engine.sweeping import sweep, sweep_over_cap
 from penstock.engine.turns import Flights, Shared, Turns
@@ -29,6 +30,7 @@ from penstock.parts import Concurrency
 from penstock.pipelines import Pipeline
 from penstock.plans import Plan, StepKind, plan
 from penstock.releases import ReleaseStatus
+from penstock.rollouts import Asked
 from penstock.runs import ENDED_RUN, AttemptStatus, GateView, Member, RunStatus, StepStatus, admit
 from penstock.store.contract import NOBODY, Project, Request, Run, Target
 
@@ -290,6 +292,8 @@ class Coordinator:
             "interrupt": self._stop_run,
             "deploy": self._deploy,
             "rollback": self._rollback,
+            "promote": self._wish,
+            "abort": self._wish,
             "stop": self._stop,
             "freeze": self._freeze,
             "unfreeze": self._freeze,
@@ -300,6 +304,8 @@ class Coordinator:
             await verbs[request.kind](request)
         except PenstockError as error:
             self._store.requests.refuse(request.id, error.exit_code, str(error))
+        except StoppedRollout:
+            self._store.requests.refuse(request.id, 130, "interrupted before its turn came")
         except Exception as error:  # the loop's edge: one request's defect must not stop the others
             log.exception("request %s met a defect of Penstock", request.id)
             sentence = f"a defect of Penstock ({type(error).__name__}: {error}): please report it"
@@ -482,6 +488,18 @@ class Coordinator:
             why=wanted.get("reason"),
         )
         self._store.requests.end(request.id, 0, {"release": release.id})
+
+    async def _wish(self, request: Request) -> None:
+        """End the rollout of an environment by a person's word."""
+        wanted, now = request.payload, self._world.clock.now()
+        wish: Literal["promote", "abort"] = "promote" if request.kind == "promote" else "abort"
+        asked = Asked(now, wish, request.actor, wanted.get("reason") or "")
+        release = await self._delivery.wish(wanted["project"], wanted["environment"], asked)
+        if (release.status is ReleaseStatus.SERVING) is (wish == "promote"):
+            self._store.requests.end(request.id, 0, {"release": release.id})
+            return
+        went = "serves" if release.status is ReleaseStatus.SERVING else f"does not serve: {release.reason}"
+        self._store.requests.refuse(request.id, 1, f"too late to {wish} it: {release.version} {went}")
 
     async def _freeze(self, request: Request) -> None:
         freeze(self._world, request)

@@ -5,20 +5,23 @@ coordinator that dies at any point is followed by one that derives the same rout
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.replicas import Replicas, UnhealthyError
+from penstock.engine.rolling import Rolling
 from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.world import World
+from penstock.environments import RolloutRules
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
-from penstock.releases import ReleaseStatus
-from penstock.rollouts import cold
+from penstock.releases import MOVING, ReleaseStatus
+from penstock.rollouts import Asked, cold, said, terms_of
 from penstock.runs import RequestStatus
 from penstock.store.contract import Release
 
@@ -43,6 +46,11 @@ class Wanted:
     force: bool = False
 
 
+INTERRUPTED = "interrupted"
+"""The reason of what `resume` begins anew."""
+_REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
+
+
 class FrozenError(StateError):
     """An environment that takes no release at the moment: who froze it, and why."""
 
@@ -59,11 +67,15 @@ class Delivery:
         self._routing = Routing(world)
         self._replicas = Replicas(world, self._routing)
         self._migrating = Migrating(world)
+        self._rolling = Rolling(world, self._routing, self._replicas)
+        self._claims: dict[tuple[str, str], list[Wanted]] = {}
+        self._halted: dict[int, str] = {}
+        self._judging: list[asyncio.Task[None]] = []
 
     @property
     def watches(self) -> list[asyncio.Task[None]]:
         """What goes on beside the verbs, to be canceled by who leaves."""
-        return self._migrating.watches
+        return [*self._migrating.watches, *self._judging]
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -74,21 +86,69 @@ class Delivery:
         """Bring a package to an environment; returns the release as it ended: serving, or rejected with a reason.
 
         One that serves already is returned as it is. A release that an earlier coordinator began is gone on with.
+        Raises StoppedRollout where it is stopped before its turn has come.
         """
         await self._recovered.wait()
-        async with self._turn(wanted.project, wanted.environment):
-            serving = self._releases.serving(wanted.project, wanted.environment)
-            if serving is not None and self._is_same(serving, wanted):
-                with self._world.store.transaction(durable=True):
-                    self._releases.advance(wanted.project, wanted.environment, wanted.generation)
-                await self._drop_begun(serving, wanted.request, f"release {serving.id} serves the same")
-                return serving
-            await self._refuse_frozen(wanted)
-            release = self._begun(wanted)
-            try:
-                return await self._roll(release, stopping, force=wanted.force)
-            finally:
-                self._routing.joining.discard(release.id)
+        place = (wanted.project, wanted.environment)
+        self._claims.setdefault(place, []).append(wanted)
+        try:
+            async with self._queue(wanted, stopping):
+                return await self._release(wanted, stopping)
+        finally:
+            self._claims[place].remove(wanted)
+
+    @asynccontextmanager
+    async def _queue(self, wanted: Wanted, stopping: Stopping) -> AsyncIterator[None]:
+        """The turn of an environment. Who is stopped waits only for what is under way in its own name."""
+        lock = self._turn(wanted.project, wanted.environment)
+        acquiring = asyncio.ensure_future(lock.acquire())
+        try:
+            while not (await asyncio.wait({acquiring}, timeout=HEALTH_INTERVAL))[0]:
+                why = stopping()
+                if why is not None and not self._halt(self._moving(wanted.request), why):
+                    raise StoppedRollout
+            yield
+        finally:
+            if not acquiring.cancel() and not acquiring.cancelled():
+                lock.release()
+
+    def _moving(self, request: int) -> list[Release]:
+        """What a request has on the way."""
+        return [r for r in self._releases.of() if r.request == request and r.status in MOVING]
+
+    def _halt(self, releases: Sequence[Release], why: str) -> bool:
+        """Have rollouts end as soon as they can, with the reason; whether there is any."""
+        for release in releases:
+            self._halted.setdefault(release.id, why)
+            self._rolling.wake(release.id)
+        return bool(releases)
+
+    async def _release(self, wanted: Wanted, stopping: Stopping) -> Release:
+        serving = self._releases.serving(wanted.project, wanted.environment)
+        if serving is not None and self._is_same(serving, wanted):
+            with self._world.store.transaction(durable=True):
+                self._releases.advance(wanted.project, wanted.environment, wanted.generation)
+            await self._drop_begun(serving, wanted.request, f"release {serving.id} serves the same")
+            return serving
+        await self._refuse_frozen(wanted)
+        release = self._begun(wanted)
+        if release.status not in MOVING:
+            return release
+        try:
+            return await self._roll(release, stopping, force=wanted.force)
+        finally:
+            self._routing.joining.discard(release.id)
+            self._halted.pop(release.id, None)
+
+    def _why_stop(self, release: Release, stopping: Stopping) -> Stopping:
+        """Why a rollout is to end: its command says so, a verb, or a newer release that waits for its turn."""
+
+        def why() -> str | None:
+            claims = self._claims.get((release.project, release.environment), [])
+            newer = any(c.generation > release.generation and not _alike(release, c) for c in claims)
+            return stopping() or self._halted.get(release.id) or ("a newer release takes its place" if newer else None)
+
+        return why
 
     async def _refuse_frozen(self, wanted: Wanted) -> None:
         """Raise FrozenError where the environment takes no release; what an earlier coordinator began there ends."""
@@ -99,20 +159,42 @@ class Delivery:
             raise FrozenError(reason)
 
     def _is_same(self, release: Release, wanted: Wanted) -> bool:
-        """Whether a release is what is wanted; the person's own PATH and language make no other release."""
-        both = [{k: v for k, v in spec.items() if k != "person"} for spec in (release.spec, wanted.spec)]
-        same = (release.version, release.package) == (wanted.version, wanted.package) and both[0] == both[1]
-        return same and all(self._replicas.lives(r) for r in self._releases.replicas(release.id))
+        """Whether a release is what is wanted, and lives."""
+        return _alike(release, wanted) and all(self._replicas.lives(r) for r in self._releases.replicas(release.id))
 
     def _begun(self, wanted: Wanted) -> Release:
-        """The release of this request that is starting already, else a new one."""
-        for release in self._releases.of(wanted.project, wanted.environment):
-            if release.request == wanted.request and release.status is ReleaseStatus.STARTING:
+        """The release of this request that is on its way or has come to its end, else a new one."""
+        own = [r for r in self._releases.of(wanted.project, wanted.environment) if r.request == wanted.request]
+        for release in own:
+            if release.status in MOVING:
                 return release
+        if own and own[-1].status in _REFUSED and own[-1].reason != INTERRUPTED and own[-1].package == wanted.package:
+            return own[-1]
         with self._world.store.transaction(durable=True):
             values = asdict(wanted)
             del values["force"]
             return self._releases.add(values)
+
+    async def wish(self, project: str, environment: str, wish: Asked) -> Release:
+        """Promote or abort the rollout that is going on, by a person's word; returns the release as it ended."""
+        await self._recovered.wait()
+        found = [r for r in self._releases.of(project, environment) if r.status in MOVING]
+        if not found:
+            raise StateError(f"{environment} has no rollout to {wish.wish}: penstock status shows what serves")
+        release = found[-1]
+        if release.status is ReleaseStatus.CANARY:
+            self._rolling.ask(release.id, wish)
+        elif wish.wish == "promote":
+            raise StateError(f"{release.version} is not healthy yet, so it gets no traffic: ask again when it is")
+        else:
+            self._halt([release], said(wish))
+        async with self._turn(project, environment):
+            release = self._releases.get(release.id)
+            if release.status is ReleaseStatus.CANARY:
+                return await self._judge(release, lambda: None)
+            if release.status in MOVING:
+                await self._drop_begun(release, release.request, said(wish))
+            return self._releases.get(release.id)
 
     async def rollback(
         self,
@@ -131,6 +213,10 @@ class Delivery:
         migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
         """
         await self._recovered.wait()
+        moving = [r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.CANARY]
+        if moving:
+            way = f"penstock abort {environment} ends it, and what served before has all traffic again"
+            raise StateError(f"{environment} is in the rollout of {moving[-1].version}: {way}")
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
             served = [
@@ -168,7 +254,7 @@ class Delivery:
     async def stop(self, project: str | None, environment: str | None) -> list[str]:
         """End what a home, a project or an environment serves; returns what was stopped, in words.
 
-        A rollout that is going on is waited for.
+        A rollout that is going on ends first.
         """
         found = {(r.project, r.environment) for r in self._releases.of(project, environment)}
         stopped = [line for place in sorted(found) for line in await self._stop_one(*place)]
@@ -176,6 +262,7 @@ class Delivery:
         return stopped
 
     async def _stop_one(self, project: str, environment: str) -> list[str]:
+        self._halt([r for r in self._releases.of(project, environment) if r.status in MOVING], "stopped")
         async with self._turn(project, environment):
             ended = []
             await self._migrating.end(project, environment)
@@ -183,7 +270,10 @@ class Delivery:
                 if release.status is ReleaseStatus.SERVING:
                     self._move(release.id, "stop", reason="stopped")
                     ended.append(f"{environment} {release.version}")
-                elif release.status is ReleaseStatus.STARTING:
+                elif release.status is ReleaseStatus.CANARY:
+                    self._move(release.id, "withdraw", fate="roll_back", reason="stopped")
+                    self._move(release.id, "roll_back", reason="stopped")
+                elif release.status in MOVING:
                     self._move(release.id, "reject", reason="stopped")
                 elif release.status is ReleaseStatus.DRAINING:
                     self._move(release.id, release.fate or "retire", reason=release.reason)
@@ -194,17 +284,21 @@ class Delivery:
 
     async def give_up(self, request: int) -> None:
         """What a canceled request began to release, perhaps under an earlier coordinator, is ended and rejected."""
-        for release in self._releases.of():
-            if release.request == request and release.status is ReleaseStatus.STARTING:
-                async with self._turn(release.project, release.environment):
-                    await self._drop_begun(release, request, "canceled")
+        moving = self._moving(request)
+        self._halt(moving, "canceled")
+        for release in moving:
+            async with self._turn(release.project, release.environment):
+                await self._drop_begun(release, request, "canceled")
 
     async def _drop_begun(self, beside: Release | Wanted, request: int, reason: str) -> None:
         """End and reject what a request began to release in an environment, whose turn the caller has."""
         for release in self._releases.of(beside.project, beside.environment):
-            if release.request == request and release.status is ReleaseStatus.STARTING:
-                await self._replicas.end(release.id)
-                await self._reject(release.id, reason)
+            if release.request != request or release.status not in MOVING:
+                continue
+            if release.status is ReleaseStatus.CANARY:
+                await self._withdraw(release, reason)
+            else:
+                await self._end(release, reason)
 
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
@@ -218,9 +312,21 @@ class Delivery:
             await self._serve_again()
             drains = [self._finish(r) for r in self._releases.of() if r.status is ReleaseStatus.DRAINING]
             finishing = asyncio.gather(*drains)
+            tried = [r for r in self._releases.of() if r.status is ReleaseStatus.CANARY]
+            self._judging = [asyncio.create_task(self._go_on(r)) for r in tried]
         finally:
             self._recovered.set()
         await finishing
+
+    async def _go_on(self, release: Release) -> None:
+        """Go on judging what an earlier coordinator began to, whoever may still wait for it."""
+        try:
+            async with self._turn(release.project, release.environment):
+                release = self._releases.get(release.id)
+                if release.status is ReleaseStatus.CANARY:
+                    await self._judge(release, lambda: None)
+        except PenstockError as error:
+            self._releases.note(release.id, phase=f"cannot go on: {error}")
 
     async def _finish(self, release: Release) -> None:
         """The drain that an earlier coordinator began."""
@@ -230,11 +336,12 @@ class Delivery:
 
     async def _serve_again(self) -> None:
         for release in self._releases.of():
-            if release.status is ReleaseStatus.STARTING and self._is_orphan(release):
-                await self._replicas.end(release.id)
-                self._move(release.id, "reject", reason="the command that asked for it died")
+            if release.status in MOVING and self._is_orphan(release):
+                await self._drop_begun(release, release.request, "the command that asked for it died")
+            elif release.status in MOVING:
+                await self._put_back(release)
         for release in self._releases.of():
-            if release.status is ReleaseStatus.SERVING:
+            if release.status in {ReleaseStatus.SERVING, ReleaseStatus.CANARY}:
                 async with self._turn(release.project, release.environment):
                     await asyncio.to_thread(install, self._world, release)
                     await self._start_again(release)
@@ -255,30 +362,103 @@ class Delivery:
     # --- one rollout
 
     async def _roll(self, release: Release, stopping: Stopping, *, force: bool) -> Release:
+        if release.status is ReleaseStatus.CANARY:
+            return await self._judge(release, stopping)
+        why = self._why_stop(release, stopping)
         try:
             self._refuse_way_back(release, force=force)
             self._replicas.refuse_taken_port(release)
-            await self._migrating.up(release, stopping)
-            await self._replicas.bring_up(release, stopping)
+            await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
+            await self._step_aside(release)
+            await self._replicas.bring_up(release, why)
         except (UnhealthyError, MigrationError, EngineError) as error:
-            await self._replicas.end(release.id)
             route = f"{release.project}-{release.environment}"
-            await self._reject(release.id, str(error).replace(route, release.environment))
+            await self._end(release, str(error).replace(route, release.environment))
             return self._releases.get(release.id)
         except StoppedRollout:
-            await self._replicas.end(release.id)
-            why = stopping()
-            if why in {"canceled", "superseded"}:
-                await self._reject(release.id, why)
+            await self._stopped(release, why() or INTERRUPTED)
             return self._releases.get(release.id)
         except (PenstockError, OSError) as error:
-            await self._replicas.end(release.id)
-            await self._reject(release.id, str(error))
+            await self._end(release, str(error))
             raise
-        if not await self._switch(release, release.generation, fate="retire", reason=None):
-            await self._replicas.end(release.id)
-            await self._reject(release.id, "a newer release was there first")
+        return await self._take_over(release, stopping)
+
+    async def _stopped(self, release: Release, why: str) -> None:
+        """What was interrupted goes on with `resume`; what was stopped for good is rejected."""
+        if why != INTERRUPTED:
+            await self._end(release, why)
+            return
+        await self._replicas.end(release.id)
+        await self._put_back(release)
+
+    async def _take_over(self, release: Release, stopping: Stopping) -> Release:
+        """What is healthy gets the traffic: all at once, or by widths that the evidence allows."""
+        stable = self._releases.serving(release.project, release.environment)
+        terms = terms_of(rules_of(release))
+        if stable is None or not terms.widths:
+            if not await self._switch(release, release.generation, fate="retire", reason=None):
+                await self._end(release, "a newer release was there first")
+            return self._releases.get(release.id)
+        self._rolling.begin(release, stable, terms)
+        self._routing.joining.discard(release.id)
+        return await self._judge(self._releases.get(release.id), stopping)
+
+    async def _judge(self, release: Release, stopping: Stopping) -> Release:
+        """See a rollout to its end, and carry out how it ends."""
+        move = await self._rolling.judge(release, self._why_stop(release, stopping))
+        if move.kind != "promote":
+            await self._withdraw(release, move.reason)
+        elif not await self._switch(release, release.generation, fate="retire", reason=None):
+            await self._withdraw(release, "a newer release was there first")
         return self._releases.get(release.id)
+
+    async def _withdraw(self, release: Release, reason: str) -> None:
+        """No new request to a release that was tried; then it finishes what it began, and ends."""
+        self._move(release.id, "withdraw", fate="roll_back", reason=reason)
+        await self._routing.apply()
+        await self._drain(release.id)
+
+    async def _end(self, release: Release, reason: str) -> None:
+        """End and reject what got no traffic; what made way for it serves again."""
+        await self._replicas.end(release.id)
+        await self._put_back(release)
+        await self._reject(release.id, reason)
+
+    async def _step_aside(self, release: Release) -> None:
+        """Where the file says `recreate`, what serves ends before the new release starts."""
+        old = self._releases.serving(release.project, release.environment)
+        if old is None or terms_of(rules_of(release)).strategy != "recreate":
+            return
+        if not self._is_newest(release):
+            raise MigrationError("a newer release was there first")
+        with self._world.store.transaction(durable=True):
+            self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
+            self._releases.move(old.id, "replace", fate="retire", reason=None)
+        self._releases.note(release.id, phase=f"ending {old.version}")
+        await self._routing.apply()
+        await self._drain(old.id)
+        await self._replicas.end(old.id)
+
+    def _is_newest(self, release: Release) -> bool:
+        return release.generation >= self._releases.generation(release.project, release.environment)
+
+    async def _put_back(self, release: Release) -> None:
+        """What made way for a release that does not come serves again."""
+        rollout = self._releases.get(release.id).rollout or {}
+        if not rollout.get("stopped"):
+            return
+        await self._replicas.end(release.id)
+        old = self._releases.get(int(rollout["stable"]))
+        if old.status is ReleaseStatus.DRAINING:
+            self._move(old.id, "retire", reason=None)
+            old = self._releases.get(old.id)
+        if old.status is ReleaseStatus.RETIRED and self._releases.serving(old.project, old.environment) is None:
+            await self._replicas.bring_up(old, lambda: None)
+            with self._world.store.transaction(durable=True):
+                self._releases.move(old.id, "restore", reason=None)
+                self._releases.note(release.id, rollout={**rollout, "stopped": False})
+            self._routing.joining.discard(old.id)
+            await self._routing.apply()
 
     async def _reject(self, release: int, reason: str) -> None:
         self._routing.joining.discard(release)
@@ -300,7 +480,7 @@ class Delivery:
             old = self._releases.serving(release.project, release.environment)
             if old is not None:
                 self._releases.move(old.id, "replace", fate=fate, reason=reason)
-            event = "promote" if release.status is ReleaseStatus.STARTING else "restore"
+            event = "promote" if release.status in MOVING else "restore"
             replaced = old.id if old else None
             self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
         self._releases.note(release.id, phase="switching")
@@ -315,16 +495,30 @@ class Delivery:
         """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
         router, clock = self._world.router, self._world.clock
         await asyncio.sleep(self._world.settle)
-        limit = clock.monotonic() + self._world.drain
+        limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
         while await router.in_flight(str(release)) and clock.monotonic() < limit:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self._move(release, old.fate or "retire", reason=old.reason)
         await self._routing.apply()
         await asyncio.sleep(self._world.settle)
-        for number in cold(self._routing.placed(old.project, old.environment)):
+        serving = self._releases.serving(old.project, old.environment)
+        keep = 1 if serving is None else int(serving.spec.get("keep", 1))
+        for number in cold(self._routing.placed(old.project, old.environment), keep):
             await self._replicas.end(number)
 
     def _move(self, release: int, event: str, **values: Any) -> None:
         with self._world.store.transaction(durable=True):
             self._releases.move(release, event, **values)
+
+
+def _alike(release: Release, wanted: Wanted) -> bool:
+    """Whether a release is what is wanted; the person's own PATH and language make no other release."""
+    both = [{k: v for k, v in spec.items() if k != "person"} for spec in (release.spec, wanted.spec)]
+    return (release.version, release.package) == (wanted.version, wanted.package) and both[0] == both[1]
+
+
+def rules_of(release: Release) -> RolloutRules | None:
+    """What the file says of a release's rollout."""
+    found = release.spec.get("rollout")
+    return None if found is None else RolloutRules.model_validate(found)

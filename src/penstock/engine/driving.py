@@ -9,11 +9,13 @@ from typing import Any
 
 from penstock.engine import logfiles
 from penstock.engine.building import OwnSteps
+from penstock.engine.configuring import config_mistakes
 from penstock.engine.context import RunContext
 from penstock.engine.delivery import Delivery, FrozenError, Wanted
 from penstock.engine.execution import Execution
 from penstock.engine.fingerprints import Fingerprints
 from penstock.engine.governing import keep_fixed
+from penstock.engine.installing import StoppedRollout
 from penstock.engine.judging import Judge
 from penstock.engine.opponents import Opponents
 from penstock.engine.origins import origin_of
@@ -255,8 +257,9 @@ class Driver:
         return self._context.frontier.open <= self._serves
 
     def _refuse_missing_inputs(self) -> bool:
-        """An input that names nothing can only be a mistake: the first step says so and nothing runs."""
-        problems = missing_inputs(self._context.pipeline, self._context.files.tree)
+        """What names nothing, as an input or in a template, is a mistake: the first step says so and nothing runs."""
+        pipeline, tree = self._context.pipeline, self._context.files.tree
+        problems = missing_inputs(pipeline, tree) or config_mistakes(pipeline, tree, self._context.read)
         first = self._context.states()[0]
         if not problems or first.status is not StepStatus.QUEUED:
             return True
@@ -341,6 +344,8 @@ class Driver:
         except FrozenError as error:
             self._set(target, "skipped", str(error))
             return
+        except StoppedRollout:
+            return
         except (PenstockError, OSError) as error:
             self._set(target, "errored", str(error))
             return
@@ -349,8 +354,9 @@ class Driver:
     def _record(self, target: Target, release: Release) -> None:
         if release.status is ReleaseStatus.SERVING:
             self._set(target, "released", None, release.id)
-        elif release.status is ReleaseStatus.REJECTED and self._context.stopping is None:
-            self._set(target, "refused", release.reason, release.id)
+        elif release.status in _REFUSED and self._context.stopping is None:
+            undecided = ((release.rollout or {}).get("move") or {}).get("cause") == "deadline"
+            self._set(target, "errored" if undecided else "refused", release.reason, release.id)
 
     def _set(self, target: Target, status: str, reason: str | None, release: int | None = None) -> None:
         with self._world.store.transaction():
@@ -411,6 +417,8 @@ class Driver:
                 self._runs.move(run, "cancel", reason="canceled")
 
 
+_REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK, ReleaseStatus.DRAINING})
+"""The ends of a release that does not serve; one that was tried in traffic may still answer what it has begun."""
 _VERDICTS: Mapping[str | None, str] = {
     "fail": "failed",
     "inconclusive": "was inconclusive",
@@ -437,8 +445,18 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
         **({"as": environment.placed_as} if environment.placed_as != "process" else {}),
+        **({"keep": environment.keep} if environment.keep != 1 else {}),
+        **({"drain": environment.drain} if environment.drain is not None else {}),
+        **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
+        **_config_spec(environment),
         **_migrate_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
     }
+
+
+def _config_spec(environment: Environment) -> dict[str, Any]:
+    """Which config files a release has; nothing where the file names none."""
+    files = [{"template": f.template, "to": f.target, "as": f.told_as} for f in environment.config]
+    return {"config": files} if files else {}
 
 
 def _migrate_spec(environment: Environment, fill: Callable[[str], str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from penstock.engine.contracts import Handle, ProcessSpec
+from penstock.engine.configuring import forget_configs
 from penstock.engine.images import ReleaseImages, is_container
 from penstock.engine.installing import (
     StoppedRollout,
@@ -187,15 +188,25 @@ class Replicas:
                 await asyncio.sleep(HEALTH_INTERVAL)
 
     def refuse_crashed(self, replica: Replica) -> None:
-        if replica.handle is None:
-            return
-        handle = Handle(**replica.handle)
-        starts, code = self._world.runner.starts(handle), self._world.runner.last_exit(handle)
-        if starts > CRASHES:
-            raise UnhealthyError(
-                f"its server ended {starts - 1} times before it was healthy, last with exit code {code}"
-                f"{self._tail(replica)}"
-            )
+        """Raise UnhealthyError for a replica that ended too often before it was healthy."""
+        times = self._crashes(replica)
+        if times >= CRASHES:
+            raise UnhealthyError(f"its server ended {times} times before it was healthy, {self._last(replica)}")
+
+    def crashed(self, release: Release) -> str | None:
+        """Why a release is not fit to serve: a replica that ended too often since it was started; None where none."""
+        for replica in self._releases.replicas(release.id):
+            times = self._crashes(replica)
+            if times >= CRASHES:
+                return f"replica {replica.number + 1} ended {times} times, {self._last(replica)}"
+        return None
+
+    def _crashes(self, replica: Replica) -> int:
+        return 0 if replica.handle is None else self._world.runner.starts(Handle(**replica.handle)) - 1
+
+    def _last(self, replica: Replica) -> str:
+        code = self._world.runner.last_exit(Handle(**(replica.handle or {})))
+        return f"last with exit code {code}{self._tail(replica)}"
 
     def _tail(self, replica: Replica) -> str:
         return last_line(self._replica_folder(replica) / "log")
@@ -209,3 +220,4 @@ class Replicas:
             with self._world.store.transaction():
                 self._releases.note_replica(replica.id, status="ended")
             self._world.crash("replica.end:after_recorded")
+        forget_configs(self._world, release)

@@ -1,5 +1,7 @@
 """Where the traffic of a home's environments goes: derived from the statuses of its releases alone."""
 
+from collections.abc import Sequence
+
 from penstock.engine.contracts import Backend, Route
 from penstock.engine.installing import manifest_of
 from penstock.engine.world import World
@@ -25,23 +27,32 @@ class Routing:
 
         A release that is starting is in the route once its replicas are healthy and it is joining.
         """
-        routes = []
         everything = self._releases.of()
-        for project, environment in sorted({(r.project, r.environment) for r in everything}):
-            own = {r.id: r for r in everything if (r.project, r.environment) == (project, environment)}
-            parts = weights(self.placed(project, environment))
-            joining = self.joining & own.keys()
-            parts = {n: w for n, w in parts.items() if w or n in joining or own[n].status is ReleaseStatus.DRAINING}
-            parts = {**dict.fromkeys(joining, 0), **parts}
-            if parts:
-                first = max(parts, key=lambda n: (parts[n], n))
-                backends = tuple(self._backend(own[n], weight) for n, weight in sorted(parts.items()))
-                routes.append(Route(f"{project}-{environment}", int(own[first].spec["port"]), backends))
-        return routes
+        places = sorted({(r.project, r.environment) for r in everything})
+        own = [[r for r in everything if (r.project, r.environment) == place] for place in places]
+        return [route for releases in own if (route := self._route(releases)) is not None]
 
-    def _backend(self, release: Release, weight: int) -> Backend:
+    def _route(self, releases: Sequence[Release]) -> Route | None:
+        """The route of one environment; None where nothing of it is to be routed to."""
+        found = {r.id: r for r in releases}
+        tried = next((r for r in releases if r.status is ReleaseStatus.CANARY), None)
+        width, mirrored = _widths(tried)
+        parts = weights(self.placed(releases[0].project, releases[0].environment), width)
+        joining = self.joining & found.keys()
+        seen = {ReleaseStatus.DRAINING, ReleaseStatus.CANARY}
+        parts = {n: w for n, w in parts.items() if w or n in joining or found[n].status in seen}
+        parts = {**dict.fromkeys(joining, 0), **parts}
+        if not parts:
+            return None
+        first = max(parts, key=lambda n: (parts[n], n))
+        mirrors = {tried.id: mirrored} if tried is not None and any(parts.values()) else {}
+        backends = tuple(self._backend(found[n], weight, mirrors.get(n, 0)) for n, weight in sorted(parts.items()))
+        return Route(f"{releases[0].project}-{releases[0].environment}", int(found[first].spec["port"]), backends)
+
+    def _backend(self, release: Release, weight: int, mirror: int) -> Backend:
         ports = tuple(r.port for r in self._releases.replicas(release.id))
-        return Backend(str(release.id), release.version, ports, manifest_of(self._world, release).health, weight)
+        health = manifest_of(self._world, release).health
+        return Backend(str(release.id), release.version, ports, health, weight, mirror)
 
     async def apply(self) -> None:
         """Put the wanted routes in force; a home that serves nothing has no router."""
@@ -52,3 +63,12 @@ class Routing:
         else:
             await self._world.router.stop()
             self._world.crash("router.stop:after_effect")
+
+
+def _widths(tried: Release | None) -> tuple[int | None, int]:
+    """The weight of a release that is tried, and the part of the requests that is copied to it."""
+    if tried is None:
+        return None, 0
+    rollout = tried.rollout or {}
+    width = int(rollout["move"]["width"]) if rollout["state"]["ended"] is None else 0
+    return (0, width) if rollout["strategy"] == "shadow" else (width, 0)

@@ -76,9 +76,10 @@ class Home:
 class World:
     """Everything a coordinator needs.
 
-    `environment` is the person's, handed in once; `capacity` bounds what runs at once; `grace`, `drain` and `settle`
-    are seconds, `log_limit` bytes, `cache_cap` the bytes that the cache may take (0: any); `contain` gives steps a
-    pid namespace of their own where there is one. `crash` is told of every crash point beside those of the store;
+    `environment` is the person's, handed in once; `capacity` bounds what runs at once; `grace`, `drain`, `settle` and
+    `look` (how often a rollout is looked at) are seconds, `log_limit` bytes, `cache_cap` the bytes that the cache may
+    take (0: any); `contain` gives steps a pid namespace of their own where there is one. `crash` is told of every crash
+    point beside those of the store;
     `secrets` gives the values of a project's secrets by name, for an environment (or none).
     """
 
@@ -96,6 +97,7 @@ class World:
     grace: float = 10.0
     drain: float = 30.0
     settle: float = 0.3
+    look: float = 1.0
     log_limit: int = 256 << 20
     contain: bool = False
     crash: Callable[[str], None] = lambda _point: None

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import Migrate
+from penstock.environments import ConfigFile, Migrate, RolloutRules
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -117,7 +117,10 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("package", "requests"): RecordedRequests,
     **_gate_parts(),
     ("environments", "*"): Environment,
+    ("environments", "*", "config"): ConfigFile,
+    ("environments", "*", "config", "*"): ConfigFile,
     ("environments", "*", "migrate"): Migrate,
+    ("environments", "*", "rollout"): RolloutRules,
     ("check",): Check,
     ("concurrency",): Concurrency,
 }
@@ -134,6 +137,8 @@ _NOUNS: Mapping[type[Part], str] = {
     Retry: "retry",
     Concurrency: "concurrency",
     Migrate: "migrate",
+    RolloutRules: "rollout",
+    ConfigFile: "config",
 }
 _NAMED = ("steps", "gates", "environments")
 _LARGE = 5_000
@@ -278,6 +283,8 @@ class _Reading:
         where: Where = tuple(details["loc"])
         if where[2:4] == ("matrix", "axes"):  # they stand beside include and exclude in the file
             where = (*where[:3], *where[4:])
+        if where[2:4] == ("config", 0) and isinstance(self._walk(where[:3])[1], Table):  # one without a list
+            where = (*where[:3], *where[4:])
         if details["type"] == "missing":
             if where not in self._aside:
                 self._add(self._missing(where))
@@ -347,7 +354,7 @@ class _Reading:
                 key, node = node.entries[step]
             elif isinstance(node, Listing) and isinstance(step, int) and step < len(node.items):
                 key = node = node.items[step]
-            else:
+            elif not (isinstance(node, Table) and step == 0):  # one mapping in the place of a list of them
                 return key, node, False
         return key, node, True
 

@@ -1,0 +1,182 @@
+"""Rollouts in traffic: a release gets its widths, the router's counters are looked at, the arithmetic decides.
+
+What was decided is recorded before it is put in force: routes follow from the record, so a coordinator that dies
+anywhere is followed by one that puts the same width in force and goes on judging.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+from penstock.engine.contracts import Counted
+from penstock.engine.installing import Stopping
+from penstock.engine.replicas import Replicas
+from penstock.engine.routing import Routing
+from penstock.engine.world import World
+from penstock.errors import EngineError
+from penstock.rollouts import (
+    Asked,
+    Event,
+    Failed,
+    Move,
+    Observed,
+    Rollout,
+    Terms,
+    advanced,
+    begin,
+    taken_up,
+    written,
+)
+from penstock.store.contract import Release
+from penstock.traffic import NOTHING, Increment, Reading, between
+
+ILL = 3
+"""Looks in a row at which no replica of a candidate is healthy: then it cannot go on."""
+KEPT_MOVES = 50
+
+
+class Rolling:
+    """The rollouts of a home that are judged in traffic. The caller has the turn of the environment."""
+
+    def __init__(self, world: World, routing: Routing, replicas: Replicas) -> None:
+        self._world = world
+        self._releases = world.store.releases
+        self._routing = routing
+        self._replicas = replicas
+        self._wishes: dict[int, list[Asked]] = {}
+        self._woken: dict[int, asyncio.Event] = {}
+
+    def ask(self, release: int, wish: Asked) -> None:
+        """A person's wish, for the next look, which comes at once."""
+        self._wishes.setdefault(release, []).append(wish)
+        self.wake(release)
+
+    def wake(self, release: int) -> None:
+        """Have the next look at a release come at once."""
+        self._woken.setdefault(release, asyncio.Event()).set()
+
+    def begin(self, release: Release, stable: Release, terms: Terms) -> Move:
+        """The first move of a release that is healthy and probed: recorded, unless it is to be promoted at once."""
+        state, move = begin(terms, self._world.clock.now())
+        if move.kind != "promote":
+            self._record(release.id, state, move, stable=stable.id, strategy=terms.strategy)
+        return move
+
+    async def judge(self, release: Release, stopping: Stopping) -> Move:
+        """Look and decide until the rollout has ended; returns its last move, which the caller carries out."""
+        state, stable = self._state(release.id)
+        watch = _Watch(self._world, release.id, stable)
+        if state.ended is None:
+            await self._routing.apply()
+            await watch.look()
+        while state.ended is None:
+            event = await self._event(release.id, stable, state, watch, stopping)
+            before = state
+            state, move = advanced(state, event)
+            if replace(state, seen=before.seen) != before:
+                self._record(release.id, state, move)
+            if state.ended is None and move.kind == "widen":
+                await self._routing.apply()
+                await watch.begin_anew()
+        self._wishes.pop(release.id, None)
+        return state.ended
+
+    def _state(self, release: int) -> tuple[Rollout, int]:
+        found = self._releases.get(release).rollout or {}
+        return taken_up(found["state"]), int(found["stable"])
+
+    async def _event(self, release: int, stable: int, state: Rollout, watch: "_Watch", stopping: Stopping) -> Event:
+        """What happens next: a stop, a wish, a failure of the candidate, or a look at the counters."""
+        woken = self._woken.setdefault(release, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._world.look):
+                await woken.wait()
+        woken.clear()
+        now = self._world.clock.now()
+        why = stopping()
+        if why is not None:
+            return Failed(now, why)
+        if self._wishes.get(release):
+            return self._wishes[release].pop(0)
+        failure = await self._failure(release, stable, watch)
+        if failure is not None:
+            return Failed(now, failure)
+        return Observed(now, state.width, await watch.look())
+
+    async def _failure(self, release: int, stable: int, watch: "_Watch") -> str | None:
+        """Why the candidate cannot go on; what of both releases was killed with its shim is started again."""
+        for number in (stable, release):
+            found = self._releases.get(number)
+            if not all(self._replicas.lives(r) for r in self._releases.replicas(number)):
+                await self._replicas.start_again(found)
+        crashed = self._replicas.crashed(self._releases.get(release))
+        return crashed or await watch.illness()
+
+    def _record(self, release: int, state: Rollout, move: Move, **more: Any) -> None:
+        """The state after a look, and what was decided; a decision is on the disk before it is carried out."""
+        found = self._releases.get(release)
+        before: Mapping[str, Any] = found.rollout or {}
+        moves = list(before.get("moves", ()))
+        decided = move.kind != "hold"
+        if decided:
+            moves.append({"at": state.seen, "kind": move.kind, "width": move.width, "reason": move.reason})
+        rollout = {**before, **more, "state": written(state), "move": asdict(move), "moves": moves[-KEPT_MOVES:]}
+        with self._world.store.transaction(durable=decided):
+            if move.kind == "widen":
+                self._releases.move(release, "widen", rollout=rollout, reason=move.reason)
+            else:
+                self._releases.note(release, rollout=rollout)
+            self._releases.note(release, phase=phase(state, move))
+
+
+class _Watch:
+    """The router's counters of a candidate and the stable release, look by look."""
+
+    def __init__(self, world: World, release: int, stable: int) -> None:
+        self._router = world.router
+        self._names = (str(release), str(stable))
+        self._before: Reading | None = None
+        self._ill = 0
+
+    async def look(self) -> Increment | None:
+        """What happened since the look before; None where that is not known."""
+        try:
+            counted = await self._router.counted(self._names)
+        except EngineError:  # a router that does not answer is a gap, and a gap is no data
+            self._before = None
+            return None
+        before, self._before = self._before, _reading(counted, self._names)
+        return between(before, self._before)
+
+    async def begin_anew(self) -> None:
+        """Forget what happened until now: another width is in force."""
+        self._before = None
+        await self.look()
+
+    async def illness(self) -> str | None:
+        """Why the candidate's health keeps it from going on, once that was so for some looks."""
+        try:
+            healthy = await self._router.healthy(self._names[0])
+        except EngineError:
+            return None
+        self._ill = 0 if healthy else self._ill + 1
+        return "none of its replicas is healthy any more" if self._ill >= ILL else None
+
+
+def _reading(counted: Counted, names: tuple[str, str]) -> Reading | None:
+    if not counted.epoch:
+        return None
+    canary, stable = (counted.arms.get(name, NOTHING) for name in names)
+    return Reading(counted.epoch, canary, stable)
+
+
+def phase(state: Rollout, move: Move) -> str:
+    """Where a rollout stands, in a few words: strategy, width, requests so far, and how many more it takes."""
+    what = f"{state.terms.strategy} {move.width / 100:g} %"
+    seen = state.evidence.canary.requests
+    if state.ended is not None or not seen:
+        return what
+    more = f", about {move.missing:,} more" if move.missing else ""
+    return f"{what}: {seen:,} requests{more}"
