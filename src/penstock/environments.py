@@ -37,7 +37,6 @@ def _as_migrate(value: Any) -> Any:
     return {"run": value} if isinstance(value, str) else value
 
 
-
 def _as_shares(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
@@ -85,9 +84,7 @@ class RolloutRules(Part):
     )
     abort_if: Harms = Field(default={"error_rate_ratio": 2.0}, description="What harm rolls it back.")
     require: Texts = Field(default=(), description="Rules that must be shown to hold before a share widens.")
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(
-        default=0.95, description="How sure a verdict must be."
-    )
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(default=0.95, description="How sure a verdict must be.")
     traffic: Literal["live", "probe"] = Field(
         default="live", description="probe: recorded requests are asked where nobody calls."
     )
@@ -127,7 +124,6 @@ class RolloutRules(Part):
 
 def _as_rollout(value: Any) -> Any:
     return {"strategy": value} if isinstance(value, str) else value
-
 
 
 class ConfigFile(Part):
@@ -178,9 +174,9 @@ class Environment(Part):
         default=None, description="The way back of migrate, which runs only where a person asks for it."
     )
 
-    rollout: (
-        Annotated[RolloutRules, BeforeValidator(_as_rollout, json_schema_input_type=str | RolloutRules)] | None
-    ) = Field(default=None, description="How a release takes over from the one before; absent: all at once.")
+    rollout: Annotated[RolloutRules, BeforeValidator(_as_rollout, json_schema_input_type=str | RolloutRules)] | None = (
+        Field(default=None, description="How a release takes over from the one before; absent: all at once.")
+    )
     keep: Annotated[int, Field(strict=True, ge=0, le=16)] = Field(
         default=1, description="How many releases before are kept warm for a rollback."
     )

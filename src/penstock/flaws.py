@@ -680,7 +680,22 @@ def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         place = pipeline.environments[loop[0]].needs.index(loop[1])
         sentence = f"the environments need each other in a loop: {_told(loop)}"
         yield Flaw(("environments", loop[0], "needs", place), sentence)
+    yield from _config_flaws(pipeline)
     yield from _serve_flaws(pipeline)
+
+
+def _config_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    """Templates that the package does not hold, and names of files that the pipeline has for something else."""
+    contents = () if pipeline.package is None else pipeline.package.contents
+    for name, environment in pipeline.environments.items():
+        for n, file in enumerate(environment.config):
+            where = ("environments", name, "config")
+            if contents and not any(matches(pattern, file.template) for pattern in contents):
+                sentence = f'the template "{shortened(file.template)}" is no file of the package: add it to its code'
+                yield Flaw((*where, n, "template"), sentence, lacking=("package", "code"))
+            if file.told_as is not None and file.told_as in pipeline.variables:
+                sentence = f'"{file.told_as}" is a variable of the pipeline already: choose another name'
+                yield Flaw((*where, n, "as"), sentence)
 
 
 def _serve_flaws(pipeline: Pipeline) -> Iterator[Flaw]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import Migrate, RolloutRules
+from penstock.environments import ConfigFile, Migrate, RolloutRules
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,

@@ -447,6 +447,43 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments:\n  staging: {port: 80}\n  p: {port: 81, needs: stagin}\nchampion: p\n",
         [(7, 24, 'no environment is named "stagin": did you mean "staging"?')],
     ),
+    "config of the wrong kind": (PACK + "environments: {s: {port: 80, config: 3}}\n", [(5, 38, "the number 3")]),
+    "unknown key of config": (
+        PACK + "environments: {s: {port: 80, config: {template: src/a, too: b}}}\n",
+        [(5, 56, 'did you mean "to"')],
+    ),
+    "unknown key in a list of config": (
+        PACK + "environments: {s: {port: 80, config: [src/a, {template: src/b, too: b}]}}\n",
+        [(5, 64, 'did you mean "to"')],
+    ),
+    "config without a template": (
+        PACK + "environments: {s: {port: 80, config: {to: a}}}\n",
+        [(5, 30, '"template" is missing: config needs it')],
+    ),
+    "a template outside of the package": (
+        PACK + "environments: {s: {port: 80, config: {template: a}}}\n",
+        [(5, 49, 'the template "a" is no file of the package')],
+    ),
+    "two files of config of one name": (
+        PACK + "environments: {s: {port: 80, config: [src/a, {template: src/b, to: src/a}]}}\n",
+        [(5, 30, 'two files of config would be "src/a"')],
+    ),
+    "a file of config below another": (
+        PACK + "environments: {s: {port: 80, config: [src/a, {template: src/b, to: src/a/b}]}}\n",
+        [(5, 30, '"src/a/b" lies below another file of config')],
+    ),
+    "config for an image": (
+        PACK + "environments: {s: {port: 80, as: container, config: src/a}}\n",
+        [(5, 45, "cannot be given files")],
+    ),
+    "config told as a variable of the environment": (
+        PACK + "environments: {s: {port: 80, variables: {A: 1}, config: {template: src/a, as: A}}}\n",
+        [(5, 49, '"A" names more than one thing here')],
+    ),
+    "config told as a variable of the pipeline": (
+        PACK + "variables: {A: 1}\nenvironments: {s: {port: 80, config: [{template: src/a, as: A}]}}\n",
+        [(6, 61, '"A" is a variable of the pipeline already')],
+    ),
     "migrate of the wrong kind": (PACK + "environments: {s: {port: 80, migrate: 3}}\n", [(5, 39, "the number 3")]),
     "migrate without a command": (
         PACK + "environments: {s: {port: 80, migrate: {timeout: 1m}}}\n",

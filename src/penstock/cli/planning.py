@@ -9,6 +9,7 @@ from penstock.cache.contract import BlobError
 from penstock.cli.asking import Found
 from penstock.cli.tables import PlanRow
 from penstock.commits import Trigger
+from penstock.engine.configuring import config_mistakes
 from penstock.engine.context import runtime_request
 from penstock.engine.contracts import CommitFiles
 from penstock.engine.results import is_whole
@@ -40,10 +41,11 @@ _FRESH = "fresh: nothing is reused under the trigger manual"
 
 
 def foresee(world: World, found: Found) -> list[PlanRow]:
-    """Each step with what would happen to it. Raises UsageError for inputs that name nothing."""
+    """Each step with what would happen to it. Raises UsageError for what names nothing."""
     files = world.source.files(found.located.mirror, found.commit.sha)
     with closing(files):
         problems = missing_inputs(found.pipeline, files.tree)
+        problems = problems or config_mistakes(found.pipeline, files.tree, files.read)
         if problems:
             raise UsageError("; ".join(problems))
         foresight = Foresight(world, found, files)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.artifacts import Digest
+from penstock.engine.configuring import configure
 from penstock.engine.serving import lay_out_package, read_package
 from penstock.engine.variables import inside
 from penstock.engine.world import World
@@ -44,20 +45,22 @@ def install(world: World, release: Release) -> None:
 def variables_of(world: World, release: Release, manifest: Manifest, *, own_image: bool) -> dict[str, str]:
     """The environment of a process of a release, before its runtime; `own_image`: where it is an image of its own.
 
-    Its HOME exists.
+    Its HOME exists, and the release's config files lie there, filled in with the same values. Raises ConfigError.
     """
     home = world.home.person(release.project)
     home.mkdir(parents=True, exist_ok=True)
     person, secrets = release.spec["person"], tuple(release.spec.get("secrets", ()))
     places = {"HOME": str(home), "PENSTOCK_PACKAGE": str(package_folder(world, release))}
+    values = world.secrets(release.project, secrets, release.environment)
     return {
         **(inside(person) if own_image or manifest.image else person),
         **({} if own_image else places),
         "PENSTOCK_ENVIRONMENT": release.environment,
         "PENSTOCK_VERSION": release.version,
         "PENSTOCK_RELEASE": str(release.id),
+        **configure(world, release, package_folder(world, release), values),
         **release.spec["variables"],
-        **world.secrets(release.project, secrets, release.environment),
+        **values,
     }
 
 

@@ -24,6 +24,8 @@ from penstock.store.contract import Attempt
 
 HEALTH_INTERVAL = 0.05
 HEALTH_TIMEOUT = 5.0
+CONFIG = "PENSTOCK_CONFIG"
+"""The variable that names the folder of a release's config files."""
 
 
 def free_port(taken: set[int]) -> int:
@@ -111,10 +113,12 @@ def image_of(world: World, manifest: Manifest) -> str | None:
 
 
 def in_image(spec: ProcessSpec, image: str | None) -> ProcessSpec:
-    """A serving process in a container of the image, with its HOME; as it is where there is none."""
+    """A serving process in a container of the image, with its HOME and its config; as it is where there is none."""
     if image is None:
         return spec
-    return replace(spec, image=image, mounts=(Mount(Path(spec.variables["HOME"])),))
+    config = spec.variables.get(CONFIG)
+    configs = () if config is None else (Mount(Path(config), read_only=True),)
+    return replace(spec, image=image, mounts=(Mount(Path(spec.variables["HOME"])), *configs))
 
 
 @dataclass(frozen=True)

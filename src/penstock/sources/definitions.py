@@ -284,6 +284,7 @@ class _Reading:
         if where[2:4] == ("matrix", "axes"):  # they stand beside include and exclude in the file
             where = (*where[:3], *where[4:])
         if where[2:4] == ("config", 0) and isinstance(self._walk(where[:3])[1], Table):  # one without a list
+            self._set(where)
             where = (*where[:3], *where[4:])
         if details["type"] == "missing":
             if where not in self._aside:
@@ -453,6 +454,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Package: "keys such as model, code and serve",
     Gate: "keys such as metric and at_least",
     Environment: "keys such as port",
+    ConfigFile: "the path of a template, or a mapping with the keys template, to and as",
     Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
