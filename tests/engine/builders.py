@@ -208,6 +208,7 @@ class House:
             grace=0.0,
             drain=1.0,
             settle=0.0,
+            look=0.01,
         )
         self._repo: Repo | None = None
 
