@@ -340,3 +340,12 @@ async def test_after_a_stop_nothing_listens(world: World) -> None:
         await world.router.stop()
         await _refused(world, port)
         assert not listens(port)
+
+
+async def test_what_is_not_routed_cannot_be_listened_to(world: World) -> None:
+    """A quiet environment gives an empty sample; one that nobody routes to is an error."""
+    one = await world.replica("1")
+    await world.router.apply([Route("production", free_port(), (backend("1", 10_000, one),))])
+    assert list(await world.router.sampled("production", 1.0, 10, 0.1)) == []
+    with pytest.raises(EngineError):
+        await world.router.sampled("staging", 1.0, 10, 0.1)

@@ -354,6 +354,18 @@ class Counted:
     arms: Mapping[str, Arm]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request of an environment with its answer. `release` is the version that answered, empty where none did."""
+
+    release: str
+    method: str
+    path: str
+    request: bytes
+    status: int
+    answer: bytes
+
+
 class Router(Protocol):
     """Splits traffic. `apply` is declarative and idempotent: the whole wanted state of the home, every time.
 
@@ -376,6 +388,14 @@ class Router(Protocol):
 
     async def counted(self, releases: Sequence[str]) -> Counted:
         """What these releases got since the router began; of one that it does not know nothing (an empty `Arm`)."""
+        ...
+
+    async def sampled(self, environment: str, share: float, most: int, seconds: float) -> Sequence[Exchange]:
+        """Exchanges of an environment, each with this chance: what begins and ends before there are `most`, or in time.
+
+        No request waits for it or fails by it. Left out are Penstock's own requests, and bodies beyond 64 KiB. Whoever
+        asks may be killed. One at a time may ask; raises EngineError for a second, and where nothing is routed there.
+        """
         ...
 
     async def stop(self) -> None:

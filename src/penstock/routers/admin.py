@@ -50,6 +50,18 @@ class Admin:
             },
         )
 
+    async def tap(self, question: str, seconds: float) -> str:
+        """What passes while `question` waits, for about so many seconds at most. Raises EngineError where it cannot."""
+        import httpx  # noqa: PLC0415 - start-up time is a promise
+
+        try:
+            answer = await self._client.post("/tap", content=question, timeout=seconds + self._patience)
+        except httpx.TransportError as error:
+            raise EngineError(f"the router (Envoy) cannot be listened to: {error or type(error).__name__}") from error
+        if answer.status_code != httpx.codes.OK:
+            raise EngineError(f"the router (Envoy) cannot be listened to: {answer.text.strip()}")
+        return answer.text
+
     async def _ask(self, path: str) -> "httpx.Response":
         import httpx  # noqa: PLC0415 - start-up time is a promise
 

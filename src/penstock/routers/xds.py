@@ -173,6 +173,11 @@ def refusal(log: str) -> str | None:
     return (f"{resource[1]}: " if resource else "") + line.removeprefix(": ").strip()
 
 
+def tap_name(environment: str) -> str:
+    """By which name the admin address knows what passes an environment."""
+    return _slug(environment)
+
+
 def taken_port(words: str) -> int | None:
     """The port that Envoy could not have, where its words say so."""
     found = _TAKEN.search(words)
@@ -303,7 +308,13 @@ def _http(name: str, folder: str) -> _Json:
         stat_prefix=name,
         rds={"route_config_name": name, "config_source": _read_from(folder, f"{ROUTES}{name}.json")},
         http_filters=[
-            _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
+            # Does nothing until the admin address is asked what passes (see taps.py).
+            _typed(
+                "envoy.filters.http.tap",
+                "extensions.filters.http.tap.v3.Tap",
+                common_config={"admin_config": {"config_id": name}},
+            ),
+            _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
         ],
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
