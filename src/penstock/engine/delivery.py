@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
+from penstock.engine.probing import Prober
 from penstock.engine.replicas import Replicas, UnhealthyError
 from penstock.engine.rolling import Rolling
 from penstock.engine.routing import Routing
@@ -51,6 +52,10 @@ INTERRUPTED = "interrupted"
 _REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
 
 
+class ProbeError(UnhealthyError):
+    """A release that the recorded requests speak against, or that could not be asked them."""
+
+
 class FrozenError(StateError):
     """An environment that takes no release at the moment: who froze it, and why."""
 
@@ -67,6 +72,7 @@ class Delivery:
         self._routing = Routing(world)
         self._replicas = Replicas(world, self._routing)
         self._migrating = Migrating(world)
+        self._prober = Prober(world)
         self._rolling = Rolling(world, self._routing, self._replicas)
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
         self._halted: dict[int, str] = {}
@@ -371,6 +377,7 @@ class Delivery:
             await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
             await self._step_aside(release)
             await self._replicas.bring_up(release, why)
+            await self._probe(release, why)
         except (UnhealthyError, MigrationError, EngineError) as error:
             route = f"{release.project}-{release.environment}"
             await self._end(release, str(error).replace(route, release.environment))
@@ -381,7 +388,21 @@ class Delivery:
         except (PenstockError, OSError) as error:
             await self._end(release, str(error))
             raise
-        return await self._take_over(release, stopping)
+        return await self._take_over(self._releases.get(release.id), stopping)
+
+    async def _probe(self, release: Release, stopping: Stopping) -> None:
+        """Ask a healthy release the recorded requests. Raises ProbeError where it must not go on."""
+        if "probe" not in release.spec:
+            return
+        if release.status is ReleaseStatus.STARTING:
+            self._move(release.id, "probe")
+        self._releases.note(release.id, phase="probing")
+        stable = self._releases.serving(release.project, release.environment)
+        probed = await self._prober.probe(release, stable, stopping)
+        before = self._releases.get(release.id).rollout or {}
+        self._releases.note(release.id, rollout={**before, "probe": asdict(probed)})
+        if probed.verdict != "pass":
+            raise ProbeError(f"the probe: {probed.reason}")
 
     async def _stopped(self, release: Release, why: str) -> None:
         """What was interrupted goes on with `resume`; what was stopped for good is rejected."""

@@ -355,8 +355,7 @@ class Driver:
         if release.status is ReleaseStatus.SERVING:
             self._set(target, "released", None, release.id)
         elif release.status in _REFUSED and self._context.stopping is None:
-            undecided = ((release.rollout or {}).get("move") or {}).get("cause") == "deadline"
-            self._set(target, "errored" if undecided else "refused", release.reason, release.id)
+            self._set(target, "errored" if _undecided(release) else "refused", release.reason, release.id)
 
     def _set(self, target: Target, status: str, reason: str | None, release: int | None = None) -> None:
         with self._world.store.transaction():
@@ -426,6 +425,13 @@ _VERDICTS: Mapping[str | None, str] = {
 }
 
 
+def _undecided(release: Release) -> bool:
+    """Whether nothing was shown against a release that did not come through: it could not be judged."""
+    rollout = release.rollout or {}
+    move, probe = rollout.get("move") or {}, rollout.get("probe") or {}
+    return move.get("cause") == "deadline" or (not move and probe.get("verdict") == "errored")
+
+
 def _passed(package: PackageRecord, run: int) -> PackageRecord:
     values = {name: getattr(package, name) for name in PackageRecord.__slots__}
     return PackageRecord(**{**values, "passed": True, "run": run})
@@ -448,6 +454,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"keep": environment.keep} if environment.keep != 1 else {}),
         **({"drain": environment.drain} if environment.drain is not None else {}),
         **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
+        **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
         **_config_spec(environment),
         **_migrate_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
     }

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+from penstock.engine.calling import call
 from penstock.engine.contracts import Counted
 from penstock.engine.installing import Stopping
 from penstock.engine.replicas import Replicas
@@ -66,8 +67,23 @@ class Rolling:
 
     async def judge(self, release: Release, stopping: Stopping) -> Move:
         """Look and decide until the rollout has ended; returns its last move, which the caller carries out."""
+        caller = self._caller(release)
+        try:
+            return await self._until_ended(release, caller, stopping)
+        finally:
+            if caller is not None:
+                caller.cancel()
+                await asyncio.gather(caller, return_exceptions=True)
+
+    def _caller(self, release: Release) -> asyncio.Task[None] | None:
+        """Who asks the recorded requests where the file says that nobody else calls."""
+        if (release.spec.get("rollout") or {}).get("traffic") != "probe":
+            return None
+        return asyncio.create_task(call(self._world, release, int(release.spec["port"])))
+
+    async def _until_ended(self, release: Release, caller: asyncio.Task[None] | None, stopping: Stopping) -> Move:
         state, stable = self._state(release.id)
-        watch = _Watch(self._world, release.id, stable)
+        watch = _Watch(self._world, release.id, stable, caller)
         if state.ended is None:
             await self._routing.apply()
             await watch.look()
@@ -134,7 +150,8 @@ class Rolling:
 class _Watch:
     """The router's counters of a candidate and the stable release, look by look."""
 
-    def __init__(self, world: World, release: int, stable: int) -> None:
+    def __init__(self, world: World, release: int, stable: int, caller: asyncio.Task[None] | None) -> None:
+        self._caller = caller
         self._router = world.router
         self._names = (str(release), str(stable))
         self._before: Reading | None = None
@@ -156,7 +173,9 @@ class _Watch:
         await self.look()
 
     async def illness(self) -> str | None:
-        """Why the candidate's health keeps it from going on, once that was so for some looks."""
+        """Why the candidate cannot go on: it is not healthy for some looks, or nobody can ask it."""
+        if self._caller is not None and self._caller.done():
+            return f"the recorded requests cannot be asked: {self._caller.exception()}"
         try:
             healthy = await self._router.healthy(self._names[0])
         except EngineError:
