@@ -124,6 +124,10 @@ def backend(release: str, weight: int, *ports: int) -> Backend:
     return Backend(release, f"{release}.0+g1a2b3c4", ports, "/health", weight)
 
 
+def mirrored(weight: int, parts: int = 5_000) -> Backend:
+    return Backend("mirrored", "1", (), "/health", weight, parts)
+
+
 async def asked(world: World, port: int, times: int = 20) -> Counter[tuple[int, str | None]]:
     return Counter([await world.ask(port) for _ in range(times)])
 
@@ -307,6 +311,9 @@ async def test_environments_can_swap_their_ports(world: World) -> None:
         ([Route("a", 1, ()), Route("b", 1, ())], "port 1 is routed twice"),
         ([Route("a", 1, (backend("r", 0), backend("r", 10_000)))], "release r is routed twice"),
         ([Route("a", 1, (backend("r", 5_000), backend("s", 4_999)))], "must add up to 0 or 10000"),
+        ([Route("a", 1, (mirrored(1), backend("r", 9_999)))], "at weight 1: expected 0 to 10000 parts"),
+        ([Route("a", 1, (mirrored(0, -1), backend("r", 10_000)))], "expected 0 to 10000 parts"),
+        ([Route("a", 1, (mirrored(0, 10_001), backend("r", 10_000)))], "expected 0 to 10000 parts"),
         ([Route("a", 1, (backend("r", -1), backend("s", 10_001)))], "must add up to 0 or 10000"),
     ],
 )

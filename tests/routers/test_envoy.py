@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penstock.engine.contracts import Backend, Handle, Route
+from penstock.engine.contracts import Backend, Handle, Route, Sticky
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
@@ -108,6 +108,23 @@ async def _is(count: Awaitable[int], wanted: int) -> bool:
     return await count == wanted
 
 
+async def test_a_killed_envoy_comes_back_with_split_users_and_copies(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy
+) -> None:
+    """After a kill -9 every user is where they were, copies are made again, and nobody is asked twice."""
+    port, users = free_port(), Sticky("header", "who-asks")
+    async with Toy("two").serving() as new, Toy("three").serving() as shadow:
+        parts = (backend(new, 2_500), backend(toy, 7_500), mirror(shadow, 10_000))
+        await router.apply([Route("production", port, parts, users)])
+        before = await _users_of(port, "header", "two-version")
+        killed = envoys(tmp_path / "router")
+        killed[0].send_signal(signal.SIGKILL)
+        await until(lambda: envoys(tmp_path / "router") not in ([], killed))
+        await until(lambda: listens(port))
+        assert await _users_of(port, "header", "two-version") == before
+        await until(lambda: shadow.asked == toy.asked + new.asked)
+
+
 async def test_a_killed_envoy_comes_back_with_its_state(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
     """A kill -9 of Envoy: its shim starts it again from its files, and the next state is taken as ever."""
     port = free_port()
@@ -142,6 +159,29 @@ async def test_the_counts_tell_what_a_replica_did(router: EnvoyRouter, toy: Toy)
 
 async def _timed(router: EnvoyRouter, release: str, count: int) -> bool:
     return sum((await router.counted([release])).arms[release].latencies) == count
+
+
+async def test_answers_that_break_off_or_never_come_are_errors(router: EnvoyRouter, toy: Toy) -> None:
+    """To die amid an answer is to fail, and so is to keep callers until they go; who goes later is no error."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    with pytest.raises(asyncio.IncompleteReadError):
+        await ask(port, "/half")
+    await until(lambda: _counted_are(router, toy.name, 1, 1))
+    waiting = asyncio.create_task(ask(port, "/slow"))
+    await until(lambda: toy.asked == 2)
+    waiting.cancel()
+    await until(lambda: _counted_are(router, toy.name, 2, 2))
+    client = Client(port)
+    await client.ask("/stream")
+    await client.close()
+    await until(lambda: _is(router.in_flight(toy.name), 0))
+    assert await _counted_are(router, toy.name, 3, 2)
+
+
+async def _counted_are(router: EnvoyRouter, release: str, requests: int, errors: int) -> bool:
+    arm = (await router.counted([release])).arms[release]
+    return (arm.requests, arm.errors) == (requests, errors)
 
 
 async def test_counts_of_a_killed_envoy_are_another_epoch(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
@@ -278,6 +318,117 @@ async def test_a_refused_listener_takes_its_routes_and_clusters_back(router: Env
         await router.apply(wanted)
     assert (await ask(port)).release == "one-version"
     await until(lambda: _is(router.healthy("one"), 1))
+
+
+async def test_a_mirror_gets_copies_and_its_answers_are_never_seen(router: EnvoyRouter, toy: Toy) -> None:
+    """Half of the requests are copied, bodies included; what the copies are answered, 500 even, nobody but we sees."""
+    port, body = free_port(), b"question" * 1000
+    async with Toy("two").serving() as shadow:
+        await router.apply(production(port, backend(toy), mirror(shadow, 5_000)))
+        replies = [await ask(port, "/", body) for _ in range(200)]
+        assert {(reply.status, reply.release, reply.body.decode()) for reply in replies} == {
+            (200, "one-version", sha256(body).hexdigest())
+        }
+        assert toy.asked == 200
+        # Beyond six standard deviations of a fair coin.
+        await until(lambda: shadow.asked >= 50)
+        await until(lambda: _is(router.in_flight("two"), 0))
+        assert shadow.asked <= 150
+        assert await _counted_are(router, "two", shadow.asked, 0)
+        await router.apply(production(port, backend(toy), mirror(shadow, 10_000)))
+        asked = shadow.asked
+        assert (await ask(port, "/missing")).status == 404
+        assert (await ask(port, "/broken")).status == 500
+        await until(lambda: _counted_are(router, "two", asked + 2, 1))
+
+
+async def test_a_mirror_that_hangs_or_dies_harms_nobody(router: EnvoyRouter, toy: Toy) -> None:
+    """The originals are answered while no copy is, however many hang: there is a limit to them."""
+    port = free_port()
+    async with Toy("two", deaf=True).serving() as shadow:
+        await router.apply(production(port, backend(toy), mirror(shadow, 10_000)))
+        client = Client(port)
+        replies = [await client.ask() for _ in range(400)]
+        assert {reply.status for reply in replies} == {200}
+        await until(lambda: _is(router.in_flight("two"), 256))
+    replies = [await client.ask() for _ in range(20)]
+    await client.close()
+    assert {reply.status for reply in replies} == {200}
+    assert toy.asked == 420
+    await until(lambda: _counted_are(router, "two", 420, 420))
+
+
+def mirror(toy: Toy, parts: int) -> Backend:
+    return Backend(toy.name, f"{toy.name}-version", (toy.port,), "/health", 0, parts)
+
+
+@pytest.mark.parametrize("kind", ["header", "cookie"])
+async def test_users_stay_where_they_are_and_widening_only_adds(router: EnvoyRouter, toy: Toy, kind: str) -> None:
+    """The same user is always with the same release, and those of the first one stay there as its weight rises."""
+    port, sticky = free_port(), Sticky("header" if kind == "header" else "cookie", "who-asks")
+    before: set[str] = set()
+    async with Toy("two").serving() as new:
+        for weight in (500, 2_500, 5_000, 7_500, 10_000):
+            state = Route("production", port, (backend(new, weight), backend(toy, 10_000 - weight)), sticky)
+            await router.apply([state])
+            with_new = await _users_of(port, kind, "two-version")
+            assert before <= with_new
+            # Within six standard deviations of 300 users.
+            assert abs(len(with_new) - 300 * weight / 10_000) <= 52
+            before = with_new
+    assert len(before) == 300
+
+
+async def _users_of(port: int, kind: str, release: str) -> set[str]:
+    """Which of 300 users are with a release, each asked twice."""
+    client, found = Client(port), set()
+    for user in (f"user{number}" for number in range(300)):
+        named = f"Who-Asks: {user}\r\n" if kind == "header" else f"cookie: first=1; who-asks={user}; last=2\r\n"
+        releases = {(await client.ask(headers=named)).release for _ in range(2)}
+        assert len(releases) == 1
+        found |= {user} if release in releases else set()
+    await client.close()
+    return found
+
+
+async def test_who_has_no_name_yet_gets_a_cookie_and_stays(router: EnvoyRouter, toy: Toy) -> None:
+    """A user without the cookie, or with an empty one, is split at random, and is then known and stays."""
+    port, sticky, first = free_port(), Sticky("cookie", "penstock-user"), set()
+    async with Toy("two").serving() as new:
+        await router.apply([Route("production", port, (backend(new, 5_000), backend(toy, 5_000)), sticky)])
+        client = Client(port)
+        for empty in ("", "cookie: penstock-user=; other-penstock-user=1\r\n") * 50:
+            reply = await client.ask(headers=empty)
+            cookie, _, terms = reply.headers["set-cookie"].partition("; ")
+            assert terms == "Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax"
+            again = await client.ask(headers=f"cookie: {cookie}\r\n")
+            assert again.release == reply.release
+            assert "set-cookie" not in again.headers
+            first.add(reply.release)
+        await client.close()
+    assert first == {"one-version", "two-version"}
+
+
+async def test_who_has_no_header_is_split_at_random(router: EnvoyRouter, toy: Toy) -> None:
+    """Requests without the header go to both releases."""
+    port = free_port()
+    async with Toy("two").serving() as new:
+        state = Route("production", port, (backend(new, 5_000), backend(toy, 5_000)), Sticky("header", "x-user"))
+        await router.apply([state])
+        client = Client(port)
+        assert {(await client.ask()).release for _ in range(100)} == {"one-version", "two-version"}
+        await client.close()
+
+
+async def test_a_request_is_sent_once(router: EnvoyRouter, toy: Toy) -> None:
+    """Nothing is tried twice, not even where the caller asks Envoy for it: a POST may have had its effect."""
+    port, wish = free_port(), "x-envoy-retry-on: 5xx,reset\r\nx-envoy-max-retries: 3\r\n"
+    async with Toy("one").serving() as other:
+        both = Backend("one", "1", (toy.port, other.port), "/health", 10_000)
+        await router.apply(production(port, both))
+        for number, path in enumerate(("/broken", "/reset", "/garbage"), 1):
+            assert (await ask(port, path, b"effect", wish)).status >= 500
+            assert toy.asked + other.asked == number
 
 
 async def test_large_bodies_pass_whole(router: EnvoyRouter, toy: Toy) -> None:

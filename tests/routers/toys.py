@@ -38,11 +38,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class Toy:
-    """A replica that answers with its name, claims a forged release, and can be ill, slow or streaming."""
+    """A replica that answers with its name, claims a forged release, and can be ill, deaf, slow or streaming."""
 
     name: str
     port: int = 0
     well: bool = True
+    deaf: bool = False
     asked: int = 0
     slow: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -81,7 +82,7 @@ class Toy:
         self.asked += 1
         if path in _FAULTS:
             return _FAULTS[path](writer)
-        if path == "/slow":
+        if path == "/slow" or self.deaf:
             await self.slow.wait()
         if path == "/stream":
             return await self._stream(writer)
@@ -104,11 +105,17 @@ def _reply(writer: asyncio.StreamWriter, status: str, body: bytes) -> None:
     writer.write(head.encode() + body)
 
 
+def _break_off(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf")
+    writer.close()
+
+
 _FAULTS: dict[str, Callable[[asyncio.StreamWriter], None]] = {
     "/missing": lambda writer: _reply(writer, "404 Missing", b""),
     "/broken": lambda writer: _reply(writer, "500 Broken", b""),
     "/garbage": lambda writer: writer.write(b"no HTTP\r\n\r\n"),
     "/reset": lambda writer: writer.transport.abort(),
+    "/half": _break_off,
 }
 
 

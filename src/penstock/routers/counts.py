@@ -1,7 +1,8 @@
 """What Envoy counts of a release → an arm of a rollout. Pure: values in, values out.
 
 Envoy charges a status when the head of an answer comes, or when it is sure that none will come (503, or 502 for what
-is no HTTP), and a latency when an answer has come to its end. Health checks are charged nowhere here.
+is no HTTP), and a latency when an answer has come to its end. Health checks are charged nowhere here. Two counters are
+ours: answers that broke off after a good status, and requests whose callers went before an answer began.
 """
 
 import math
@@ -9,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.routers.xds import cluster_name
+from penstock.routers.xds import BROKEN_OFF, GIVEN_UP, cluster_name
 from penstock.traffic import EDGES_MS, Arm
 
 BOUNDS_MS = (*EDGES_MS, 1e9)
@@ -36,7 +37,8 @@ NO_COUNTS = Counts({}, {})
 def pattern(releases: Sequence[str]) -> str:
     """The pattern of all statistics that `arm` needs of these releases."""
     clusters = "|".join(re.escape(cluster_name(release)) for release in releases)
-    return rf"^cluster\.({clusters})\.upstream_rq_({'|'.join(_ANSWERS)}|time)$"
+    ours = rf"penstock\.({BROKEN_OFF}|{GIVEN_UP})\.cluster\.({clusters})"
+    return rf"^(cluster\.({clusters})\.upstream_rq_({'|'.join(_ANSWERS)}|time)|{ours})$"
 
 
 def arm(release: str, counts: Counts) -> Arm:
@@ -44,9 +46,14 @@ def arm(release: str, counts: Counts) -> Arm:
 
     Without latencies where Envoy's buckets are not those of `BOUNDS_MS`, as an older Penstock began it.
     """
-    prefix = f"cluster.{cluster_name(release)}."
-    answers = {kind: counts.values.get(f"{prefix}upstream_rq_{kind}", 0) for kind in _ANSWERS}
-    return Arm(sum(answers.values()), answers["5xx"], _latencies(counts.buckets.get(prefix + _TIME, ())))
+    cluster = cluster_name(release)
+    answers = {kind: counts.values.get(f"cluster.{cluster}.upstream_rq_{kind}", 0) for kind in _ANSWERS}
+    broken, left = (counts.values.get(f"penstock.{name}.cluster.{cluster}", 0) for name in (BROKEN_OFF, GIVEN_UP))
+    return Arm(
+        sum(answers.values()) + left,
+        answers["5xx"] + broken + left,
+        _latencies(counts.buckets.get(f"cluster.{cluster}.{_TIME}", ())),
+    )
 
 
 def _latencies(buckets: Sequence[tuple[float, int]]) -> tuple[int, ...]:

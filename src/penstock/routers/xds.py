@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from penstock.engine.contracts import Backend, Route
+from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.errors import EngineError
 
 CLUSTERS = "clusters.json"
@@ -38,6 +38,9 @@ _REFUSED_NAME = re.compile(r'^name: "([^"]*)"', re.MULTILINE)
 _TAKEN = re.compile(r"cannot bind '127\.0\.0\.1:(\d+)': Address already in use")
 _TYPES = "type.googleapis.com/envoy."
 _NO_LIMIT = 1_000_000
+_MOST_COPIES = 128
+_REQUEST_ID = "x-request-id"
+_COOKIE_SECONDS = 30 * 86_400
 _Json = dict[str, Any]
 
 
@@ -79,6 +82,12 @@ def refuse_contradictions(routes: Sequence[Route]) -> None:
         weights = [backend.weight for backend in route.backends]
         if min(weights, default=0) < 0 or sum(weights) not in {0, WHOLE}:
             raise EngineError(f"the weights of {route.environment} are {weights}: they must add up to 0 or {WHOLE}")
+        for backend in route.backends:
+            if not 0 <= backend.mirror <= WHOLE or (backend.mirror and backend.weight):
+                raise EngineError(
+                    f"{backend.version} of {route.environment} mirrors {backend.mirror} parts at weight "
+                    f"{backend.weight}: expected 0 to {WHOLE} parts, and no weight beside them"
+                )
 
 
 def documents(routes: Sequence[Route], folder: str) -> Documents:
@@ -221,12 +230,9 @@ def _cluster(backend: Backend) -> _Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(p)}} for p in backend.ports]}],
         },
         "health_checks": [_health_check(backend.health)],
-        # A queue in front of a slow model is the model's matter; Envoy's own limits (1024) would answer 503.
-        "circuit_breakers": {
-            "thresholds": [
-                {"max_connections": _NO_LIMIT, "max_pending_requests": _NO_LIMIT, "max_requests": _NO_LIMIT},
-            ],
-        },
+        # A queue in front of a slow model is the model's matter; Envoy's own limits (1024) would answer 503. A release
+        # that only gets copies and does not answer must not hold any number of them: so many, and as many that wait.
+        "circuit_breakers": {"thresholds": [_limits("HIGH", _NO_LIMIT), _limits("DEFAULT", _MOST_COPIES)]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -237,6 +243,10 @@ def _cluster(backend: Backend) -> _Json:
             },
         },
     }
+
+
+def _limits(priority: str, most: int) -> _Json:
+    return {"priority": priority} | dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), most)
 
 
 def _health_check(path: str) -> _Json:
@@ -262,18 +272,65 @@ def _route_table(route: Route) -> Document:
     table = {
         "@type": _TYPES + "config.route.v3.RouteConfiguration",
         "name": name,
-        "virtual_hosts": [
-            {"name": name, "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **_split(route)}]},
-        ],
+        "virtual_hosts": [{"name": name, "domains": ["*"], "routes": _splits(route)}],
     }
     return _route_document(table)
 
 
-def _split(route: Route) -> _Json:
+def _splits(route: Route) -> list[_Json]:
+    """The routes of one environment: of those that match a request Envoy takes the first."""
+    everything = {"prefix": "/"}
+    if not any(backend.weight for backend in route.backends):
+        body = {"inline_string": f"{route.environment} serves nothing\n"}
+        return [{"match": everything, "direct_response": {"status": 503, "body": body}}]
+    sticky = route.sticky
+    if sticky is None:
+        return [{"match": everything, **_split(route, None)}]
+    if sticky.kind == "header":
+        return [{"match": everything, **_split(route, {"header": {"header_name": sticky.name}})}]
+    known = {"match": {**everything, "headers": [_has_cookie(sticky.name)]}}
+    return [
+        {**known, **_split(route, {"cookie": {"name": sticky.name}})},
+        {"match": everything, **_split(route, {"header": {"header_name": _REQUEST_ID}}), **_give(sticky, route)},
+    ]
+
+
+def _split(route: Route, known_by: _Json | None) -> _Json:
+    """The split itself: at random, or by the hash of what users are known by (and at random for the others)."""
     shares = [_share(backend) for backend in route.backends if backend.weight > 0]
-    if not shares:
-        return {"direct_response": {"status": 503, "body": {"inline_string": f"{route.environment} serves nothing\n"}}}
-    return {"route": {"weighted_clusters": {"clusters": shares}, "timeout": "0s"}}
+    weighted = {"clusters": shares, "use_hash_policy": True} if known_by else {"clusters": shares}
+    mirrors = [_mirror(backend) for backend in route.backends if backend.mirror > 0]
+    action = {
+        "weighted_clusters": weighted,
+        "timeout": "0s",
+        # What is copied has the priority DEFAULT, so that the limits of the two are apart.
+        "priority": "HIGH",
+        **({"hash_policy": [known_by]} if known_by else {}),
+        **({"request_mirror_policies": mirrors} if mirrors else {}),
+    }
+    return {"route": action}
+
+
+def _mirror(backend: Backend) -> _Json:
+    part = {"numerator": backend.mirror, "denominator": "TEN_THOUSAND"}
+    return {
+        "cluster": cluster_name(backend.release),
+        "runtime_fraction": {"default_value": part},
+        # A copy is the same request: else its host would have "-shadow" at the end.
+        "disable_shadow_host_suffix_append": True,
+    }
+
+
+def _has_cookie(name: str) -> _Json:
+    # Envoy joins several headers of one name by a comma.
+    return {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?:.*[;,] *)?{re.escape(name)}=[^;,]+.*"}}}
+
+
+def _give(cookie: Sticky, route: Route) -> _Json:
+    """Users without the cookie get the id of their first request as their name, by which that was split already."""
+    text = f"{cookie.name}=%REQ({_REQUEST_ID})%; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
+    header = {"key": "set-cookie", "value": text + ("; Secure" if route.tls else "")}
+    return {"response_headers_to_add": [{"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]}
 
 
 def _share(backend: Backend) -> _Json:
@@ -284,6 +341,30 @@ def _share(backend: Backend) -> _Json:
         "weight": backend.weight,
         "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
     }
+
+
+def _count(name: str, which: list[_Json]) -> _Json:
+    """Requests that are counted at their end, by cluster, since no counter of a cluster tells of them."""
+    kind = "access_loggers.stats"
+    stat = {"name": name, "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}]}
+    config = {"stats_scope": {"prefix": "penstock"}, "counters": [{"stat": stat, "value_fixed": 1}]}
+    return _typed(f"envoy.{kind}", f"extensions.{kind}.v3.Config", **config) | {
+        "filter": {"and_filter": {"filters": which}}
+    }
+
+
+def _flagged(*flags: str) -> _Json:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _status(op: str, status: int) -> _Json:
+    return {"status_code_filter": {"comparison": {"op": op, "value": {"default_value": status, "runtime_key": "none"}}}}
+
+
+BROKEN_OFF, GIVEN_UP = "broken_off", "given_up"
+# The replica began a good answer and did not end it; the caller went before an answer began.
+_BROKEN_OFF = [_flagged("UC", "UR", "LR", "UPE"), _status("LE", 499)]
+_GIVEN_UP = [_flagged("DC", "DR"), _status("EQ", 0)]
 
 
 def _listener(route: Route, folder: str) -> _Json:
@@ -314,8 +395,11 @@ def _http(name: str, folder: str) -> _Json:
                 "extensions.filters.http.tap.v3.Tap",
                 common_config={"admin_config": {"config_id": name}},
             ),
-            _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
+            _typed(
+                "envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
+            ),
         ],
+        access_log=[_count(BROKEN_OFF, _BROKEN_OFF), _count(GIVEN_UP, _GIVEN_UP)],
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
         # Callers are strangers: their x-envoy-* headers (retries, timeouts) are dropped.
