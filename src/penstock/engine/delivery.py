@@ -17,12 +17,12 @@ from penstock.engine.replicas import Replicas, UnhealthyError
 from penstock.engine.rolling import Rolling
 from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
+from penstock.engine.switching import Switching, rules_of
 from penstock.engine.world import World
-from penstock.environments import RolloutRules
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
 from penstock.releases import MOVING, ReleaseStatus
-from penstock.rollouts import Asked, cold, said, terms_of
+from penstock.rollouts import Asked, said, terms_of
 from penstock.runs import RequestStatus
 from penstock.store.contract import Release
 
@@ -72,6 +72,7 @@ class Delivery:
         self._routing = Routing(world)
         self._replicas = Replicas(world, self._routing)
         self._migrating = Migrating(world)
+        self._switching = Switching(world, self._routing, self._replicas)
         self._prober = Prober(world)
         self._rolling = Rolling(world, self._routing, self._replicas)
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
@@ -239,7 +240,7 @@ class Delivery:
                 if first:
                     await self._migrating.down(crossing, request, actor)
                 await self._replicas.bring_up(target, lambda: None)
-                if not await self._switch(target, request, fate="roll_back", reason=reason):
+                if not await self._switching.switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
                 if down and not first:
                     await self._migrating.down(crossing, request, actor)
@@ -302,7 +303,7 @@ class Delivery:
             if release.request != request or release.status not in MOVING:
                 continue
             if release.status is ReleaseStatus.CANARY:
-                await self._withdraw(release, reason)
+                await self._switching.withdraw(release, reason)
             else:
                 await self._end(release, reason)
 
@@ -338,14 +339,14 @@ class Delivery:
         """The drain that an earlier coordinator began."""
         async with self._turn(release.project, release.environment):
             if self._releases.get(release.id).status is ReleaseStatus.DRAINING:
-                await self._drain(release.id)
+                await self._switching.drain(release.id)
 
     async def _serve_again(self) -> None:
         for release in self._releases.of():
             if release.status in MOVING and self._is_orphan(release):
                 await self._drop_begun(release, release.request, "the command that asked for it died")
             elif release.status in MOVING:
-                await self._put_back(release)
+                await self._switching.put_back(release)
         for release in self._releases.of():
             if release.status in {ReleaseStatus.SERVING, ReleaseStatus.CANARY}:
                 async with self._turn(release.project, release.environment):
@@ -375,7 +376,7 @@ class Delivery:
             self._refuse_way_back(release, force=force)
             self._replicas.refuse_taken_port(release)
             await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
-            await self._step_aside(release)
+            await self._switching.step_aside(release)
             await self._replicas.bring_up(release, why)
             await self._probe(release, why)
         except (UnhealthyError, MigrationError, EngineError) as error:
@@ -410,14 +411,14 @@ class Delivery:
             await self._end(release, why)
             return
         await self._replicas.end(release.id)
-        await self._put_back(release)
+        await self._switching.put_back(release)
 
     async def _take_over(self, release: Release, stopping: Stopping) -> Release:
         """What is healthy gets the traffic: all at once, or by widths that the evidence allows."""
         stable = self._releases.serving(release.project, release.environment)
         terms = terms_of(rules_of(release))
         if stable is None or not terms.widths:
-            if not await self._switch(release, release.generation, fate="retire", reason=None):
+            if not await self._switching.switch(release, release.generation, fate="retire", reason=None):
                 await self._end(release, "a newer release was there first")
             return self._releases.get(release.id)
         self._rolling.begin(release, stable, terms)
@@ -428,58 +429,16 @@ class Delivery:
         """See a rollout to its end, and carry out how it ends."""
         move = await self._rolling.judge(release, self._why_stop(release, stopping))
         if move.kind != "promote":
-            await self._withdraw(release, move.reason)
-        elif not await self._switch(release, release.generation, fate="retire", reason=None):
-            await self._withdraw(release, "a newer release was there first")
+            await self._switching.withdraw(release, move.reason)
+        elif not await self._switching.switch(release, release.generation, fate="retire", reason=None):
+            await self._switching.withdraw(release, "a newer release was there first")
         return self._releases.get(release.id)
-
-    async def _withdraw(self, release: Release, reason: str) -> None:
-        """No new request to a release that was tried; then it finishes what it began, and ends."""
-        self._move(release.id, "withdraw", fate="roll_back", reason=reason)
-        await self._routing.apply()
-        await self._drain(release.id)
 
     async def _end(self, release: Release, reason: str) -> None:
         """End and reject what got no traffic; what made way for it serves again."""
         await self._replicas.end(release.id)
-        await self._put_back(release)
+        await self._switching.put_back(release)
         await self._reject(release.id, reason)
-
-    async def _step_aside(self, release: Release) -> None:
-        """Where the file says `recreate`, what serves ends before the new release starts."""
-        old = self._releases.serving(release.project, release.environment)
-        if old is None or terms_of(rules_of(release)).strategy != "recreate":
-            return
-        if not self._is_newest(release):
-            raise MigrationError("a newer release was there first")
-        with self._world.store.transaction(durable=True):
-            self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
-            self._releases.move(old.id, "replace", fate="retire", reason=None)
-        self._releases.note(release.id, phase=f"ending {old.version}")
-        await self._routing.apply()
-        await self._drain(old.id)
-        await self._replicas.end(old.id)
-
-    def _is_newest(self, release: Release) -> bool:
-        return release.generation >= self._releases.generation(release.project, release.environment)
-
-    async def _put_back(self, release: Release) -> None:
-        """What made way for a release that does not come serves again."""
-        rollout = self._releases.get(release.id).rollout or {}
-        if not rollout.get("stopped"):
-            return
-        await self._replicas.end(release.id)
-        old = self._releases.get(int(rollout["stable"]))
-        if old.status is ReleaseStatus.DRAINING:
-            self._move(old.id, "retire", reason=None)
-            old = self._releases.get(old.id)
-        if old.status is ReleaseStatus.RETIRED and self._releases.serving(old.project, old.environment) is None:
-            await self._replicas.bring_up(old, lambda: None)
-            with self._world.store.transaction(durable=True):
-                self._releases.move(old.id, "restore", reason=None)
-                self._releases.note(release.id, rollout={**rollout, "stopped": False})
-            self._routing.joining.discard(old.id)
-            await self._routing.apply()
 
     async def _reject(self, release: int, reason: str) -> None:
         self._routing.joining.discard(release)
@@ -493,41 +452,6 @@ class Delivery:
         if reason is not None and not force:
             raise MigrationError(reason)
 
-    async def _switch(self, release: Release, generation: int, fate: str, reason: str | None) -> bool:
-        """All traffic to the release, then the old one drains; False where a newer generation was there first."""
-        with self._world.store.transaction(durable=True):
-            if not self._releases.advance(release.project, release.environment, generation):
-                return False
-            old = self._releases.serving(release.project, release.environment)
-            if old is not None:
-                self._releases.move(old.id, "replace", fate=fate, reason=reason)
-            event = "promote" if release.status in MOVING else "restore"
-            replaced = old.id if old else None
-            self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
-        self._releases.note(release.id, phase="switching")
-        await self._routing.apply()
-        if old is not None:
-            self._releases.note(release.id, phase=f"draining {old.version}")
-            await self._drain(old.id)
-        self._releases.note(release.id, phase=None)
-        return True
-
-    async def _drain(self, release: int) -> None:
-        """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
-        router, clock = self._world.router, self._world.clock
-        await asyncio.sleep(self._world.settle)
-        limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
-        while await router.in_flight(str(release)) and clock.monotonic() < limit:
-            await asyncio.sleep(HEALTH_INTERVAL)
-        old = self._releases.get(release)
-        self._move(release, old.fate or "retire", reason=old.reason)
-        await self._routing.apply()
-        await asyncio.sleep(self._world.settle)
-        serving = self._releases.serving(old.project, old.environment)
-        keep = 1 if serving is None else int(serving.spec.get("keep", 1))
-        for number in cold(self._routing.placed(old.project, old.environment), keep):
-            await self._replicas.end(number)
-
     def _move(self, release: int, event: str, **values: Any) -> None:
         with self._world.store.transaction(durable=True):
             self._releases.move(release, event, **values)
@@ -537,9 +461,3 @@ def _alike(release: Release, wanted: Wanted) -> bool:
     """Whether a release is what is wanted; the person's own PATH and language make no other release."""
     both = [{k: v for k, v in spec.items() if k != "person"} for spec in (release.spec, wanted.spec)]
     return (release.version, release.package) == (wanted.version, wanted.package) and both[0] == both[1]
-
-
-def rules_of(release: Release) -> RolloutRules | None:
-    """What the file says of a release's rollout."""
-    found = release.spec.get("rollout")
-    return None if found is None else RolloutRules.model_validate(found)

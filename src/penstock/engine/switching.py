@@ -1,0 +1,114 @@
+"""The traffic of an environment changes hands: all to one release, back from one that was tried, aside for one to come.
+
+The store is written before the router; what a release has begun to answer it may finish.
+"""
+
+import asyncio
+from typing import Any
+
+from penstock.engine.migrating import MigrationError
+from penstock.engine.replicas import Replicas
+from penstock.engine.routing import Routing
+from penstock.engine.serving import HEALTH_INTERVAL
+from penstock.engine.world import World
+from penstock.environments import RolloutRules
+from penstock.releases import MOVING, ReleaseStatus
+from penstock.rollouts import cold, terms_of
+from penstock.store.contract import Release
+
+
+class Switching:
+    """Switches of a home. The caller has the turn of the environment."""
+
+    def __init__(self, world: World, routing: Routing, replicas: Replicas) -> None:
+        self._world = world
+        self._releases = world.store.releases
+        self._routing = routing
+        self._replicas = replicas
+
+    async def switch(self, release: Release, generation: int, fate: str, reason: str | None) -> bool:
+        """All traffic to the release, then the old one drains; False where a newer generation was there first."""
+        with self._world.store.transaction(durable=True):
+            if not self._releases.advance(release.project, release.environment, generation):
+                return False
+            old = self._releases.serving(release.project, release.environment)
+            if old is not None:
+                self._releases.move(old.id, "replace", fate=fate, reason=reason)
+            event = "promote" if release.status in MOVING else "restore"
+            replaced = old.id if old else None
+            self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
+        self._releases.note(release.id, phase="switching")
+        await self._routing.apply()
+        if old is not None:
+            self._releases.note(release.id, phase=f"draining {old.version}")
+            await self.drain(old.id)
+        self._releases.note(release.id, phase=None)
+        return True
+
+    async def drain(self, release: int) -> None:
+        """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
+        router, clock = self._world.router, self._world.clock
+        await asyncio.sleep(self._world.settle)
+        limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
+        while await router.in_flight(str(release)) and clock.monotonic() < limit:
+            await asyncio.sleep(HEALTH_INTERVAL)
+        old = self._releases.get(release)
+        self._move(release, old.fate or "retire", reason=old.reason)
+        await self._routing.apply()
+        await asyncio.sleep(self._world.settle)
+        serving = self._releases.serving(old.project, old.environment)
+        keep = 1 if serving is None else int(serving.spec.get("keep", 1))
+        for number in cold(self._routing.placed(old.project, old.environment), keep):
+            await self._replicas.end(number)
+
+    async def withdraw(self, release: Release, reason: str) -> None:
+        """No new request to a release that was tried; then it finishes what it began, and ends."""
+        self._move(release.id, "withdraw", fate="roll_back", reason=reason)
+        await self._routing.apply()
+        await self.drain(release.id)
+
+    async def step_aside(self, release: Release) -> None:
+        """Where the file says `recreate`, what serves ends before the new release starts."""
+        old = self._releases.serving(release.project, release.environment)
+        if old is None or terms_of(rules_of(release)).strategy != "recreate":
+            return
+        if not self._is_newest(release):
+            raise MigrationError("a newer release was there first")
+        with self._world.store.transaction(durable=True):
+            self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
+            self._releases.move(old.id, "replace", fate="retire", reason=None)
+        self._releases.note(release.id, phase=f"ending {old.version}")
+        await self._routing.apply()
+        await self.drain(old.id)
+        await self._replicas.end(old.id)
+
+    def _is_newest(self, release: Release) -> bool:
+        return release.generation >= self._releases.generation(release.project, release.environment)
+
+    async def put_back(self, release: Release) -> None:
+        """What made way for a release that does not come serves again."""
+        rollout = self._releases.get(release.id).rollout or {}
+        if not rollout.get("stopped"):
+            return
+        await self._replicas.end(release.id)
+        old = self._releases.get(int(rollout["stable"]))
+        if old.status is ReleaseStatus.DRAINING:
+            self._move(old.id, "retire", reason=None)
+            old = self._releases.get(old.id)
+        if old.status is ReleaseStatus.RETIRED and self._releases.serving(old.project, old.environment) is None:
+            await self._replicas.bring_up(old, lambda: None)
+            with self._world.store.transaction(durable=True):
+                self._releases.move(old.id, "restore", reason=None)
+                self._releases.note(release.id, rollout={**rollout, "stopped": False})
+            self._routing.joining.discard(old.id)
+            await self._routing.apply()
+
+    def _move(self, release: int, event: str, **values: Any) -> None:
+        with self._world.store.transaction(durable=True):
+            self._releases.move(release, event, **values)
+
+
+def rules_of(release: Release) -> RolloutRules | None:
+    """What the file says of a release's rollout."""
+    found = release.spec.get("rollout")
+    return None if found is None else RolloutRules.model_validate(found)
