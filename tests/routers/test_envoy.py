@@ -431,6 +431,52 @@ async def test_a_request_is_sent_once(router: EnvoyRouter, toy: Toy) -> None:
             assert toy.asked + other.asked == number
 
 
+async def test_a_replica_that_fails_every_request_rests(router: EnvoyRouter, toy: Toy) -> None:
+    """One that says it is well and answers 500 again and again is left out, while another one is there, and returns."""
+    port = free_port()
+    async with Toy("one", broken=True).serving() as bad:
+        both = Backend("one", "1", (toy.port, bad.port), "/health", 10_000)
+        await router.apply(production(port, both))
+        await until(lambda: _all_good(port))
+        assert bad.asked <= 10
+        bad.broken, asked = False, bad.asked
+        await until(lambda: _asks(port, bad, asked))
+
+
+async def _all_good(port: int) -> bool:
+    return {(await ask(port)).status for _ in range(10)} == {200}
+
+
+async def _asks(port: int, toy: Toy, before: int) -> bool:
+    await ask(port)
+    return toy.asked > before
+
+
+@pytest.mark.parametrize("path", ["/broken", "/reset"])
+async def test_the_last_replica_is_never_left_out(router: EnvoyRouter, toy: Toy, path: str) -> None:
+    """The only replica of a release is asked, whatever it answers: its errors are its own."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    for _ in range(20):
+        assert (await ask(port, path)).status >= 500
+    assert toy.asked == 20
+    assert (await ask(port)).status == 200
+
+
+async def test_most_replicas_may_be_ill(router: EnvoyRouter, toy: Toy) -> None:
+    """With two of three replicas ill all requests go to the third; with all of them ill they are asked all the same."""
+    port = free_port()
+    async with Toy("one", well=False).serving() as first, Toy("one", well=False).serving() as second:
+        three = Backend("one", "1", (first.port, second.port, toy.port), "/health", 10_000)
+        await router.apply(production(port, three))
+        await until(lambda: _is(router.healthy("one"), 1))
+        assert [(await ask(port)).status for _ in range(20)] == [200] * 20
+        assert (first.asked, second.asked, toy.asked) == (0, 0, 20)
+        toy.well = False
+        await until(lambda: _is(router.healthy("one"), 0))
+        assert (await ask(port)).status == 200
+
+
 async def test_large_bodies_pass_whole(router: EnvoyRouter, toy: Toy) -> None:
     """A request of 5 MB reaches the replica byte for byte."""
     port, body = free_port(), bytes(range(256)) * 20_000

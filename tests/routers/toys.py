@@ -38,12 +38,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class Toy:
-    """A replica that answers with its name, claims a forged release, and can be ill, deaf, slow or streaming."""
+    """A replica that answers with its name, claims a forged release, and can be ill, deaf, broken or slow."""
 
     name: str
     port: int = 0
     well: bool = True
     deaf: bool = False
+    broken: bool = False
     asked: int = 0
     slow: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -80,8 +81,8 @@ class Toy:
         if path == "/health":
             return _reply(writer, "200 OK" if self.well else "500 Ill", b"")
         self.asked += 1
-        if path in _FAULTS:
-            return _FAULTS[path](writer)
+        if self.broken or path in _FAULTS:
+            return _FAULTS["/broken" if self.broken else path](writer)
         if path == "/slow" or self.deaf:
             await self.slow.wait()
         if path == "/stream":

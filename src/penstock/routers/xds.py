@@ -230,6 +230,9 @@ def _cluster(backend: Backend) -> _Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(p)}} for p in backend.ports]}],
         },
         "health_checks": [_health_check(backend.health)],
+        "outlier_detection": _EJECTION,
+        # Envoy asks all replicas as if they were well where less than this part is (%): only where none is.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
         # A queue in front of a slow model is the model's matter; Envoy's own limits (1024) would answer 503. A release
         # that only gets copies and does not answer must not hold any number of them: so many, and as many that wait.
         "circuit_breakers": {"thresholds": [_limits("HIGH", _NO_LIMIT), _limits("DEFAULT", _MOST_COPIES)]},
@@ -243,6 +246,22 @@ def _cluster(backend: Backend) -> _Json:
             },
         },
     }
+
+
+_EJECTION: _Json = {
+    "consecutive_5xx": 5,
+    "consecutive_gateway_failure": 3,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_time": "30s",
+    "max_ejection_percent": 50,
+    "always_eject_one_host": False,
+    # What fails every request and says that it is well would else be back at once.
+    "successful_active_health_check_uneject_host": False,
+}
+"""A replica that fails one request after the other rests for some seconds: at most half of them, never the only one."""
 
 
 def _limits(priority: str, most: int) -> _Json:
