@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penstock.engine.contracts import Backend, Handle, Route, Sticky
+from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
 from penstock.traffic import Arm
-from routers.toys import Client, Toy, ask, free_port, listens, until
+from routers.toys import Client, Toy, ask, envoys, free_port, listens, recorded, until
 
 pytestmark = pytest.mark.anyio
 
@@ -53,16 +53,6 @@ def backend(toy: Toy, weight: int = 10_000, health: str = "/health") -> Backend:
 
 def production(port: int, *backends: Backend) -> list[Route]:
     return [Route("production", port, backends)]
-
-
-def recorded(folder: Path) -> Handle:
-    return Handle(**json.loads((folder / "router.json").read_text())["handle"])
-
-
-def envoys(folder: Path) -> list[psutil.Process]:
-    """The Envoy under the shim, if it runs just now."""
-    family = psutil.Process(recorded(folder).pid).children(recursive=True)
-    return [process for process in family if process.name() == "envoy"]
 
 
 async def test_ten_switches_under_load_lose_no_request(router: EnvoyRouter) -> None:

@@ -1,13 +1,20 @@
 """Toy replicas and clients, all in the test's own event loop; nothing here tries a request twice."""
 
 import asyncio
+import json
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Self
+
+import psutil
+
+from penstock.engine.contracts import Handle
 
 PATIENCE = 10.0
 
@@ -151,11 +158,12 @@ class Client:
     """One connection at a time, kept while the server keeps it; a request is sent once and never again."""
 
     port: int
+    tls: ssl.SSLContext | None = None
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, path: str = "/", body: bytes = b"", headers: str = "") -> Reply:
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self.port)
+            self._streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
         reader, writer = self._streams
         verb = "POST" if body else "GET"
         length = f"content-length: {len(body)}\r\n" if body else ""
@@ -193,3 +201,13 @@ def listens(port: int) -> bool:
     """Whether anybody accepts connections there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def recorded(folder: Path) -> Handle:
+    return Handle(**json.loads((folder / "router.json").read_text())["handle"])
+
+
+def envoys(folder: Path) -> list[psutil.Process]:
+    """The Envoy under the shim, if it runs just now."""
+    family = psutil.Process(recorded(folder).pid).children(recursive=True)
+    return [process for process in family if process.name() == "envoy"]

@@ -4,7 +4,9 @@ What lies in the folder is the truth, so any coordinator can go on where another
 
     router.json      which process it is (written before and after the start)
     envoy.json       what Envoy starts with
-    clusters.json, routes-ENVIRONMENT.json, listeners.json    the state (see xds.py), replaced by rename
+    clusters.json, routes-ENVIRONMENT.json, secret-ENVIRONMENT.json, listeners.json
+                     the state (see xds.py), replaced by rename
+    tls-DIGEST.crt, tls-DIGEST.key    copies of the certificates in use
     admin.sock       Envoy's admin address
     envoy.log        what Envoy says
     process/         the shim's own folder
@@ -26,7 +28,7 @@ from typing import Any
 
 from penstock.engine.contracts import Counted, Exchange, Handle, ProcessSpec, Route, Runner
 from penstock.errors import EngineError
-from penstock.routers import counts, taps, xds
+from penstock.routers import certificates, counts, taps, xds
 from penstock.routers.admin import SOCKET, Admin, connected
 
 _POLL_SECONDS = 0.005
@@ -55,13 +57,17 @@ class EnvoyRouter:
         Starts Envoy where it does not run. Takes as long as Envoy needs, at most `patience` per kind of document.
         """
         xds.refuse_contradictions(routes)
+        pairs = {route.environment: pair for route in routes if (pair := certificates.read(route)) is not None}
         async with self._turn:
             if not routes and not self._running():
                 return
             await self._start_if_needed()
             before = self._on_disk()
+            for pair in pairs.values():
+                pair.keep(self._folder)
+            names = {environment: pair.name for environment, pair in pairs.items()}
             try:
-                await self._move(before, xds.documents(routes, str(self._folder)))
+                await self._move(before, xds.documents(routes, str(self._folder), names))
             except EngineError as error:
                 await self._restore(before)
                 raise _in_words(error, routes) from error
@@ -116,8 +122,7 @@ class EnvoyRouter:
                 await self._runner.end(handle, _GRACE_SECONDS)
             for name in (xds.CLUSTERS, xds.LISTENERS, SOCKET, "router.json"):
                 (self._folder / name).unlink(missing_ok=True)
-            for path in self._route_files():
-                path.unlink()
+            self._forget_but(xds.documents([], str(self._folder)))
 
     # --- the process -----------------------------------------------------------------------------------------------
 
@@ -199,28 +204,30 @@ class EnvoyRouter:
         """The documents as they lie there: what the last `apply` left, or was about to put in force."""
         return xds.Documents(
             clusters=xds.parse_clusters((self._folder / xds.CLUSTERS).read_text()),
-            routes=tuple(xds.parse_routes(path.read_text()) for path in self._route_files()),
+            routes=tuple(xds.parse_routes(path.read_text()) for path in self._files(xds.ROUTES)),
             listeners=xds.parse_listeners((self._folder / xds.LISTENERS).read_text()),
+            secrets=tuple(xds.parse_secret(path.read_text()) for path in self._files(xds.SECRETS)),
         )
 
-    def _route_files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{xds.ROUTES}*.json"))
+    def _files(self, prefix: str) -> list[Path]:
+        return sorted(self._folder.glob(f"{prefix}*"))
 
     async def _move(self, before: xds.Documents, wanted: xds.Documents) -> None:
         async with self._admin() as admin:
             await self._force(admin, [xds.union(before.clusters, wanted.clusters)])
             await self._force(admin, wanted.routes)
+            await self._force(admin, wanted.secrets)
             await self._force(admin, [wanted.listeners])
             await self._force(admin, [wanted.clusters])
-        self._forget_routes_but(wanted)
+        self._forget_but(wanted)
 
     async def _restore(self, before: xds.Documents) -> None:
         """Go back to a state that Envoy had accepted: clusters last, so that no route table misses one."""
         async with self._admin() as admin:
-            self._write([before.listeners])
+            self._write([*before.secrets, before.listeners])
             await self._force(admin, before.routes)
             self._write([before.clusters])
-        self._forget_routes_but(before)
+        self._forget_but(before)
 
     async def _force(self, admin: Admin, stage: Sequence[xds.Document]) -> None:
         """Put documents in force that are not yet; returns when Envoy's workers follow them."""
@@ -247,10 +254,15 @@ class EnvoyRouter:
             _replace(path, text)
         return len(wrong)
 
-    def _forget_routes_but(self, state: xds.Documents) -> None:
-        named = {document.file for document in state.routes}
-        for path in self._route_files():
+    def _forget_but(self, state: xds.Documents) -> None:
+        """Remove the files of environments, and the copies of certificates, that a state does not name."""
+        named = {document.file for document in (*state.routes, *state.secrets)}
+        texts = "".join(document.text for document in state.secrets)
+        for path in (*self._files(xds.ROUTES), *self._files(xds.SECRETS)):
             if path.name not in named:
+                path.unlink()
+        for path in self._files(certificates.PREFIX):
+            if path.name not in texts:
                 path.unlink()
 
     def _raise_refusal(self, begin: int) -> None:

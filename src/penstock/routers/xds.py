@@ -1,9 +1,10 @@
 """Routes → the documents that Envoy reads (xDS v3, as JSON files). Pure: values in, values out.
 
-Four kinds of document, so that each change touches only what it must: clusters (one per release), one route table
-per environment (a new split replaces only this, and no connection notices), and listeners (they change only when
-an environment comes, goes or moves to another port). A document's version is the digest of its content: equal
-state, equal version, whoever rendered it and however often.
+Five kinds of document, so that each change touches only what it must: clusters (one per release), one route table
+per environment (a new split replaces only this, and no connection notices), one secret per environment that has a
+certificate, and listeners (they change only when an environment comes, goes or moves to another port, or begins or ends
+to have one). A document's version is the digest of its content: equal state, equal version, whoever rendered it and
+however often.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +23,7 @@ from penstock.errors import EngineError
 CLUSTERS = "clusters.json"
 LISTENERS = "listeners.json"
 ROUTES = "routes-"
+SECRETS = "secret-"
 RELEASE_HEADER = "x-penstock-release"
 WHOLE = 10_000
 
@@ -66,6 +69,7 @@ class Documents:
     clusters: Document
     routes: tuple[Document, ...]
     listeners: Document
+    secrets: tuple[Document, ...] = ()
 
 
 def refuse_contradictions(routes: Sequence[Route]) -> None:
@@ -90,13 +94,19 @@ def refuse_contradictions(routes: Sequence[Route]) -> None:
                 )
 
 
-def documents(routes: Sequence[Route], folder: str) -> Documents:
-    """The documents of the wanted state; `folder` is the absolute folder that the route tables lie in."""
+def documents(
+    routes: Sequence[Route], folder: str, certificates: Mapping[str, str] = MappingProxyType({})
+) -> Documents:
+    """The documents of the wanted state; `folder` is the absolute folder that the route tables lie in.
+
+    `certificates` says, by environment, what the certificate and key are called there (without .crt and .key).
+    """
     ordered = sorted(routes, key=lambda route: route.environment)
     return Documents(
         clusters=clusters(_cluster(backend) for route in ordered for backend in route.backends),
         routes=tuple(_route_table(route) for route in ordered),
         listeners=listeners(_listener(route, folder) for route in ordered),
+        secrets=tuple(_secret(name, f"{folder}/{certificates[name]}") for name in sorted(certificates)),
     )
 
 
@@ -151,6 +161,11 @@ def parse_routes(text: str) -> Document:
     return _route_document(json.loads(text)["resources"][0])
 
 
+def parse_secret(text: str) -> Document:
+    """What names a certificate and was rendered before. Raises ValueError or KeyError for anything else."""
+    return _secret_document(json.loads(text)["resources"][0])
+
+
 def settled(stats: Mapping[str, str], stage: Iterable[Document]) -> bool:
     """Whether Envoy follows all documents of a stage and prepares nothing; `stats` are those that `STATE` matches.
 
@@ -203,6 +218,18 @@ def _document(file: str, stat: str, resources: Iterable[_Json]) -> Document:
 def _route_document(table: _Json) -> Document:
     name = table["name"]
     return _document(f"{ROUTES}{name}.json", f"http.{name}.rds.{name}.version_text", [table])
+
+
+def _secret_document(secret: _Json) -> Document:
+    name = secret["name"]
+    return _document(f"{SECRETS}{name}.json", f"sds.{name}.version_text", [secret])
+
+
+def _secret(environment: str, stem: str) -> Document:
+    """A certificate is not part of its listener: another one is for new connections, and no old one notices."""
+    kind = "extensions.transport_sockets.tls.v3.Secret"
+    pair = {"certificate_chain": {"filename": f"{stem}.crt"}, "private_key": {"filename": f"{stem}.key"}}
+    return _secret_document({"@type": _TYPES + kind, "name": _slug(environment), "tls_certificate": pair})
 
 
 def _slug(name: str) -> str:
@@ -396,8 +423,17 @@ def _listener(route: Route, folder: str) -> _Json:
         # Else two programs could share the port, and each would get some of the requests.
         "enable_reuse_port": False,
         "connection_balance_config": {"exact_balance": {}},
-        "filter_chains": [{"filters": [_http(name, folder)]}],
+        "filter_chains": [{"filters": [_http(name, folder)], **(_tls(name, folder) if route.tls else {})}],
     }
+
+
+def _tls(name: str, folder: str) -> _Json:
+    kind = "transport_sockets.tls"
+    secret = {"name": name, "sds_config": _read_from(folder, f"{SECRETS}{name}.json")}
+    # Who speaks both HTTP/1.1 and HTTP/2 gets the former, which all servers speak.
+    common = {"tls_certificate_sds_secret_configs": [secret], "alpn_protocols": ["http/1.1", "h2"]}
+    config = {"common_tls_context": common, "disable_stateless_session_resumption": True}
+    return {"transport_socket": _typed(f"envoy.{kind}", f"extensions.{kind}.v3.DownstreamTlsContext", **config)}
 
 
 def _http(name: str, folder: str) -> _Json:

@@ -1,0 +1,92 @@
+"""Certificates as people give them: read, looked through, and kept under the name of their content.
+
+The router serves from copies of its own. So a file that is renewed, or half renewed, or gone changes nothing by itself,
+and an Envoy that comes back after its death finds what it had.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.engine.contracts import Route, Tls
+from penstock.errors import EngineError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
+
+PREFIX = "tls-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The PEM bytes of a certificate (with its chain) and of its private key, and the name of both."""
+
+    name: str
+    certificate: bytes
+    key: bytes
+
+    def keep(self, folder: Path) -> None:
+        """Write both beside each other, for the owner alone, where they are not there yet."""
+        for suffix, content in ((".crt", self.certificate), (".key", self.key)):
+            path = folder / f"{self.name}{suffix}"
+            if not path.exists():
+                fresh = path.with_name(f".{path.name}.new")
+                fresh.unlink(missing_ok=True)
+                fresh.touch(0o600, exist_ok=False)
+                with fresh.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                fresh.rename(path)
+
+
+def read(route: Route) -> Pair | None:
+    """The certificate of a route; None where it has none. Raises EngineError where it is not to be served with."""
+    if route.tls is None:
+        return None
+    certificate = _bytes(route.tls.certificate, "certificate", route.environment)
+    key = _bytes(route.tls.key, "key", route.environment)
+    given = _certificate(route.tls, certificate, route.environment)
+    if given.public_key() != _key(route.tls, key, route.environment).public_key():
+        raise EngineError(
+            f"the key {route.tls.key} of {route.environment} does not belong to the certificate "
+            f"{route.tls.certificate}: give both of the same pair"
+        )
+    name = hashlib.sha256(len(certificate).to_bytes(8, "big") + certificate + key).hexdigest()[:20]
+    return Pair(f"{PREFIX}{name}", certificate, key)
+
+
+def _bytes(path: str, what: str, environment: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        words = error.strerror or "it cannot be read"
+        raise EngineError(f"the {what} {path} of {environment} cannot be read: {words}") from error
+
+
+def _certificate(tls: Tls, content: bytes, environment: str) -> "Certificate":
+    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415 - start-up time is a promise
+
+    try:
+        return load_pem_x509_certificates(content)[0]
+    except ValueError as error:
+        sentence = (
+            f"the certificate {tls.certificate} of {environment} is no certificate in PEM format: give another file"
+        )
+        raise EngineError(sentence) from error
+
+
+def _key(tls: Tls, content: bytes, environment: str) -> "PrivateKeyTypes":
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - start-up time is a promise
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - the same
+
+    try:
+        return load_pem_private_key(content, None)
+    except TypeError as error:
+        raise EngineError(f"the key {tls.key} of {environment} has a passphrase: give one without") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        sentence = f"the key {tls.key} of {environment} is no private key in PEM format: give another file"
+        raise EngineError(sentence) from error

@@ -1,0 +1,181 @@
+"""TLS with certificates that a person gives, before a real Envoy."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from penstock.engine.contracts import Backend, Route, Tls
+from penstock.errors import EngineError
+from penstock.routers.envoy import EnvoyRouter
+from penstock.runners.process import ProcessRunner
+from routers.toys import Client, Toy, ask, envoys, free_port, listens, until
+
+pytestmark = pytest.mark.anyio
+OPEN = NoEncryption()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
+    router = EnvoyRouter(tmp_path / "router", ProcessRunner())
+    yield router
+    await router.stop()
+
+
+@pytest.fixture
+async def toy() -> AsyncIterator[Toy]:
+    async with Toy("one").serving() as toy:
+        yield toy
+
+
+def issue(folder: Path, *, lock: KeySerializationEncryption = OPEN, weak: bool = False) -> Tls:
+    """A new certificate for localhost that signs itself, in the same two files every time."""
+    folder.mkdir(exist_ok=True)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    key = rsa.generate_private_key(65_537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())  # noqa: S505 - meant
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+    built = built.not_valid_after(now + timedelta(days=1))
+    built = built.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    paths = Tls(str(folder / "own.crt"), str(folder / "own.key"))
+    Path(paths.certificate).write_bytes(built.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    Path(paths.key).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    return paths
+
+
+def remove(tls: Tls) -> None:
+    Path(tls.certificate).unlink()
+    Path(tls.key).unlink()
+
+
+def trusting(tls: Tls, *protocols: str) -> ssl.SSLContext:
+    """A caller that trusts this very certificate as it is now."""
+    context = ssl.create_default_context(cafile=tls.certificate)
+    context.check_hostname = False
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def secured(port: int, toy: Toy, tls: Tls | None) -> list[Route]:
+    return [Route("production", port, (Backend(toy.name, "1", (toy.port,), "/health", 10_000),), tls=tls)]
+
+
+async def shown(port: int, *protocols: str) -> tuple[bytes | None, str | None]:
+    """The certificate and the protocol that a new connection gets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    session: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    writer.close()
+    return session.getpeercert(binary_form=True), session.selected_alpn_protocol()
+
+
+async def test_an_environment_answers_over_tls(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """Callers who trust the certificate are answered; plain HTTP is not; both protocols are offered, HTTP/1.1 first."""
+    port, tls = free_port(), issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    client = Client(port, trusting(tls))
+    assert (await client.ask()).status == 200
+    await client.close()
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await ask(port)
+    assert (await shown(port, "h2", "http/1.1"))[1] == "http/1.1"
+    assert (await shown(port, "h2"))[1] == "h2"
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "router").glob("tls-*")] == [0, 0]
+
+
+async def test_a_renewed_certificate_is_taken_up_and_no_connection_notices(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy
+) -> None:
+    """After the next `apply` new connections get the new one; a connection with an open stream stays."""
+    port, tls = free_port(), issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    client = Client(port, trusting(tls))
+    await client.ask("/stream")
+    reader, _ = client.streams
+    assert b"first" in await reader.readuntil(b"\n\n\r\n")
+    old, _ = await shown(port)
+    await router.apply(secured(port, toy, issue(tmp_path)))
+    assert (await shown(port))[0] not in {None, old}
+    toy.slow.set()
+    assert b"second" in await reader.readuntil(b"0\r\n\r\n")
+    await client.close()
+    assert len(list((tmp_path / "router").glob("tls-*"))) == 2
+
+
+async def test_what_is_no_certificate_is_told_and_changes_nothing(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy
+) -> None:
+    """Each way in which files can be wrong has one sentence, and the certificate before serves on."""
+    port, tls = free_port(), issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    before, _ = await shown(port)
+    strange, locked, weak = (tmp_path / name for name in ("strange", "locked", "weak"))
+    for wrong, sentence in (
+        (Tls(tls.certificate, str(tmp_path / "none")), "the key .*none of production cannot be read: No such file"),
+        (Tls(tls.key, tls.key), "the certificate .*own.key of production is no certificate in PEM format"),
+        (Tls(tls.certificate, tls.certificate), "the key .*own.crt of production is no private key in PEM format"),
+        (Tls(tls.certificate, issue(strange).key), "the key .* does not belong to the certificate"),
+        (issue(locked, lock=BestAvailableEncryption(b"word")), "the key .* of production has a passphrase"),
+        (issue(weak, weak=True), "the router refuses its new state: .*RSA certificates with 2048-bit"),
+    ):
+        with pytest.raises(EngineError, match=sentence) as told:
+            await router.apply(secured(port, toy, wrong))
+        assert "\n" not in str(told.value)
+        assert (await shown(port))[0] == before
+    assert b"PRIVATE" not in (tmp_path / "router" / "envoy.log").read_bytes()
+    await router.apply(secured(port, toy, issue(tmp_path)))
+    assert (await shown(port))[0] != before
+
+
+async def test_tls_can_begin_and_end(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """An environment may get a certificate later and lose it again; copies of what is not used are not kept."""
+    port, tls = free_port(), issue(tmp_path)
+    for _ in range(2):
+        await router.apply(secured(port, toy, None))
+        assert (await ask(port)).status == 200
+        assert not list((tmp_path / "router").glob("tls-*"))
+        await router.apply(secured(port, toy, tls))
+        assert (await shown(port))[0] is not None
+    await router.stop()
+    assert not list((tmp_path / "router").glob("*.key"))
+
+
+async def test_a_killed_envoy_serves_with_what_it_had(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:
+    """The copies are enough: after a kill -9 the same certificate is shown, though its files are gone."""
+    port, tls = free_port(), issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    before, _ = await shown(port)
+    remove(tls)
+    epoch = (await router.counted([])).epoch
+    (envoy,) = envoys(tmp_path / "router")
+    envoy.kill()
+    await until(lambda: _is_another(router, epoch))
+    await until(lambda: listens(port))
+    assert (await shown(port))[0] == before
+
+
+async def _is_another(router: EnvoyRouter, epoch: str) -> bool:
+    return (await router.counted([])).epoch != epoch
