@@ -24,7 +24,7 @@ PROCESSORS = 2
 PATIENCE = 30.0
 """Seconds after which something that was waited for will not come."""
 
-PEERS: Mapping[str, str] = {"ninja": "ninja", "doit": "doit", "snakemake": "snakemake", "dvc": "dvc"}
+PEERS: Mapping[str, str] = {name: name for name in ("ninja", "doit", "snakemake", "dvc", "gunicorn")}
 """The program of each peer that PyPI has, and its package."""
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
