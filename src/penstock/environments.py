@@ -37,6 +37,37 @@ def _as_migrate(value: Any) -> Any:
     return {"run": value} if isinstance(value, str) else value
 
 
+Ratio = Annotated[Number, Field(ge=1)]
+
+
+class ProbeRules(Part):
+    """What a release is asked before it gets any traffic, and what must be seen beside the release that serves."""
+
+    requests: FilePath = Field(description="Recorded requests, a file of the package: one a line, as JSON.")
+    tolerance: Annotated[Number, Field(ge=0)] = Field(
+        default=1e-6, description="How far numbers of two answers may differ, of 1 or of their size if larger."
+    )
+    repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1, description="How often each is asked after the first time, which warms up."
+    )
+    agreement: Share | None = Field(
+        default=None, description="The share of answers that must agree with those of the release that serves."
+    )
+    errors: Share = Field(
+        default=0.0, description="The share of requests that may be answered otherwise than recorded."
+    )
+    latency_p50_ratio: Ratio | None = Field(
+        default=None, description="How many times that of the release that serves the median of its latency may be."
+    )
+    latency_p90_ratio: Ratio | None = Field(default=None, description="The same of the slowest tenth.")
+    latency_p99_ratio: Ratio | None = Field(default=None, description="The same of the slowest hundredth.")
+    timeout: Seconds = Field(default=600.0, description="How long all of it may take.")
+
+
+def _as_probe(value: Any) -> Any:
+    return {"requests": value} if isinstance(value, str) else value
+
+
 def _as_shares(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
@@ -174,6 +205,9 @@ class Environment(Part):
         default=None, description="The way back of migrate, which runs only where a person asks for it."
     )
 
+    probe: Annotated[ProbeRules, BeforeValidator(_as_probe, json_schema_input_type=str | ProbeRules)] | None = Field(
+        default=None, description="Recorded requests that a release must answer well before it gets any traffic."
+    )
     rollout: Annotated[RolloutRules, BeforeValidator(_as_rollout, json_schema_input_type=str | RolloutRules)] | None = (
         Field(default=None, description="How a release takes over from the one before; absent: all at once.")
     )
@@ -202,6 +236,13 @@ class Environment(Part):
         for name in names:
             if names.count(name) > 1 or name in self.variables or name in self.secrets:
                 raise wrong(f'"{name}" names more than one thing here: choose another for as', "config")
+        return self
+
+    @model_validator(mode="after")
+    def _has_requests(self) -> Self:
+        if self.rollout is not None and self.rollout.traffic == "probe" and self.probe is None:
+            sentence = '"traffic: probe" asks the recorded requests of a probe: add probe: FILE to the environment'
+            raise wrong(sentence, "rollout", lacks=("probe",))
         return self
 
     @model_validator(mode="after")

@@ -681,6 +681,7 @@ def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         sentence = f"the environments need each other in a loop: {_told(loop)}"
         yield Flaw(("environments", loop[0], "needs", place), sentence)
     yield from _config_flaws(pipeline)
+    yield from _probe_flaws(pipeline)
     yield from _serve_flaws(pipeline)
 
 
@@ -696,6 +697,16 @@ def _config_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
             if file.told_as is not None and file.told_as in pipeline.variables:
                 sentence = f'"{file.told_as}" is a variable of the pipeline already: choose another name'
                 yield Flaw((*where, n, "as"), sentence)
+
+
+def _probe_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    """Recorded requests that no release could be asked, for the package does not hold them."""
+    contents = () if pipeline.package is None else pipeline.package.contents
+    for name, environment in pipeline.environments.items():
+        file = None if environment.probe is None else environment.probe.requests
+        if file is not None and contents and not any(matches(pattern, file) for pattern in contents):
+            sentence = f'the recorded requests "{shortened(file)}" are no file of the package: add them to its code'
+            yield Flaw(("environments", name, "probe", "requests"), sentence, lacking=("package", "code"))
 
 
 def _serve_flaws(pipeline: Pipeline) -> Iterator[Flaw]:

@@ -196,6 +196,8 @@ def missing_inputs(pipeline: Pipeline, commit: Tree) -> list[str]:
         wanted.update({("package", pattern): "package:" for pattern in pipeline.package.contents})
     if pipeline.package is not None and pipeline.package.requests is not None:
         wanted["package.requests", pipeline.package.requests.file] = "package.requests:"
+    probed = {name: e.probe.requests for name, e in pipeline.environments.items() if e.probe is not None}
+    wanted.update({(f"{name}.probe", file): f"environments.{name}.probe:" for name, file in probed.items()})
     return [
         f'{what} "{pattern}" names no file of this commit and no output'
         for (_, pattern), what in wanted.items()

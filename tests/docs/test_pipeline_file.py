@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import ConfigFile, Migrate, RolloutRules
+from penstock.environments import ConfigFile, Migrate, ProbeRules, RolloutRules
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -49,6 +49,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`environments`": Environment,
     "`config`": ConfigFile,
     "`migrate`": Migrate,
+    "`probe`": ProbeRules,
     "`rollout`": RolloutRules,
     "`check`": Check,
 }

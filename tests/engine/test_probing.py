@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
-from engine.builders import House, until
+from engine.builders import DIGITS, House, until
 from penstock.engine.comparing import Probing
 from penstock.engine.installing import StoppedRollout, package_folder
 from penstock.engine.probing import RESULT, SPARE, Prober
 from penstock.errors import EngineError
 from penstock.probes import Probed, Word
+from penstock.releases import ReleaseStatus
 from penstock.runners.process import ProcessRunner
 from penstock.runners.scripted import LOST, NEVER, Act
 from penstock.store.contract import Release
@@ -25,10 +25,10 @@ PROGRAM = "penstock.engine.comparing"
 RULES = {"requests": "asked.jsonl", "repeat": 2}
 
 
-async def released(house: House, version: str = "0.1", **spec: Any) -> Release:
-    """A release that serves, with two replicas."""
-    await house.deliver(house.wanted(version, replicas=2, probe=RULES, **spec))
-    return house.store.releases.of(environment="production")[-1]
+async def released(house: House, version: str = "0.1") -> Release:
+    """A release that serves with two replicas, and is to be probed only now."""
+    release = await house.deliver(house.wanted(version, replicas=2))
+    return replace(release, spec={**release.spec, "probe": RULES})
 
 
 async def probed(house: House, release: Release, stable: Release | None = None) -> Probed:
@@ -41,6 +41,12 @@ def left(house: House, verdict: Word = "pass", reason: str = "all is well") -> N
     house.machine.script[PROGRAM] = Act(files={RESULT: text}, output="said\n")
 
 
+def asked(house: House, release: int, number: int = 1) -> Probing:
+    """What a probe was to find out."""
+    (spec,) = (spec for spec in house.machine.started if spec.id == f"probe-{release}.{number}")
+    return Probing(**json.loads(spec.command.partition(" '")[2].removesuffix("'")))
+
+
 def test_both_releases_are_asked(house: House) -> None:
     """The program is told the ports of all replicas of both, the rules, and where the package's files are."""
 
@@ -48,16 +54,14 @@ def test_both_releases_are_asked(house: House) -> None:
         stable, release = await released(house), await released(house, "0.2")
         left(house)
         assert await probed(house, release, stable) == Probed("pass", "all is well", {"requests": 1})
-        spec = house.machine.started[-1]
-        wanted = Probing(**json.loads(spec.command.partition(" '")[2].removesuffix("'")))
+        spec, wanted = house.machine.started[-1], asked(house, release.id)
         mine, theirs = ([replica.port for replica in house.store.releases.replicas(r.id)] for r in (release, stable))
         assert (list(wanted.candidate), list(wanted.stable or ())) == (mine, theirs)
         assert (len(mine), len(theirs)) == (2, 2)
         assert (wanted.rules, wanted.folder) == (RULES, str(package_folder(house.world, release)))
         assert not spec.contain
         await probed(house, release)
-        wanted = Probing(**json.loads(house.machine.started[-1].command.partition(" '")[2].removesuffix("'")))
-        assert wanted.stable is None
+        assert asked(house, release.id, 2).stable is None
 
     house.play(story())
 
@@ -155,6 +159,64 @@ def test_the_next_coordinator_probes_again(house: House) -> None:
         assert (await probed(house, release)).verdict == "fail"
         assert not house.machine.runs("probe-1.1")
         assert house.machine.started[-1].id == "probe-1.2"
+
+    house.play(story())
+
+
+# --- within a release ----------------------------------------------------------------------------------------------
+
+
+def test_a_release_that_passes_serves(house: House) -> None:
+    """It is probed beside the one that serves, before any traffic, and the verdict stays with it."""
+
+    async def story() -> None:
+        left(house, reason="there is no stable release to compare with")
+        first = await house.deliver(house.wanted("0.1", probe=RULES))
+        left(house)
+        second = await house.deliver(house.wanted("0.2", probe=RULES))
+        assert (second.status, house.served()) == (ReleaseStatus.SERVING, "0.2")
+        assert [asked(house, n).stable is None for n in (first.id, second.id)] == [True, False]
+        assert second.rollout is not None
+        assert second.rollout["probe"] == {"verdict": "pass", "reason": "all is well", "values": {"requests": 1}}
+
+    house.play(story())
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("fail", "refused"), ("errored", "errored")])
+def test_a_release_that_does_not_pass_is_rejected(house: House, verdict: Word, status: str) -> None:
+    """The one before goes on serving; the run failed, or errored where nobody could tell, with the probe's words."""
+    probing = {"production": {"port": 8802, "probe": "src/asked.jsonl"}}
+    house.commit({**DIGITS, "environments": probing}, src__a="A = 1\n", **{"src__asked.jsonl": '{"path": "/"}\n'})
+    left(house)
+    assert house.run().status == "passed"
+    left(house, verdict, "1 of 1 was wrong")
+    house.commit({**DIGITS, "environments": probing}, src__a="A = 2\n")
+    shown = house.run()
+    assert shown.status == ("failed" if verdict == "fail" else "errored")
+    (target,) = house.store.runs.targets(int(shown.run))
+    assert (target.status, target.reason) == (status, "the probe: 1 of 1 was wrong")
+    rejected = house.store.releases.of()[-1]
+    assert (rejected.status, rejected.rollout and rejected.rollout["probe"]["verdict"]) == ("rejected", verdict)
+    serving = house.store.releases.serving(rejected.project, "production")
+    assert serving is not None
+    assert house.served(8802) == serving.version != rejected.version
+
+
+def test_a_coordinator_that_dies_while_it_probes(house: House) -> None:
+    """The release stays one that is probed; whoever asks again has it probed anew and released."""
+
+    async def story() -> None:
+        wanted = house.wanted("0.1", probe=RULES)
+        house.machine.script[PROGRAM] = NEVER
+        task = asyncio.create_task(house.deliver(wanted))
+        await house.machine.arrival("probe-1.1")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert house.store.releases.get(1).status is ReleaseStatus.PROBING
+        left(house)
+        released = await house.deliver(wanted)
+        assert (released.id, released.status) == (1, ReleaseStatus.SERVING)
+        assert not house.machine.runs("probe-1.1")
 
     house.play(story())
 

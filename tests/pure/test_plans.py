@@ -264,6 +264,11 @@ def test_an_input_that_names_nothing_is_a_mistake() -> None:
         'package.requests: "r.jsonl" names no file of this commit and no output'
     ]
     assert missing_inputs(pipeline({"a": {"run": "true"}}, package={**asked, "requests": "src/a.py"}), COMMIT) == []
+    probing = {"production": {"port": 80, "probe": "src/asked.jsonl"}, "staging": {"port": 81, "probe": "src/a.py"}}
+    served = pipeline({"a": {"run": "true"}}, package={"code": "src/", "serve": "s"}, environments=probing)
+    assert missing_inputs(served, COMMIT) == [
+        'environments.production.probe: "src/asked.jsonl" names no file of this commit and no output'
+    ]
     assert missing_inputs(pipeline({"a": {"run": "true"}}), Tree()) == []
 
 

@@ -1,11 +1,15 @@
 """Reading `penstock.yaml`: what loads, and what is refused where and how."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock.environments import ProbeRules
 from penstock.errors import PipelineError
 from penstock.pipelines import Pipeline
+from penstock.probes import Rules
 from penstock.sources.definitions import MAX_PROBLEMS, load, schema
 from sources.files import ONE, PACK, STEP, read, refused
 
@@ -277,8 +281,8 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         [(6, 36, "no bet is won on that")],
     ),
     "later in an environment": (
-        PACK + "environments: {s: {port: 80, rollout: {canary: [5%]}}}\n",
-        [(5, 30, '"rollout" is not available yet')],
+        PACK + "environments: {s: {port: 80, host: a.example}}\n",
+        [(5, 30, '"host" is not available yet')],
     ),
     "stage": (STEP + "stage: tset\n", [(5, 12, 'expected build or test or deploy, found the text "tset": did you')]),
     "shell": (STEP + "shell: 1\n", [(5, 12, "expected sh or bash or python, found the number 1")]),
@@ -447,6 +451,30 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments:\n  staging: {port: 80}\n  p: {port: 81, needs: stagin}\nchampion: p\n",
         [(7, 24, 'no environment is named "stagin": did you mean "staging"?')],
     ),
+    "probe of the wrong kind": (
+        PACK + "environments: {s: {port: 80, probe: 3}}\n",
+        [(5, 37, "expected a file of recorded requests, or keys such as requests and agreement, found the number 3")],
+    ),
+    "probe of nothing": (
+        PACK + "environments: {s: {port: 80, probe: {agreement: 99%}}}\n",
+        [(5, 30, '"requests" is missing')],
+    ),
+    "probe with another key": (
+        PACK + "environments: {s: {port: 80, probe: {requests: src/a, agrement: 99%}}}\n",
+        [(5, 55, 'unknown key "agrement" in environments.s.probe: did you mean "agreement"?')],
+    ),
+    "probe with impossible demands": (
+        PACK + "environments: {s: {port: 80, probe: {requests: src/a, errors: 120%, latency_p99_ratio: 0.5}}}\n",
+        [(5, 63, "expected at most 1"), (5, 88, "expected at least 1")],
+    ),
+    "probe that the package does not hold": (
+        PACK + "environments: {s: {port: 80, probe: asked.jsonl}}\n",
+        [(5, 37, 'the recorded requests "asked.jsonl" are no file of the package: add them to its code')],
+    ),
+    "calls without requests": (
+        PACK + "environments: {s: {port: 80, rollout: {canary: 5%, traffic: probe}}}\n",
+        [(5, 30, "add probe: FILE to the environment")],
+    ),
     "config of the wrong kind": (PACK + "environments: {s: {port: 80, config: 3}}\n", [(5, 38, "the number 3")]),
     "unknown key of config": (
         PACK + "environments: {s: {port: 80, config: {template: src/a, too: b}}}\n",
@@ -565,6 +593,24 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     ),
     "NUL in quotes": (ONE + 'variables: {A: "a\\0b"}\n', [(4, 16, "cannot hold a NUL")]),
 }
+
+
+def test_a_probe_is_read() -> None:
+    """A file alone is short for its mapping, shares may be percentages, and the stored form is read again as it was."""
+    short = read(PACK + "environments: {s: {port: 80, probe: src/a}}\n")
+    long = read(
+        PACK
+        + "environments: {s: {port: 80, probe: {requests: src/a, agreement: 99.5%, errors: 0.01, repeat: 3, "
+        + "latency_p99_ratio: 2, timeout: 1m}}}\n"
+    )
+    assert short.environments["s"].probe == ProbeRules(requests="src/a")
+    probe = long.environments["s"].probe
+    assert probe is not None
+    assert (probe.agreement, probe.errors, probe.repeat) == (0.995, 0.01, 3)
+    assert (probe.latency_p50_ratio, probe.latency_p99_ratio, probe.timeout) == (None, 2, 60)
+    for pipeline in (short, long):
+        assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
+    assert asdict(Rules.of(probe.model_dump())) == probe.model_dump()
 
 
 @pytest.mark.parametrize("case", MALFORMED)

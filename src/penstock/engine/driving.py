@@ -453,6 +453,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"as": environment.placed_as} if environment.placed_as != "process" else {}),
         **({"keep": environment.keep} if environment.keep != 1 else {}),
         **({"drain": environment.drain} if environment.drain is not None else {}),
+        **({"probe": environment.probe.model_dump()} if environment.probe is not None else {}),
         **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
         **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
         **_config_spec(environment),

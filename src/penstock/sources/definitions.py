@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import ConfigFile, Migrate, RolloutRules
+from penstock.environments import ConfigFile, Migrate, ProbeRules, RolloutRules
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -120,6 +120,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("environments", "*", "config"): ConfigFile,
     ("environments", "*", "config", "*"): ConfigFile,
     ("environments", "*", "migrate"): Migrate,
+    ("environments", "*", "probe"): ProbeRules,
     ("environments", "*", "rollout"): RolloutRules,
     ("check",): Check,
     ("concurrency",): Concurrency,
@@ -137,6 +138,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Retry: "retry",
     Concurrency: "concurrency",
     Migrate: "migrate",
+    ProbeRules: "probe",
     RolloutRules: "rollout",
     ConfigFile: "config",
 }
@@ -456,6 +458,8 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Environment: "keys such as port",
     ConfigFile: "the path of a template, or a mapping with the keys template, to and as",
     Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
+    ProbeRules: "a file of recorded requests, or keys such as requests and agreement",
+    RolloutRules: "blue_green, recreate, or keys such as canary and abort_if",
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
     Gpu: "a number of GPUs, or the keys count and type",
