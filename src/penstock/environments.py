@@ -178,6 +178,47 @@ def _as_configs(value: Any) -> Any:
 _CONFIGS = BeforeValidator(_as_configs, json_schema_input_type=str | ConfigFile | list[str | ConfigFile])
 
 
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
+def _check_token(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise wrong(f'expected a name of letters, digits, -, _ and ., found "{shortened(name)}"')
+    return name
+
+
+Token = Annotated[str, AfterValidator(_check_token)]
+
+
+class StickyUsers(Part):
+    """By what users are known again, so that a rollout keeps each of them at one release."""
+
+    header: Token | None = Field(default=None, description="A header whose value says who asks.")
+    cookie: Token | None = Field(default=None, description="A cookie; who has none is given one for 30 days.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.header is None) == (self.cookie is None):
+            raise wrong("expected either header: NAME or cookie: NAME", lacks=("header", "cookie"))
+        return self
+
+
+def _check_place(path: str) -> str:
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable() or len(path) > 4000:
+        raise wrong(f'expected an absolute path of this machine such as /etc/ssl/own.pem, found "{shortened(path)}"')
+    return path
+
+
+Place = Annotated[str, AfterValidator(_check_place)]
+
+
+class Certificate(Part):
+    """The certificate that an environment answers with: files of the machine, not of the commit."""
+
+    certificate: Place = Field(description="The certificate with its chain, in PEM format.")
+    key: Place = Field(description="Its private key, in PEM format and without a passphrase.")
+
+
 class Environment(Part):
     """A place that releases go to."""
 
@@ -194,6 +235,12 @@ class Environment(Part):
     )
     placed_as: Literal["process", "container"] = Field(
         default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
+    )
+    sticky: StickyUsers | None = Field(
+        default=None, description="By what users are known again, so that a rollout keeps each at one release."
+    )
+    tls: Certificate | None = Field(
+        default=None, description="The certificate that the environment answers with; absent: plain HTTP."
     )
     config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
         default=(), description="Files of the package that are filled in with the environment's values."
@@ -217,6 +264,12 @@ class Environment(Part):
     drain: Seconds | None = Field(
         default=None, description="How long what a release has begun may take when it goes; absent: 30s."
     )
+
+    @model_validator(mode="after")
+    def _is_called_in_plain(self) -> Self:
+        if self.tls is not None and self.rollout is not None and self.rollout.traffic == "probe":
+            raise wrong('"traffic: probe" asks by plain HTTP: take it out, or take tls out', "tls")
+        return self
 
     @model_validator(mode="after")
     def _config_files_are_apart(self) -> Self:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import ConfigFile, Migrate, ProbeRules, RolloutRules
+from penstock.environments import Certificate, ConfigFile, Migrate, ProbeRules, RolloutRules, StickyUsers
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -47,6 +47,8 @@ SECTIONS: dict[str, type[Part]] = {
     "`slices`": Slicing,
     "Baselines": BaselineName,
     "`environments`": Environment,
+    "`sticky`": StickyUsers,
+    "`tls`": Certificate,
     "`config`": ConfigFile,
     "`migrate`": Migrate,
     "`probe`": ProbeRules,

@@ -457,6 +457,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
         **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
         **_config_spec(environment),
+        **_door_spec(environment),
         **_migrate_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
     }
 
@@ -465,6 +466,12 @@ def _config_spec(environment: Environment) -> dict[str, Any]:
     """Which config files a release has; nothing where the file names none."""
     files = [{"template": f.template, "to": f.target, "as": f.told_as} for f in environment.config]
     return {"config": files} if files else {}
+
+
+def _door_spec(environment: Environment) -> dict[str, Any]:
+    """How the router receives callers; nothing where the file says nothing."""
+    parts = {"sticky": environment.sticky, "tls": environment.tls}
+    return {key: part.model_dump(exclude_none=True) for key, part in parts.items() if part is not None}
 
 
 def _migrate_spec(environment: Environment, fill: Callable[[str], str]) -> dict[str, Any]:

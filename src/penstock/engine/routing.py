@@ -1,8 +1,9 @@
 """Where the traffic of a home's environments goes: derived from the statuses of its releases alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from penstock.engine.contracts import Backend, Route
+from penstock.engine.contracts import Backend, Route, Sticky, Tls
 from penstock.engine.installing import manifest_of
 from penstock.engine.world import World
 from penstock.releases import ReleaseStatus
@@ -46,8 +47,11 @@ class Routing:
             return None
         first = max(parts, key=lambda n: (parts[n], n))
         mirrors = {tried.id: mirrored} if tried is not None and any(parts.values()) else {}
-        backends = tuple(self._backend(found[n], weight, mirrors.get(n, 0)) for n, weight in sorted(parts.items()))
-        return Route(f"{releases[0].project}-{releases[0].environment}", int(found[first].spec["port"]), backends)
+        # What is tried comes first: then a wider share only adds users to it, where users stay with their release.
+        order = sorted(parts, key=lambda n: (tried is None or n != tried.id, n))
+        backends = tuple(self._backend(found[n], parts[n], mirrors.get(n, 0)) for n in order)
+        name, spec = f"{releases[0].project}-{releases[0].environment}", found[first].spec
+        return Route(name, int(spec["port"]), backends, sticky_of(spec), tls_of(spec))
 
     def _backend(self, release: Release, weight: int, mirror: int) -> Backend:
         ports = tuple(r.port for r in self._releases.replicas(release.id))
@@ -63,6 +67,20 @@ class Routing:
         else:
             await self._world.router.stop()
             self._world.crash("router.stop:after_effect")
+
+
+def sticky_of(spec: Mapping[str, Any]) -> Sticky | None:
+    """By what users are known again where a release of this spec serves."""
+    given = spec.get("sticky")
+    if given is None:
+        return None
+    return Sticky("header", given["header"]) if "header" in given else Sticky("cookie", given["cookie"])
+
+
+def tls_of(spec: Mapping[str, Any]) -> Tls | None:
+    """The certificate that a release of this spec is reached by."""
+    given = spec.get("tls")
+    return None if given is None else Tls(given["certificate"], given["key"])
 
 
 def _widths(tried: Release | None) -> tuple[int | None, int]:

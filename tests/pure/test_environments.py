@@ -1,0 +1,51 @@
+"""How callers reach an environment: what the file may say of users and certificates."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from penstock.environments import Environment
+
+FILES = {"certificate": "/etc/ssl/own.pem", "key": "/etc/ssl/own.key"}
+
+
+def environment(**keys: Any) -> Environment:
+    return Environment.model_validate({"name": "production", "port": 8800, **keys})
+
+
+@pytest.mark.parametrize("given", [{"header": "X-User"}, {"cookie": "penstock-user"}])
+def test_users_are_known_by_a_header_or_a_cookie(given: dict[str, str]) -> None:
+    """Either is taken as written, and survives the round trip of a stored pipeline."""
+    kept = environment(sticky=given)
+    assert Environment.model_validate(kept.model_dump(by_alias=True)) == kept
+    assert kept.sticky is not None
+    assert kept.sticky.model_dump(exclude_none=True) == given
+
+
+def test_a_certificate_is_two_files_of_the_machine() -> None:
+    """Both paths are absolute, and survive the round trip of a stored pipeline; by default there is neither."""
+    kept = environment(tls=FILES)
+    assert Environment.model_validate(kept.model_dump(by_alias=True)) == kept
+    assert kept.tls is not None
+    assert kept.tls.model_dump() == FILES
+    assert (environment().sticky, environment().tls) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"sticky": {}}, "expected either header: NAME or cookie: NAME"),
+        ({"sticky": {"header": "a", "cookie": "b"}}, "expected either header: NAME or cookie: NAME"),
+        ({"sticky": {"cookie": "a=b"}}, 'expected a name of letters, digits, -, _ and ., found "a=b"'),
+        ({"sticky": {"header": "x-%PROTOCOL%"}}, "expected a name of letters"),
+        ({"tls": {**FILES, "key": "own.key"}}, 'expected an absolute path of this machine .*, found "own.key"'),
+        ({"tls": {**FILES, "key": "/etc/ssl/"}}, "expected an absolute path"),
+        ({"tls": {"certificate": "/a"}}, "Field required"),
+        ({"tls": FILES, "probe": "a.jsonl", "rollout": {"canary": 0.05, "traffic": "probe"}}, "asks by plain HTTP"),
+    ],
+)
+def test_what_reaches_nobody_is_refused(keys: dict[str, Any], sentence: str) -> None:
+    """Each wrong way of saying it has a sentence of its own."""
+    with pytest.raises(ValidationError, match=sentence):
+        environment(**keys)
