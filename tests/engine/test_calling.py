@@ -1,11 +1,18 @@
 """Calls where nobody calls: recorded requests of a package that go to a port again and again, marked as ours."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from engine.builders import House, until
 from engine.servers import Small
@@ -27,6 +34,20 @@ def released(house: House, text: str = LINES, **spec: Any) -> Release:
     folder.mkdir(parents=True)
     (folder / "asked.jsonl").write_text(text)
     return release
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate for another name that signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop.example")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+    signed = built.not_valid_after(datetime(2100, 1, 1, tzinfo=UTC)).sign(key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "own.pem").write_bytes(private + signed.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem")
+    return context
 
 
 async def calling(house: House, release: Release, port: int, meanwhile: Callable[[], Awaitable[None]]) -> None:
@@ -85,6 +106,19 @@ def test_what_fails_does_not_end_it(house: House) -> None:
         async with server.serving():
             pass
         await calling(house, release, server.port, meanwhile)
+
+    house.play(story())
+
+
+def test_an_environment_with_certificates_is_called_over_tls(house: House, tmp_path: Path) -> None:
+    """Whatever name the certificate is for, the requests arrive."""
+    server = Small()
+
+    async def story() -> None:
+        async with server.serving(certificate(tmp_path)):
+            release = released(house, tls={"certificate": "own.crt", "key": "own.key"})
+            await calling(house, release, server.port, lambda: until(lambda: len(server.asked) >= 3))
+        assert server.paths[:3] == ["/1", "/2", "/1"]
 
     house.play(story())
 

@@ -30,7 +30,7 @@ async def call(world: World, release: Release, port: int, requests_file: str | N
     recordings = await asyncio.to_thread(recordings_of, package_folder(world, release), file)
     marked = [_marked(recording) for recording in recordings]
     loop = asyncio.get_running_loop()
-    async with Connection(port, PATIENCE) as connection:
+    async with Connection(port, PATIENCE, tls=bool(release.spec.get("tls"))) as connection:
         while True:
             for recording in marked:
                 due = loop.time() + PACE

@@ -6,6 +6,7 @@ that the milliseconds are the server's and not the client's.
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,12 +40,14 @@ def encoded(recording: Recording, port: int) -> bytes:
 class Connection:
     """One connection to a port of 127.0.0.1, made when it is needed and again after the server closed it.
 
-    A request is sent once: what the server leaves unanswered is its fault, and never asked again in silence.
+    A request is sent once: what the server leaves unanswered is its fault, and never asked again in silence. With `tls`
+    it speaks so; whose certificate the server shows does not matter, for it is on this machine.
     """
 
-    def __init__(self, port: int, patience: float = PATIENCE) -> None:
+    def __init__(self, port: int, patience: float = PATIENCE, *, tls: bool = False) -> None:
         self._port = port
         self._patience = patience
+        self._tls = _anybody() if tls else None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,7 +81,7 @@ class Connection:
 
     async def _exchange(self, request: bytes, method: str) -> tuple[Reply, bool]:
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=_HEAD)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=_HEAD, ssl=self._tls)
         reader, writer = self._streams
         writer.write(request)
         with suppress(ConnectionError):  # it may refuse a long body and still have said why
@@ -102,6 +105,14 @@ class Connection:
             streams[1].close()
             with suppress(OSError):
                 await streams[1].wait_closed()
+
+
+def _anybody() -> ssl.SSLContext:
+    """TLS with whoever answers: a certificate is for the name by which people call, which is not 127.0.0.1."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _words(error: Exception) -> str:
