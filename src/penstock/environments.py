@@ -170,6 +170,25 @@ class ConfigFile(Part):
         return self.to or self.template
 
 
+def _check_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]\S{0,2000}", re.sub(r"\$\{\{[^{}]*\}\}", "x", url)):
+        raise wrong(f'expected an address such as https://example.org/health, found "{shortened(url)}"')
+    return url
+
+
+class Deploy(Part):
+    """How a release comes to a target that Penstock does not serve itself: by a command, judged by a health URL."""
+
+    run: CommandText = Field(description="The command that deploys a package.")
+    rollback: CommandText | None = Field(
+        default=None, description="The command that goes back to the release before; absent: run, of that release."
+    )
+    health: Annotated[str, AfterValidator(_check_url)] = Field(
+        description="The address that answers 200 when what was deployed works."
+    )
+    timeout: Seconds = Field(default=600.0, description="How long a command may take, and health after it.")
+
+
 def _as_configs(value: Any) -> Any:
     entries = value if isinstance(value, list | tuple) else [value]
     return tuple({"template": entry} if isinstance(entry, str) else entry for entry in entries)
@@ -219,11 +238,19 @@ class Certificate(Part):
     key: Place = Field(description="Its private key, in PEM format and without a passphrase.")
 
 
+SERVING = frozenset(
+    {"port", "replicas", "placed_as", "rollout", "keep", "drain", "probe", "watch", "sticky", "drift", "tls"}
+)
+"""What only an environment can have that Penstock serves itself."""
+
+
 class Environment(Part):
     """A place that releases go to."""
 
     name: SkipJsonSchema[str]
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(description="Where the environment answers.")
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = Field(
+        default=None, description="Where the environment answers; absent only with deploy."
+    )
     replicas: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(default=1, description="Processes that serve it.")
     needs: Texts = Field(default=(), description="Environments that must be released to first.")
     branches: Branches | None = Field(
@@ -241,6 +268,9 @@ class Environment(Part):
     )
     tls: Certificate | None = Field(
         default=None, description="The certificate that the environment answers with; absent: plain HTTP."
+    )
+    deploy: Deploy | None = Field(
+        default=None, description="Commands that deploy to a target which Penstock does not serve itself."
     )
     config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
         default=(), description="Files of the package that are filled in with the environment's values."
@@ -264,6 +294,21 @@ class Environment(Part):
     drain: Seconds | None = Field(
         default=None, description="How long what a release has begun may take when it goes; absent: 30s."
     )
+
+    @model_validator(mode="after")
+    def _serves_or_deploys(self) -> Self:
+        if self.deploy is None:
+            if self.port is None:
+                raise wrong(
+                    '"port" is missing: an environment needs it, or deploy: {run: …, health: …}',
+                    lacks=("port", "deploy"),
+                )
+            return self
+        for name, field in type(self).model_fields.items():
+            if name in SERVING and getattr(self, name) != field.default:
+                key = field.alias or name
+                raise wrong(f'"{key}" is for what Penstock serves itself: take it out, or take deploy out', key)
+        return self
 
     @model_validator(mode="after")
     def _is_called_in_plain(self) -> Self:

@@ -207,6 +207,9 @@ def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
             yield ("environments", name, "migrate", "run"), environment.migrate.run
         if environment.migrate_down is not None:
             yield ("environments", name, "migrate_down"), environment.migrate_down
+        if environment.deploy is not None:
+            texts = {key: getattr(environment.deploy, key) for key in ("run", "rollback", "health")}
+            yield from ((("environments", name, "deploy", k), text) for k, text in texts.items() if text is not None)
 
 
 def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
@@ -669,7 +672,7 @@ def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
             elif need not in pipeline.environments:
                 sentence = f'no environment is named "{shortened(need)}"'
                 yield Flaw(("environments", name, "needs", n), sentence, need, known, ("environments", need))
-        if (other := ports.setdefault(environment.port, name)) != name:
+        if environment.port is not None and (other := ports.setdefault(environment.port, name)) != name:
             sentence = f'the port {environment.port} is that of environment "{other}" too: choose another'
             yield Flaw(("environments", name, "port"), sentence)
     wanted = {
@@ -715,7 +718,7 @@ def _serve_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
     if pipeline.package is None:
         sentence = "an environment needs a package to release: add package with model, code and serve"
         yield Flaw(("environments",), sentence, lacking=("package",), at_key=True)
-    elif pipeline.package.serve is None:
+    elif pipeline.package.serve is None and any(e.deploy is None for e in pipeline.environments.values()):
         sentence = "an environment needs a package that serves: add serve: COMMAND to the package"
         yield Flaw(("environments",), sentence, lacking=("package", "serve"), at_key=True)
 

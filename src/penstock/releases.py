@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from penstock.commits import Commit
 from penstock.errors import TransitionError
@@ -50,6 +51,16 @@ def after_release(status: ReleaseStatus, event: str) -> ReleaseStatus:
         return RELEASE_TRANSITIONS[status, event]
     except KeyError:
         raise TransitionError(f"a release that is {status} cannot {event}") from None
+
+
+def is_hooked(spec: Mapping[str, Any]) -> bool:
+    """Whether a release of this spec is deployed by commands of the user's, and not served by Penstock itself."""
+    return "deploy" in spec
+
+
+def address(spec: Mapping[str, Any]) -> str:
+    """Where a release of this spec answers: its environment's address, or the health URL of what is elsewhere."""
+    return str(spec["deploy"]["health"]) if is_hooked(spec) else f"http://127.0.0.1:{spec['port']}"
 
 
 @dataclass(frozen=True, slots=True)

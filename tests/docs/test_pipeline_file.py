@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import Certificate, ConfigFile, Migrate, ProbeRules, RolloutRules, StickyUsers
+from penstock.environments import Certificate, ConfigFile, Deploy, Migrate, ProbeRules, RolloutRules, StickyUsers
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -49,6 +49,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`environments`": Environment,
     "`sticky`": StickyUsers,
     "`tls`": Certificate,
+    "`deploy`": Deploy,
     "`config`": ConfigFile,
     "`migrate`": Migrate,
     "`probe`": ProbeRules,

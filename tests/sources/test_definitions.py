@@ -475,6 +475,34 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments: {s: {port: 80, rollout: {canary: 5%, traffic: probe}}}\n",
         [(5, 30, "add probe: FILE to the environment")],
     ),
+    "deploy of the wrong kind": (
+        PACK + "environments: {s: {deploy: x}}\n",
+        [(5, 28, "expected the keys run, rollback, health and timeout")],
+    ),
+    "deploy without a health URL": (
+        PACK + "environments: {s: {deploy: {run: x}}}\n",
+        [(5, 20, '"health" is missing: deploy needs it')],
+    ),
+    "deploy with something else as an address": (
+        PACK + "environments: {s: {deploy: {run: x, health: there}}}\n",
+        [(5, 45, 'expected an address such as https://example.org/health, found "there"')],
+    ),
+    "deploy with a port": (
+        PACK + "environments: {s: {deploy: {run: x, health: 'http://a'}, port: 80}}\n",
+        [(5, 58, '"port" is for what Penstock serves itself')],
+    ),
+    "deploy with a rollout": (
+        PACK + "environments: {s: {deploy: {run: x, health: 'http://a'}, rollout: {canary: 5%}}}\n",
+        [(5, 58, '"rollout" is for what Penstock serves itself')],
+    ),
+    "deploy of an image": (
+        PACK + "environments: {s: {deploy: {run: x, health: 'http://a'}, as: container}}\n",
+        [(5, 58, '"as" is for what Penstock serves itself')],
+    ),
+    "deploy names nothing": (
+        PACK + "environments: {s: {deploy: {run: x, health: 'http://a/${{ versoin }}'}}}\n",
+        [(5, 45, 'did you mean "version"')],
+    ),
     "config of the wrong kind": (PACK + "environments: {s: {port: 80, config: 3}}\n", [(5, 38, "the number 3")]),
     "unknown key of config": (
         PACK + "environments: {s: {port: 80, config: {template: src/a, too: b}}}\n",

@@ -11,6 +11,7 @@ from penstock.cli.settings import Settings
 from penstock.engine.contracts import Handle
 from penstock.engine.followers import CoordinatorLock
 from penstock.engine.world import World
+from penstock.releases import is_hooked
 
 LOW_DISK = 1 << 30
 WAL_FIXED = (3, 51, 3)
@@ -139,7 +140,7 @@ def _coordinator(world: World) -> Finding:
 def _replicas(world: World) -> list[Finding]:
     found = []
     for release in world.store.releases.of():
-        if release.status != "serving":
+        if release.status != "serving" or is_hooked(release.spec):
             continue
         replicas = world.store.releases.replicas(release.id)
         lives = sum(1 for r in replicas if r.handle is not None and world.runner.alive(Handle(**r.handle)))

@@ -127,9 +127,10 @@ def _check_environment(world: "World", package: "PackageRecord", env: str) -> No
 
 
 def _tell(world: "World", request: "Request") -> None:
+    from penstock.releases import address
+
     release = world.store.releases.get(int((request.result or {})["release"]))
-    url = f"http://127.0.0.1:{release.spec['port']}"
-    typer.echo(f"{release.version} is serving in {release.environment} at {url}")
+    typer.echo(f"{release.version} is serving in {release.environment} at {address(release.spec)}")
 
 
 LONGEST = 1000

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.delivering import AnyProjectOption, ProjectOption, find_package, project_here
+from penstock.cli.deployments import DEPLOY, print_hooks
 from penstock.cli.happenings import show_history
 from penstock.cli.migrations import MIGRATE, print_migrations
 from penstock.cli.settings import Settings, read_settings
@@ -80,12 +81,12 @@ def logs(
     run: RunArgument,
     step: Annotated[
         str | None,
-        typer.Argument(metavar="STEP", help="One step, or a migration as migrate.ENV; default: all, in order."),
+        typer.Argument(metavar="STEP", help="One step, or migrate.ENV, or deploy.ENV; default: all, in order."),
     ] = None,
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the step has ended.")] = False,
 ) -> None:
-    """Print the log of a run's steps and migrations, from the beginning.
+    """Print the log of a run's steps, migrations and deploy commands, from the beginning.
 
     Example: penstock logs 12 train -f
     """
@@ -94,6 +95,9 @@ def logs(
         if step is not None and step.startswith(MIGRATE):
             print_migrations(world, run, step.removeprefix(MIGRATE), follow=follow, heading=False)
             return
+        if step is not None and step.startswith(DEPLOY):
+            print_hooks(world, run, step.removeprefix(DEPLOY), follow=follow, heading=False)
+            return
         names = (
             [s.name for s in world.store.runs.steps(run)] if step is None else [world.store.runs.step(run, step).name]
         )
@@ -101,6 +105,7 @@ def logs(
             _print_log(world, run, name, follow=follow, heading=step is None)
         if step is None:
             print_migrations(world, run, None, follow=follow, heading=True)
+            print_hooks(world, run, None, follow=follow, heading=True)
 
 
 LOOK, LOOKS = 0.02, 5
@@ -247,6 +252,7 @@ def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
 def _status_row(world: "World", release: "Release", label: str, own: "list[Release]") -> "StatusRow":
     from penstock.cli.tables import StatusRow
     from penstock.engine.contracts import Handle
+    from penstock.releases import address, is_hooked
 
     replicas = world.store.releases.replicas(release.id)
     lives = sum(1 for r in replicas if r.handle is not None and world.runner.alive(Handle(**r.handle)))
@@ -265,8 +271,8 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         environment=label,
         status=str(release.status),
         version=release.version,
-        url=f"http://127.0.0.1:{release.spec['port']}" if serves else None,
-        replicas=f"{lives} of {release.spec['replicas']}",
+        url=address(release.spec) if serves else None,
+        replicas="-" if is_hooked(release.spec) else f"{lives} of {release.spec['replicas']}",
         since=release.since,
         note=note,
     )

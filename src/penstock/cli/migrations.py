@@ -1,6 +1,8 @@
 """The logs of migrations, as `penstock logs RUN migrate.ENV` prints them."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,7 @@ def print_migrations(world: "World", run: int, environment: str | None, *, follo
         if heading or len(found) > 1:
             sys.stdout.write(f"=== {MIGRATE}{row.environment}{' (down)' if row.reverts is not None else ''}\n")
             sys.stdout.flush()
-        _print(world, row, follow=follow)
+        print_command(Path(row.log), partial(_runs, world, row.id), follow=follow)
 
 
 def _of_run(world: "World", run: int) -> "list[Migration]":
@@ -34,16 +36,20 @@ def _of_run(world: "World", run: int) -> "list[Migration]":
     return [m for r in releases if r.run == run for m in world.store.migrations.of_release(r.id)]
 
 
-def _print(world: "World", row: "Migration", *, follow: bool) -> None:
-    """The log as it is; with `follow` until the migration has ended."""
+def _runs(world: "World", migration: int) -> bool:
+    return world.store.migrations.get(migration).status == "running"
+
+
+def print_command(log: Path, is_running: Callable[[], bool], *, follow: bool) -> None:
+    """The log of a command as it is; with `follow` until the command has ended."""
     import time
 
     from penstock.engine.logfiles import pieces, size
 
     done = 0
     while True:
-        running = world.store.migrations.get(row.id).status == "running"
-        for piece in pieces(Path(row.log), done, size(Path(row.log))):
+        running = is_running()
+        for piece in pieces(log, done, size(log)):
             sys.stdout.buffer.write(piece.data)
             done = piece.position
         sys.stdout.buffer.flush()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penstock.engine.hooking import HookError, Hooks
 from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.probing import Prober
@@ -21,7 +22,7 @@ from penstock.engine.switching import Switching, rules_of
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
-from penstock.releases import MOVING, ReleaseStatus
+from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import Asked, said, terms_of
 from penstock.runs import RequestStatus
 from penstock.store.contract import Release
@@ -72,6 +73,7 @@ class Delivery:
         self._routing = Routing(world)
         self._replicas = Replicas(world, self._routing)
         self._migrating = Migrating(world)
+        self._hooks = Hooks(world)
         self._switching = Switching(world, self._routing, self._replicas)
         self._prober = Prober(world)
         self._rolling = Rolling(world, self._routing, self._replicas)
@@ -239,7 +241,7 @@ class Delivery:
             try:
                 if first:
                     await self._migrating.down(crossing, request, actor)
-                await self._replicas.bring_up(target, lambda: None)
+                await self._go_back(serving, target, request, reason)
                 if not await self._switching.switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
                 if down and not first:
@@ -248,6 +250,13 @@ class Delivery:
                 self._routing.joining.discard(target.id)
                 self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
+
+    async def _go_back(self, serving: Release, target: Release, request: int, reason: str) -> None:
+        """Have a release that served before ready to serve again."""
+        if is_hooked(target.spec):
+            await self._hooks.roll_back(serving, target, request, reason)
+        else:
+            await self._replicas.bring_up(target, lambda: None)
 
     def _refuse_rollback(self, environment: str, crossing: list[Migration], *, force: bool, down: bool) -> None:
         if down:
@@ -261,7 +270,7 @@ class Delivery:
     async def stop(self, project: str | None, environment: str | None) -> list[str]:
         """End what a home, a project or an environment serves; returns what was stopped, in words.
 
-        A rollout that is going on ends first.
+        A rollout that is going on ends first. What a command deployed elsewhere goes on.
         """
         found = {(r.project, r.environment) for r in self._releases.of(project, environment)}
         stopped = [line for place in sorted(found) for line in await self._stop_one(*place)]
@@ -274,7 +283,9 @@ class Delivery:
             ended = []
             await self._migrating.end(project, environment)
             for release in self._releases.of(project, environment):
-                if release.status is ReleaseStatus.SERVING:
+                if is_hooked(release.spec):
+                    await self._stop_hooks(release)
+                elif release.status is ReleaseStatus.SERVING:
                     self._move(release.id, "stop", reason="stopped")
                     ended.append(f"{environment} {release.version}")
                 elif release.status is ReleaseStatus.CANARY:
@@ -288,6 +299,13 @@ class Delivery:
             for release in self._releases.of(project, environment):
                 await self._replicas.end(release.id)
             return ended
+
+    async def _stop_hooks(self, release: Release) -> None:
+        """End what is on its way to somewhere else; what is there already is not ours to end."""
+        if release.status in MOVING:
+            await self._end(release, "stopped")
+        else:
+            await self._hooks.end(release)
 
     async def give_up(self, request: int) -> None:
         """What a canceled request began to release, perhaps under an earlier coordinator, is ended and rejected."""
@@ -321,6 +339,8 @@ class Delivery:
             finishing = asyncio.gather(*drains)
             tried = [r for r in self._releases.of() if r.status is ReleaseStatus.CANARY]
             self._judging = [asyncio.create_task(self._go_on(r)) for r in tried]
+            elsewhere = [r for r in self._releases.of() if r.status is ReleaseStatus.SERVING and is_hooked(r.spec)]
+            self._judging += [asyncio.create_task(self._finish_back(r)) for r in elsewhere]
         finally:
             self._recovered.set()
         await finishing
@@ -334,6 +354,14 @@ class Delivery:
                     await self._judge(release, lambda: None)
         except PenstockError as error:
             self._releases.note(release.id, phase=f"cannot go on: {error}")
+
+    async def _finish_back(self, release: Release) -> None:
+        """The way back by a command that an earlier coordinator began."""
+        async with self._turn(release.project, release.environment):
+            release = self._releases.get(release.id)
+            back = await self._hooks.going_back(release) if release.status is ReleaseStatus.SERVING else None
+            if back is not None:
+                await self._switching.switch(back.target, back.generation, fate="roll_back", reason=back.why)
 
     async def _finish(self, release: Release) -> None:
         """The drain that an earlier coordinator began."""
@@ -377,9 +405,9 @@ class Delivery:
             self._replicas.refuse_taken_port(release)
             await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
             await self._switching.step_aside(release)
-            await self._replicas.bring_up(release, why)
+            await self._bring_up(release, stopping)
             await self._probe(release, why)
-        except (UnhealthyError, MigrationError, EngineError) as error:
+        except (UnhealthyError, MigrationError, HookError, EngineError) as error:
             route = f"{release.project}-{release.environment}"
             await self._end(release, str(error).replace(route, release.environment))
             return self._releases.get(release.id)
@@ -390,6 +418,18 @@ class Delivery:
             await self._end(release, str(error))
             raise
         return await self._take_over(self._releases.get(release.id), stopping)
+
+    async def _bring_up(self, release: Release, stopping: Stopping) -> None:
+        """Have a release ready to serve: by its replicas, or where Penstock does not serve it by its own command.
+
+        A newer release does not end that command, which may have changed half of its target.
+        """
+        why = self._why_stop(release, stopping)
+        if is_hooked(release.spec):
+            previous = self._releases.serving(release.project, release.environment)
+            await self._hooks.deploy(release, previous, lambda: stopping() or self._halted.get(release.id), why)
+        else:
+            await self._replicas.bring_up(release, why)
 
     async def _probe(self, release: Release, stopping: Stopping) -> None:
         """Ask a healthy release the recorded requests. Raises ProbeError where it must not go on."""
@@ -436,6 +476,8 @@ class Delivery:
 
     async def _end(self, release: Release, reason: str) -> None:
         """End and reject what got no traffic; what made way for it serves again."""
+        serving = self._releases.serving(release.project, release.environment)
+        reason = await self._hooks.undo(release, serving, reason)
         await self._replicas.end(release.id)
         await self._switching.put_back(release)
         await self._reject(release.id, reason)

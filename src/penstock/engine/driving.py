@@ -446,7 +446,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "declared": dict(declared),
         "commit": sha,
         "port": environment.port,
-        "replicas": environment.replicas,
+        "replicas": environment.replicas if environment.deploy is None else 0,
         "secrets": list(environment.secrets),
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
@@ -457,6 +457,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
         **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
         **_config_spec(environment),
+        **_deploy_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
         **_door_spec(environment),
         **_migrate_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
     }
@@ -466,6 +467,17 @@ def _config_spec(environment: Environment) -> dict[str, Any]:
     """Which config files a release has; nothing where the file names none."""
     files = [{"template": f.template, "to": f.target, "as": f.told_as} for f in environment.config]
     return {"config": files} if files else {}
+
+
+def _deploy_spec(environment: Environment, fill: Callable[[str], str]) -> dict[str, Any]:
+    """By which commands a release is deployed, filled in; nothing where Penstock serves it itself."""
+    wanted = environment.deploy
+    if wanted is None:
+        return {}
+    texts = {
+        key: value if value is None else fill(value) for key, value in wanted.model_dump(exclude={"timeout"}).items()
+    }
+    return {"deploy": {**texts, "timeout": wanted.timeout}}
 
 
 def _door_spec(environment: Environment) -> dict[str, Any]:

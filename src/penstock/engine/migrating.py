@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from penstock.engine import logfiles
-from penstock.engine.contracts import Ending, Handle, ProcessSpec
-from penstock.engine.execution import ending_words
+from penstock.engine.commanding import followed, judged
+from penstock.engine.contracts import Handle, ProcessSpec
 from penstock.engine.installing import (
     StoppedRollout,
     Stopping,
@@ -23,7 +22,7 @@ from penstock.engine.installing import (
     package_folder,
     variables_of,
 )
-from penstock.engine.serving import HEALTH_INTERVAL, image_of, in_image, runtime_variables
+from penstock.engine.serving import image_of, in_image, runtime_variables
 from penstock.engine.world import World
 from penstock.errors import PenstockError, StateError
 from penstock.migrations import Migration, MigrationStatus, applied, crossed, is_late, newest
@@ -209,45 +208,17 @@ class Migrating:
                 self._store.move(row.id, "lose", "it was never started")
             return
         timeout = float(self._world.store.releases.get(row.release).spec["migrate"]["timeout"])
-        why = await self._until_end(handle, row.began + timeout, stopping)
-        ending = await runner.wait(handle)
-        if ending.log_end - handle.log_start > self._world.log_limit:
-            await asyncio.to_thread(logfiles.cap, Path(handle.log), handle.log_start, self._world.log_limit)
-        if ending.lost:
-            await runner.end(handle, self._world.grace)  # what its shim left behind
+        reason, ending = await followed(self._world, handle, row.began + timeout, stopping)
         self._world.crash("migration.end:after_effect")
-        reason = why or _reason(ending)
-        self._record(row, reason, ending, timeout)
-        if reason is EndReason.CANCELED:
-            raise StoppedRollout
-        if self._store.get(row.id).status is not MigrationStatus.PASSED:
-            raise self._failed(self._store.get(row.id))
-
-    async def _until_end(self, handle: Handle, limit: float, stopping: Stopping) -> EndReason | None:
-        """Wait for the end, or end it: why it was ended, or None where it ended by itself."""
-        world = self._world
-        waiting = asyncio.ensure_future(world.runner.wait(handle))
-        try:
-            while not (await asyncio.wait({waiting}, timeout=HEALTH_INTERVAL))[0]:
-                late = world.clock.monotonic() > limit
-                if late or stopping() is not None:
-                    await world.runner.end(handle, world.grace)
-                    return EndReason.TIMEOUT if late else EndReason.CANCELED
-        finally:
-            waiting.cancel()
-        return None
-
-    def _record(self, row: Migration, reason: EndReason, ending: Ending, timeout: float) -> None:
-        """How it ended, and that what it reverts is in force no more, at once."""
-        passed = reason is EndReason.EXIT and ending.exit_code == 0
-        untold = reason in {EndReason.LOST, EndReason.INFRASTRUCTURE, EndReason.CANCELED}
-        event = "pass" if passed else "lose" if untold else "fail"
-        asked = "it was stopped" if reason is EndReason.CANCELED else None
-        words = None if passed else asked or ending_words(reason, ending.exit_code, timeout)
+        event, words = judged(reason, ending, timeout)
         with self._world.store.transaction(durable=True):
             self._store.move(row.id, event, words)
-            if passed and row.reverts is not None:
+            if event == "pass" and row.reverts is not None:  # what it reverts is in force no more, at once
                 self._store.move(row.reverts, "revert", f"undone by {row.actor}")
+        if reason is EndReason.CANCELED:
+            raise StoppedRollout
+        if event != "pass":
+            raise self._failed(self._store.get(row.id))
 
     def _failed(self, row: Migration) -> MigrationError:
         what = "its migration" if row.reverts is None else f"the way back of {row.version}'s migration"
@@ -259,11 +230,3 @@ class Migrating:
 def _process(row: Migration) -> str:
     """What the runner knows its process by."""
     return f"migration-{row.id}"
-
-
-def _reason(ending: Ending) -> EndReason:
-    if ending.oom:
-        return EndReason.OOM
-    if ending.unplaced:
-        return EndReason.INFRASTRUCTURE
-    return EndReason.LOST if ending.lost else EndReason.EXIT

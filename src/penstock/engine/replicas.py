@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from penstock.engine.contracts import Handle, ProcessSpec
 from penstock.engine.configuring import forget_configs
+from penstock.engine.contracts import Handle, ProcessSpec
 from penstock.engine.images import ReleaseImages, is_container
 from penstock.engine.installing import (
     StoppedRollout,
@@ -88,6 +88,8 @@ class Replicas:
         self._releases.note(release.id, phase=phase)
 
     def refuse_taken_port(self, release: Release) -> None:
+        if release.spec["port"] is None:
+            return
         for other in self._releases.of():
             taken = other.status in LIVE and other.spec["port"] == release.spec["port"]
             if taken and (other.project, other.environment) != (release.project, release.environment):

@@ -16,6 +16,7 @@ from typing import Any
 
 from penstock.artifacts import Digest
 from penstock.cache.contract import BlobError, Cache
+from penstock.engine.hooking import commands_of
 from penstock.engine.serving import read_package
 from penstock.engine.world import World
 from penstock.errors import PenstockError
@@ -250,13 +251,15 @@ def _environments(world: World, runs: Collection[int]) -> set[Digest]:
 
 
 def _dead_folders(world: World) -> list[Path]:
-    """Work folders of ended runs, and folders of releases without a replica, which neither live nor migrate."""
+    """Work folders of ended runs, and folders of releases without a replica, which nobody lives in or goes back to."""
     store = world.store
     ended = [r for r in store.runs.latest(limit=100000) if r.status in ENDED_RUN]
     folders = [world.home.run(r.id) / part for r in ended for part in ("work", "package")]
     folders += [folder for r in ended for folder in world.home.run(r.id).glob("package.*")]
     used = {r.release for r in store.releases.all_replicas()} | {m.release for m in store.migrations.running()}
-    rest = [r for r in store.releases.of() if r.id not in used and r.status not in LIVE]
+    known = store.releases.of()
+    used |= {c["to"] for r in known for c in commands_of(r) if c["status"] == "running"}
+    rest = [r for r in known if r.id not in used and r.status not in LIVE]
     folders += [world.home.release(r.id) / "package" for r in rest]
     return [f for f in folders if f.exists()]
 

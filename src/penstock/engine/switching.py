@@ -12,7 +12,7 @@ from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.world import World
 from penstock.environments import RolloutRules
-from penstock.releases import MOVING, ReleaseStatus
+from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import cold, terms_of
 from penstock.store.contract import Release
 
@@ -48,6 +48,9 @@ class Switching:
     async def drain(self, release: int) -> None:
         """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
         router, clock = self._world.router, self._world.clock
+        if is_hooked(self._releases.get(release).spec):
+            await self._leave(release)
+            return
         await asyncio.sleep(self._world.settle)
         limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
         while await router.in_flight(str(release)) and clock.monotonic() < limit:
@@ -60,6 +63,12 @@ class Switching:
         keep = 1 if serving is None else int(serving.spec.get("keep", 1))
         for number in cold(self._routing.placed(old.project, old.environment), keep):
             await self._replicas.end(number)
+
+    async def _leave(self, release: int) -> None:
+        """What a command deployed elsewhere has no request of ours to finish."""
+        old = self._releases.get(release)
+        self._move(release, old.fate or "retire", reason=old.reason)
+        await self._replicas.end(release)
 
     async def withdraw(self, release: Release, reason: str) -> None:
         """No new request to a release that was tried; then it finishes what it began, and ends."""

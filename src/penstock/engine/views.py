@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.engine.observations import red_tests
-from penstock.releases import ReleaseStatus
+from penstock.releases import ReleaseStatus, address
 from penstock.runs import ReleaseView, RunView, StepView
 from penstock.store.contract import Attempt, Run, Target
 from penstock.store.sql import Store
@@ -67,7 +67,7 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
         status, phase = release.status, release.phase
         replaced = store.releases.get(release.replaced).version if release.replaced else None
         if release.status is ReleaseStatus.SERVING:
-            url = f"http://127.0.0.1:{release.spec['port']}"
+            url = address(release.spec)
     else:
         serving = store.releases.serving(run.project, target.environment)
         replaced = serving.version if serving else None

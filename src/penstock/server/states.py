@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from penstock.engine.contracts import Handle
 from penstock.engine.triggers import Watch
 from penstock.engine.world import World
-from penstock.releases import ReleaseStatus
+from penstock.releases import ReleaseStatus, address
 from penstock.runs import ENDED_RUN, RunStatus, StepStatus
 from penstock.store.contract import Release, Run
 from penstock.store.triggers import Seen
@@ -178,7 +178,7 @@ class States:
             environment=release.environment,
             status=str(release.status),
             version=release.version,
-            url=f"http://127.0.0.1:{release.spec['port']}" if serves else None,
+            url=address(release.spec) if serves else None,
             replicas=alive,
             wanted=int(release.spec["replicas"]),
             since=release.since,

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import ConfigFile, Migrate, ProbeRules, RolloutRules
+from penstock.environments import ConfigFile, Deploy, Migrate, ProbeRules, RolloutRules
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -117,6 +117,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("package", "requests"): RecordedRequests,
     **_gate_parts(),
     ("environments", "*"): Environment,
+    ("environments", "*", "deploy"): Deploy,
     ("environments", "*", "config"): ConfigFile,
     ("environments", "*", "config", "*"): ConfigFile,
     ("environments", "*", "migrate"): Migrate,
@@ -141,6 +142,7 @@ _NOUNS: Mapping[type[Part], str] = {
     ProbeRules: "probe",
     RolloutRules: "rollout",
     ConfigFile: "config",
+    Deploy: "deploy",
 }
 _NAMED = ("steps", "gates", "environments")
 _LARGE = 5_000
@@ -393,7 +395,13 @@ def _refuse_too_many(file: str, root: Table) -> None:
         refuse(file, key.line, key.column, f"expected at most {MAX_STEPS:,} steps, found {found:,}")
 
 
-_SOUND: Mapping[str, Any] = {"steps": {"placeholder": {"run": "true"}}, "port": 1, "max": 1, "until": "2000-01-01"}
+_SOUND: Mapping[str, Any] = {
+    "steps": {"placeholder": {"run": "true"}},
+    "port": 1,
+    "max": 1,
+    "health": "http://placeholder",
+    "until": "2000-01-01",
+}
 """What stands for a required value that is missing, where a text will not do."""
 
 
@@ -456,6 +464,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Package: "keys such as model, code and serve",
     Gate: "keys such as metric and at_least",
     Environment: "keys such as port",
+    Deploy: "the keys run, rollback, health and timeout",
     ConfigFile: "the path of a template, or a mapping with the keys template, to and as",
     Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
     ProbeRules: "a file of recorded requests, or keys such as requests and agreement",
