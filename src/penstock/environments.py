@@ -311,12 +311,6 @@ class Environment(Part):
         return self
 
     @model_validator(mode="after")
-    def _is_called_in_plain(self) -> Self:
-        if self.tls is not None and self.rollout is not None and self.rollout.traffic == "probe":
-            raise wrong('"traffic: probe" asks by plain HTTP: take it out, or take tls out', "tls")
-        return self
-
-    @model_validator(mode="after")
     def _config_files_are_apart(self) -> Self:
         targets = [file.target for file in self.config]
         for target in targets:

@@ -159,7 +159,8 @@ def _errors(rules: Rules, seen: Seen) -> _Finding:
     if not wrong:
         return _Finding("pass", f"all {len(seen.asked):,} recorded requests were answered as expected")
     too = sum(asked.stable is not None and not asked.stable.agrees for asked in wrong)
-    said = f"{len(wrong):,} of {whole:,} recorded requests were not answered as expected"
+    were = "was" if len(wrong) == 1 else "were"
+    said = f"{len(wrong):,} of {whole:,} recorded requests {were} not answered as expected"
     said += f", {too:,} of them not by the stable release either" if too else ""
     said += f", where {_percent(rules.errors)} may be" if rules.errors else ""
     if len(wrong) <= rules.errors * whole + _SLACK:
@@ -186,7 +187,8 @@ def _agreement(rules: Rules, seen: Seen) -> list[_Finding]:
         return [_Finding("pass" if rules.agreement is None else "errored", f"the stable release {why}")]
     apart = [outcome for outcome in counted if not outcome.agrees]
     alike = len(counted) - len(apart)
-    said = f"{alike:,} of {len(counted):,} answers agree with those of the stable release"
+    agree = "agrees with that" if alike == 1 else "agree with those"
+    said = f"{alike:,} of {len(counted):,} answers {agree} of the stable release"
     said += f" (it contradicts itself on {unsteady:,} more)" if unsteady else ""
     if rules.agreement is None:
         return [_Finding("pass", said)]

@@ -86,10 +86,8 @@ def test_answers_of_both_are_compared() -> None:
     seen, probed = asking(THREE, [candidate], [stable], tolerance=0.1, agreement=0.5)
     assert [asked.compared is not None and asked.compared.agrees for asked in seen.asked] == [True, False, False]
     assert probed.verdict == "fail"
-    assert (
-        "1 of 3 recorded requests were not answered as expected: line 3: GET /3: expected status 2xx" in probed.reason
-    )
-    assert "1 of 3 answers agree with those of the stable release, where 50 % must: line 2" in probed.reason
+    assert "1 of 3 recorded requests was not answered as expected: line 3: GET /3: expected status 2xx" in probed.reason
+    assert "1 of 3 answers agrees with that of the stable release, where 50 % must: line 2" in probed.reason
 
 
 def test_a_stable_release_is_asked_whether_it_agrees_with_itself() -> None:
@@ -109,7 +107,7 @@ def test_one_that_ends_connections_is_told_apart() -> None:
     assert [asked.compared is None for asked in seen.asked] == [False, True, False]
     assert len(seen.candidate_ms) == 1
     assert probed.verdict == "fail"
-    assert "1 of 3 recorded requests were not answered as expected: line 1: GET /1: not answered" in probed.reason
+    assert "1 of 3 recorded requests was not answered as expected: line 1: GET /1: not answered" in probed.reason
 
 
 def test_a_release_that_is_gone_is_not_asked_for_ever() -> None:
@@ -161,7 +159,7 @@ def test_it_is_a_program(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert found["verdict"] == "pass"
     assert found["values"]["timed"] == 4
-    assert done.stdout.startswith("pass: 1 of 2 recorded requests were not answered as expected")
+    assert done.stdout.startswith("pass: 1 of 2 recorded requests was not answered as expected")
     assert "line 2: GET /2\n  at $ expected 1, came {" in done.stdout
     assert "\nerrors 0.5\n" in done.stdout
 

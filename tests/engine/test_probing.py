@@ -163,6 +163,23 @@ def test_the_next_coordinator_probes_again(house: House) -> None:
     house.play(story())
 
 
+def test_what_is_left_of_a_probe_is_ended(house: House) -> None:
+    """Whoever ends a release ends its probe; one that was never probed has none."""
+
+    async def story() -> None:
+        release = await released(house)
+        await Prober(house.world).end(release)
+        house.machine.script[PROGRAM] = NEVER
+        task = asyncio.create_task(probed(house, release))
+        await house.machine.arrival("probe-1.1")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await Prober(house.world).end(release)
+        assert not house.machine.runs("probe-1.1")
+
+    house.play(story())
+
+
 # --- within a release ----------------------------------------------------------------------------------------------
 
 

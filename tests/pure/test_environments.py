@@ -42,7 +42,6 @@ def test_a_certificate_is_two_files_of_the_machine() -> None:
         ({"tls": {**FILES, "key": "own.key"}}, 'expected an absolute path of this machine .*, found "own.key"'),
         ({"tls": {**FILES, "key": "/etc/ssl/"}}, "expected an absolute path"),
         ({"tls": {"certificate": "/a"}}, "Field required"),
-        ({"tls": FILES, "probe": "a.jsonl", "rollout": {"canary": 0.05, "traffic": "probe"}}, "asks by plain HTTP"),
     ],
 )
 def test_what_reaches_nobody_is_refused(keys: dict[str, Any], sentence: str) -> None:

@@ -58,7 +58,7 @@ def test_what_was_recorded_must_hold() -> None:
         (reply(status=None), "not answered: nothing listens"),
     ):
         found = verdict(RULES, *alike(2), pair(candidate, reply(), has_answer=True, answer="hello"))
-        said = "1 of 3 recorded requests were not answered as expected: line 1: GET /hello: "
+        said = "1 of 3 recorded requests was not answered as expected: line 1: GET /hello: "
         assert found == ("fail", said + words)
 
 
@@ -72,7 +72,7 @@ def test_some_may_fail_where_the_file_says_so() -> None:
     words, reason = verdict(RULES, *alike(1), both)
     assert (words, reason.partition(":")[0]) == (
         "fail",
-        "1 of 2 recorded requests were not answered as expected, 1 of them not by the stable release either",
+        "1 of 2 recorded requests was not answered as expected, 1 of them not by the stable release either",
     )
     assert "where 7 % may be" in verdict(allowed, *alike(93), wrong)[1]
 

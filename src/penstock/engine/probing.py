@@ -38,10 +38,11 @@ class Prober:
         Never raises for what a server or the package's file does: that is the verdict. Raises StoppedRollout.
         """
         rules = Rules.of(release.spec["probe"])
-        await self._end_left(release)
+        await self.end(release)
         if stopping() is not None:
             raise StoppedRollout
         folder = self._folder(release)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)
         try:
             handle = self._world.runner.start(self._spec(release, stable))
@@ -52,22 +53,23 @@ class Prober:
         self._world.crash("probe.end:after_effect")
         return _left(folder / RESULT) or _untold(reason, ending, rules.timeout + SPARE, Path(handle.log))
 
+    async def end(self, release: Release) -> None:
+        """End what lives of a release's probes, as those that a coordinator left which died."""
+        for handle in self._found(release):
+            await self._world.runner.end(handle, self._world.grace)
+
     def _folder(self, release: Release) -> Path:
-        folder = self._world.home.release(release.id) / "probe"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self._world.home.release(release.id) / "probe"
 
     def _found(self, release: Release) -> list[Handle]:
         """The processes of all probes of a release so far, in their order."""
         found: list[Handle] = []
-        record = self._folder(release) / "record"
-        while (handle := self._world.runner.find(_name(release, len(found) + 1), record)) is not None:
+        folder = self._folder(release)
+        if not folder.exists():  # looking for a process that never was takes a look at all of the machine's
+            return found
+        while (handle := self._world.runner.find(_name(release, len(found) + 1), folder / "record")) is not None:
             found.append(handle)
         return found
-
-    async def _end_left(self, release: Release) -> None:
-        for handle in self._found(release):
-            await self._world.runner.end(handle, self._world.grace)
 
     def _spec(self, release: Release, stable: Release | None) -> ProcessSpec:
         folder = self._folder(release)
