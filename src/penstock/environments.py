@@ -244,6 +244,34 @@ SERVING = frozenset(
 """What only an environment can have that Penstock serves itself."""
 
 
+class DriftRules(Part):
+    """What is watched for drift: which requests of an environment, against which sample, and when they differ."""
+
+    reference: FilePath = Field(description="The sample: a file of the package, in the format of recorded requests.")
+    share: Share = Field(default=0.1, description="The share of the requests that may be looked at.")
+    window: Annotated[int, Field(strict=True, ge=100, le=20_000)] = Field(
+        default=1000, description="How many requests are compared with the sample at a time."
+    )
+    interval: Seconds = Field(default=3600.0, description="How long a window lasts at least.")
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(
+        default=0.95, description="How sure it is that nothing is called drift by chance while a release serves."
+    )
+    psi: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.2, description="The least population stability index of a feature that has drifted."
+    )
+    features: Texts = Field(default=(), description="The features that are compared, by name; absent: all.")
+
+    @model_validator(mode="after")
+    def _looks_at_some(self) -> Self:
+        if self.share == 0:
+            raise wrong("expected a share above 0 %", "share")
+        return self
+
+
+def _as_drift(value: Any) -> Any:
+    return {"reference": value} if isinstance(value, str) else value
+
+
 class Environment(Part):
     """A place that releases go to."""
 
@@ -293,6 +321,9 @@ class Environment(Part):
     )
     drain: Seconds | None = Field(
         default=None, description="How long what a release has begun may take when it goes; absent: 30s."
+    )
+    drift: Annotated[DriftRules, BeforeValidator(_as_drift, json_schema_input_type=str | DriftRules)] | None = Field(
+        default=None, description="Which requests are compared with a sample, to see whether the world has changed."
     )
 
     @model_validator(mode="after")

@@ -685,6 +685,7 @@ def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         yield Flaw(("environments", loop[0], "needs", place), sentence)
     yield from _config_flaws(pipeline)
     yield from _probe_flaws(pipeline)
+    yield from _drift_flaws(pipeline)
     yield from _serve_flaws(pipeline)
 
 
@@ -710,6 +711,26 @@ def _probe_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         if file is not None and contents and not any(matches(pattern, file) for pattern in contents):
             sentence = f'the recorded requests "{shortened(file)}" are no file of the package: add them to its code'
             yield Flaw(("environments", name, "probe", "requests"), sentence, lacking=("package", "code"))
+
+
+def _drift_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
+    """Samples that the package does not hold, and runs asked for by environments that watch nothing."""
+    contents = () if pipeline.package is None else pipeline.package.contents
+    for name, environment in pipeline.environments.items():
+        rules = environment.drift
+        if rules is not None and contents and not any(matches(pattern, rules.reference) for pattern in contents):
+            sentence = f'the sample "{shortened(rules.reference)}" is no file of the package: add it to its code'
+            yield Flaw(("environments", name, "drift", "reference"), sentence, lacking=("package", "code"))
+    known = tuple(pipeline.environments)
+    for n, name in enumerate(() if pipeline.on is None else pipeline.on.drift):
+        if name not in pipeline.environments:
+            sentence = f'no environment is named "{shortened(name)}"'
+            yield Flaw(("on", "drift", n), sentence, name, known, ("environments", name))
+        elif pipeline.environments[name].drift is None:
+            sentence = (
+                f'environment "{name}" does not watch for drift: add drift: FILE to it, with a sample of requests'
+            )
+            yield Flaw(("on", "drift", n), sentence, lacking=("environments", name, "drift"))
 
 
 def _serve_flaws(pipeline: Pipeline) -> Iterator[Flaw]:

@@ -35,6 +35,7 @@ from penstock.values import (
     PyprojectPath,
     PythonVersion,
     Seconds,
+    Texts,
     wrong,
 )
 
@@ -258,11 +259,12 @@ class Triggers(Part):
     schedule: Annotated[dict[Name, CronText], Field(min_length=1)] | None = Field(
         default=None, description="Times by name, as cron writes them: minute hour day month weekday."
     )
+    drift: Texts = Field(default=(), description="Environments whose drift asks for a run of the default branch.")
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.push is None and self.schedule is None:
-            raise wrong("expected push, schedule or both", lacks=("push", "schedule"))
+        if self.push is None and self.schedule is None and not self.drift:
+            raise wrong("expected push, schedule or drift", lacks=("push", "schedule", "drift"))
         return self
 
 

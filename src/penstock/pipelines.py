@@ -244,7 +244,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
     Package: frozenset({"runtime"}),
     Gate: frozenset({"power", "seed"}),
     Environment: frozenset({"approval", "host", "watch"} | {"resources", "runtime"}),
-    Triggers: frozenset({"pull_request", "drift"}),
+    Triggers: frozenset({"pull_request"}),
 }
 """Keys that the design has and that are refused until they are built."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import Certificate, ConfigFile, Deploy, Migrate, ProbeRules, RolloutRules, StickyUsers
+from penstock.environments import Certificate, ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules, StickyUsers
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -54,6 +54,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`migrate`": Migrate,
     "`probe`": ProbeRules,
     "`rollout`": RolloutRules,
+    "`drift`": DriftRules,
     "`check`": Check,
 }
 

@@ -113,15 +113,31 @@ GATE = TRAIN + "gates:\n  g: "
 
 MALFORMED: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     # triggers
-    "on as text": (ONE + "on: push\n", [(4, 5, "expected the keys push and schedule")]),
-    "on as boolean": (ONE + "on: true\n", [(4, 5, "expected the keys push and schedule, found true")]),
-    "on nothing": (ONE + "on: {}\n", [(4, 1, "expected push, schedule or both")]),
+    "on as text": (ONE + "on: push\n", [(4, 5, "expected the keys push, schedule and drift")]),
+    "on as boolean": (ONE + "on: true\n", [(4, 5, "expected the keys push, schedule and drift, found true")]),
+    "on nothing": (ONE + "on: {}\n", [(4, 1, "expected push, schedule or drift")]),
     "on with a typo": (ONE + "on: {pusch: {}}\n", [(4, 6, 'unknown key "pusch" in on: did you mean "push"?')]),
     "on pull requests": (
         ONE + "on: {push: {}, pull_request: true}\n",
         [(4, 16, '"pull_request" is not available yet')],
     ),
-    "on drift": (ONE + "on: {push: {}, drift: true}\n", [(4, 16, '"drift" is not available yet')]),
+    "on drift of nothing": (
+        ONE + "on: {push: {}, drift: true}\n",
+        [(4, 23, "expected a text or a list of texts, found true")],
+    ),
+    "on drift of nowhere": (ONE + "on: {drift: production}\n", [(4, 13, 'no environment is named "production"')]),
+    "on drift of what is not watched": (
+        ONE + "package: {code: x, serve: x}\nenvironments: {production: {port: 1}}\non: {drift: [production]}\n",
+        [(6, 14, 'environment "production" does not watch for drift: add drift: FILE to it')],
+    ),
+    "drift against what is not there": (
+        ONE + "package: {code: x/, serve: x}\nenvironments: {production: {port: 1, drift: sample.jsonl}}\n",
+        [(5, 45, 'the sample "sample.jsonl" is no file of the package: add it to its code')],
+    ),
+    "drift of no share": (
+        ONE + "package: {code: x, serve: x}\nenvironments: {p: {port: 1, drift: {reference: x, share: 0%}}}\n",
+        [(5, 51, "expected a share above 0 %")],
+    ),
     "push as list": (ONE + "on: {push: [main]}\n", [(4, 12, "expected a mapping such as {branches: main}, or {}")]),
     "push to nowhere": (ONE + "on: {push: {branches: []}}\n", [(4, 13, "expected at least one entry, found none")]),
     "push to a bad branch": (ONE + "on: {push: {branches: [main, a b]}}\n", [(4, 30, "such as main or release/*")]),

@@ -266,7 +266,8 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
     words = release.phase or release.reason or rejected or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
-    note = "; ".join(filter(None, (said, words))) or None
+    look = world.store.drifts.newest(release.id) if serves else None
+    note = "; ".join(filter(None, (said, words, look.sentence if look else None))) or None
     return StatusRow(
         environment=label,
         status=str(release.status),
@@ -275,6 +276,7 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         replicas="-" if is_hooked(release.spec) else f"{lives} of {release.spec['replicas']}",
         since=release.since,
         note=note,
+        drift=look,
     )
 
 

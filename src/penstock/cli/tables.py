@@ -31,6 +31,7 @@ from penstock.cli.pictures import (
     style_of,
 )
 from penstock.runs import GateView, RunView, TestView
+from penstock.store.contract import DriftLook
 
 _WHOLE = 1000
 _UNTAKEN = frozenset({"queued", "skipped", "rejected", "rolled_back", "errored"})
@@ -50,7 +51,10 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class StatusRow:
-    """One environment as it is now: `replicas` in words (`2 of 2`), `since` in seconds since the epoch."""
+    """One environment as it is now: `replicas` in words (`2 of 2`), `since` in seconds since the epoch.
+
+    `drift` is the last look at what is asked of it.
+    """
 
     environment: str
     status: str
@@ -59,6 +63,7 @@ class StatusRow:
     replicas: str
     since: float | None
     note: str | None
+    drift: DriftLook | None = None
 
 
 def _table(titles: Sequence[str], rows: Sequence[Row], width: int, right: frozenset[int] = frozenset()) -> list[Text]:

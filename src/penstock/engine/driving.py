@@ -456,6 +456,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"probe": environment.probe.model_dump()} if environment.probe is not None else {}),
         **({"rollout": environment.rollout.model_dump()} if environment.rollout is not None else {}),
         **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
+        **({"drift": environment.drift.model_dump()} if environment.drift is not None else {}),
         **_config_spec(environment),
         **_deploy_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),
         **_door_spec(environment),

@@ -1,4 +1,4 @@
-"""Triggers: commits that are pushed and times that come become requests, each exactly once.
+"""Triggers: commits that are pushed, times that come and drift that is seen become requests, each exactly once.
 
 What was decided is a row of the store, written together with the request that it made. So a kill at any point
 neither loses a run nor makes a second one, and where a branch was left off is read from the same rows.
@@ -15,6 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.commits import Change, Trigger
+from penstock.drifts import asks_again
 from penstock.engine.contracts import Located
 from penstock.engine.followers import is_alive, myself, poke
 from penstock.engine.world import World
@@ -147,7 +148,7 @@ class Watch:
         self._say = say
         self._glance: str | None = None
         self._sight: Sight | None = None
-        self._schedules: tuple[str, Mapping[str, str]] = ("", {})
+        self._on: tuple[str, Triggers | None] = ("", None)
         self._held_back = False
         self._poked = False
         self.problem: str | None = None
@@ -158,7 +159,10 @@ class Watch:
         return self._reader.label
 
     async def watch(self, poked: asyncio.Event, period: float) -> None:
-        """Look whenever somebody poked, and every `period` seconds; see to schedules every minute. Never returns."""
+        """Look whenever somebody poked, and every `period` seconds; see to schedules and drift every minute at least.
+
+        Never returns.
+        """
         next_look = time.monotonic()
         while True:
             if poked.is_set() or self._held_back or time.monotonic() >= next_look:
@@ -167,6 +171,7 @@ class Watch:
                 next_look = time.monotonic() + period
                 await self._guarded(self.poll)
             await self._guarded(self.tick)
+            await self._guarded(self.see_drift)
             pause = HELD_BACK if self._held_back else next_look - time.monotonic()
             await _wait(poked, max(0.0, min(pause, 60 - self._world.clock.now() % 60)))
 
@@ -177,7 +182,7 @@ class Watch:
         if glance is None or glance != self._glance or self._held_back or self._sight is None:
             self._sight = sight = await _aside(self._reader.look)
             await self._push(sight)
-            await self._read_schedules(sight)
+            await self._read_triggers(sight)
             self._glance = glance
         self._settle(None)
 
@@ -187,7 +192,8 @@ class Watch:
         if sight is None or sight.default is None or sight.default not in sight.branches:
             return
         seen = self._store.triggers.newest(sight.project, Trigger.SCHEDULE)
-        for name, cron in self._schedules[1].items():
+        on = self._on[1]
+        for name, cron in ((on and on.schedule) or {}).items():
             # With its text: a schedule that was changed is a new one, and never due before it was written.
             label = f"{name}: {cron}"
             if label not in seen:
@@ -197,7 +203,25 @@ class Watch:
             moment = missed_last(cron, float(seen[label]), now, self._zone)
             if moment is not None:
                 occasion = Occasion(sight.project, Trigger.SCHEDULE, label, str(int(moment)))
-                await self._scheduled(sight, occasion, sight.default)
+                await self._of_tip(sight, occasion, sight.default)
+
+    async def see_drift(self) -> None:
+        """Ask for the run of a drift that was seen, unless the one before it goes on. Raises SourceError."""
+        sight, on = self._sight, self._on[1]
+        if sight is None or on is None or sight.default is None or sight.default not in sight.branches:
+            return
+        for environment in on.drift:
+            release = self._store.releases.serving(sight.project, environment)
+            found = [] if release is None else self._store.drifts.detections(release.id)
+            if not asks_again(len(found)):
+                continue
+            occasion = Occasion(sight.project, Trigger.DRIFT, environment, f"{found[-1].release}.{found[-1].number}")
+            if self._store.triggers.decided(occasion):
+                continue
+            if self._store.triggers.going_on(sight.project, Trigger.DRIFT, environment):
+                self._decide(occasion, "the run that its drift asked for before goes on")
+            else:
+                await self._of_tip(sight, occasion, sight.default)
 
     # --- one by one
 
@@ -233,23 +257,22 @@ class Watch:
         reason = why_not_pushed(asked.pipeline.on, occasion.name, sight.default, asked.change)
         return asked.payload(Trigger.PUSH) if reason is None else reason
 
-    async def _scheduled(self, sight: Sight, occasion: Occasion, branch: str) -> None:
+    async def _of_tip(self, sight: Sight, occasion: Occasion, branch: str) -> None:
         asked = await _aside(partial(self._reader.asked, sight, branch, sight.branches[branch]))
-        self._decide(occasion, await _aside(partial(asked.payload, Trigger.SCHEDULE)))
+        self._decide(occasion, await _aside(partial(asked.payload, occasion.kind)))
 
-    async def _read_schedules(self, sight: Sight) -> None:
-        """The schedules are those of the default branch's tip; a file that cannot be read has none."""
+    async def _read_triggers(self, sight: Sight) -> None:
+        """Schedules and drift are those of the default branch's tip; a file that cannot be read has none."""
         branch = sight.default
         tip = sight.branches.get(branch) if branch is not None else None
-        if branch is None or tip is None or tip == self._schedules[0]:
+        if branch is None or tip is None or tip == self._on[0]:
             return
         try:
             asked = await _aside(partial(self._reader.asked, sight, branch, tip))
         except (PipelineError, NotFoundError):
-            self._schedules = (tip, {})
+            self._on = (tip, None)
             return
-        on = asked.pipeline.on
-        self._schedules = (tip, dict(on.schedule) if on is not None and on.schedule is not None else {})
+        self._on = (tip, asked.pipeline.on)
 
     def _decide(self, occasion: Occasion, wanted: Values | str) -> None:
         """Make the request of an occasion, or remember why there is none; both at once with the occasion itself."""
@@ -289,6 +312,8 @@ def _told(occasion: Occasion) -> str:
     """An occasion in a person's words."""
     if occasion.kind is Trigger.SCHEDULE:
         return f"the schedule {occasion.name}"
+    if occasion.kind is Trigger.DRIFT:
+        return f"the drift of {occasion.name}"
     return f"commit {occasion.value[:7]} on {occasion.name}"
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from penstock.engine.coordinator import TICK, Coordinator
 from penstock.engine.followers import CoordinatorLock, poke
+from penstock.engine.sampling import Sampling
 from penstock.engine.triggers import Adopter, Reader, Watch
 from penstock.engine.world import World
 from penstock.runs import StepStatus
@@ -61,7 +62,9 @@ class _Holder:
         self._duty.say(f"penstock serve (pid {os.getpid()}): http://127.0.0.1:{port}")
         with self._signals(), self._pushes():
             watching = [w.watch(p, self._duty.period) for w, p in zip(self._watches, self._pokes, strict=True)]
-            parts = [self._coordinate(), self._adopt(), _Page(self._states()).show(self._duty.listener), *watching]
+            drift = Sampling(self._world, self._duty.say).watch()
+            page = _Page(self._states()).show(self._duty.listener)
+            parts = [self._coordinate(), self._adopt(), drift, page, *watching]
             tasks = [asyncio.create_task(part) for part in parts]
             try:
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

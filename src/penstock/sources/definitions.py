@@ -455,7 +455,7 @@ _EXPECTED: Mapping[str, str] = {
     "less_than_equal": "at most {le:g}",
 }
 _SHAPES: Mapping[type[Part] | None, str] = {
-    Triggers: "the keys push and schedule",
+    Triggers: "the keys push, schedule and drift",
     Push: "a mapping such as {branches: main}, or {} for all",
     Runtime: "keys such as python and requirements",
     Step: "keys such as run and outputs",

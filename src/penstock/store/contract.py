@@ -4,7 +4,7 @@ A record is what was true at one moment; changing it is a transition through the
 (`sql.py`): SQLAlchemy Core speaks to SQLite, and to Postgres when a team needs it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -204,6 +204,22 @@ class ReleaseEvent:
     release: int
     event: str
     detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftLook:
+    """One look: its number since the release serves, its rows, the features that drifted, and the sentence.
+
+    `features` has of each its name, psi, chance and p; empty for an old look. `at` is in seconds since the epoch.
+    """
+
+    release: int
+    number: int
+    at: float
+    rows: int
+    drifted: Sequence[str]
+    sentence: str
+    features: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

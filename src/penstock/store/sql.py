@@ -22,6 +22,7 @@ from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
 from penstock.store.baselines import Baselines
 from penstock.store.cases import Cases
+from penstock.store.drifts import Drifts
 from penstock.store.evidence import Evidences
 from penstock.store.history import History
 from penstock.store.journal import Journal
@@ -63,6 +64,7 @@ class Store:
         self.cases = Cases(self._journal)
         self.baselines = Baselines(connection, self._journal)
         self.triggers = Triggers(connection, self.requests)
+        self.drifts = Drifts(connection)
         self.history = History(connection)
 
     @contextmanager

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0009"
+HEAD = "0010"
 
 metadata = MetaData()
 
@@ -406,6 +406,18 @@ secrets = Table(
 )
 
 # No foreign key to projects: a trigger may be decided before the first run makes its project known.
+drifts = Table(
+    "drifts",
+    metadata,
+    Column("release", ForeignKey("releases.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("drifted", JSON, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("features", JSON, nullable=False),
+)
+
 triggers = Table(
     "triggers",
     metadata,

@@ -17,10 +17,10 @@ from penstock.store.tables import requests, triggers
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """One thing that may ask for a run: of `project`, a `kind` (push, schedule), and which one.
+    """One thing that may ask for a run: of `project`, a `kind` (push, schedule, drift), and which one.
 
     For a push `name` is the branch and `value` the commit; for a schedule they are its name with its text, and the
-    due time in seconds since the epoch.
+    due time in seconds since the epoch; for drift the environment, and the release with the number of the look.
     """
 
     project: str
@@ -94,13 +94,15 @@ class Triggers:
         own = (triggers.c.project == occasion.project, triggers.c.kind == occasion.kind, triggers.c.key == occasion.key)
         return self._connection.execute(select(triggers.c.id).where(*own)).first() is not None
 
-    def going_on(self, project: str) -> int:
-        """How many requests that triggers made for a project are still open."""
+    def going_on(self, project: str, kind: Trigger | None = None, name: str | None = None) -> int:
+        """How many requests that triggers made for a project are still open; or those of one kind and name."""
         query = (
             select(func.count())
             .select_from(triggers.join(requests, requests.c.id == triggers.c.request))
             .where(requests.c.status == RequestStatus.OPEN, triggers.c.project == project)
         )
+        if kind is not None:
+            query = query.where(triggers.c.kind == kind, triggers.c.name == name)
         return int(self._connection.execute(query).scalar_one())
 
     def passed_over(self, limit: int) -> list[Seen]:
