@@ -94,9 +94,13 @@ class Arm:
         for connection in self._connections:
             await connection.close()
 
+    @property
+    def is_given_up(self) -> bool:
+        return self._silent >= SILENT
+
     async def ask(self, place: int, recording: Recording) -> tuple[Reply, float]:
         """The reply to the request at a place of the file, and its seconds."""
-        if self._silent >= SILENT:
+        if self.is_given_up:
             return Reply(None, fault=f"not asked: nothing answered the {SILENT} requests before"), 0.0
         reply, took = await self._connections[place % len(self._connections)].ask(recording)
         self._silent = 0 if reply.status is not None else self._silent + 1
@@ -144,9 +148,12 @@ class Pass:
                 self._asked.append(found)
 
     async def _one(self, place: int, turn: int) -> tuple[Asked, list[tuple[float, float]]]:
-        """One request of both; its seconds where both answered."""
+        """One request of both; its seconds where both answered.
+
+        Where the candidate is given up, as after its end, nobody is asked: what is left of a probe soon ends by itself.
+        """
         recording, tolerance = self._recordings[place], self._rules.tolerance
-        if self._stable is None:
+        if self._stable is None or self._candidate.is_given_up:
             reply, took = await self._candidate.ask(place, recording)
             times = [] if reply.status is None else [(took, took)]
             return Asked(judged(recording, reply, tolerance)), times
