@@ -71,8 +71,10 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/slow":
             note(f"asked slow {SERVER} {VERSION}")
             wait("slow")
+        if self.path == "/" and MODEL == "crashing":
+            os._exit(3)
         body = json.dumps({"model": MODEL, "version": VERSION, "server": SERVER}).encode()
-        self.send_response(200)
+        self.send_response(500 if self.path == "/" and MODEL == "broken" else 200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -83,21 +83,29 @@ class Rolling:
 
     async def _until_ended(self, release: Release, caller: asyncio.Task[None] | None, stopping: Stopping) -> Move:
         state, stable = self._state(release.id)
-        watch = _Watch(self._world, release.id, stable, caller)
-        if state.ended is None:
-            await self._routing.apply()
-            await watch.look()
+        watch = _Watch(self._world, self._routing, (release.id, stable), caller)
+        in_force = False
         while state.ended is None:
+            in_force = in_force or await self._put_in_force(watch)
             event = await self._event(release.id, stable, state, watch, stopping)
+            if isinstance(event, Observed) and not in_force:
+                event = replace(event, counts=None)
             before = state
             state, move = advanced(state, event)
             if replace(state, seen=before.seen) != before:
                 self._record(release.id, state, move)
-            if state.ended is None and move.kind == "widen":
-                await self._routing.apply()
-                await watch.begin_anew()
+            in_force = in_force and move.kind != "widen"
         self._wishes.pop(release.id, None)
         return state.ended
+
+    async def _put_in_force(self, watch: "_Watch") -> bool:
+        """Have the router follow the width that was recorded; False where it cannot be reached now."""
+        try:
+            await self._routing.apply()
+        except EngineError:
+            return False
+        await watch.begin_anew()
+        return True
 
     def _state(self, release: int) -> tuple[Rollout, int]:
         found = self._releases.get(release).rollout or {}
@@ -128,7 +136,7 @@ class Rolling:
             if not all(self._replicas.lives(r) for r in self._releases.replicas(number)):
                 await self._replicas.start_again(found)
         crashed = self._replicas.crashed(self._releases.get(release))
-        return crashed or await watch.illness()
+        return crashed or await watch.fault()
 
     def _record(self, release: int, state: Rollout, move: Move, **more: Any) -> None:
         """The state after a look, and what was decided; a decision is on the disk before it is carried out."""
@@ -150,38 +158,50 @@ class Rolling:
 class _Watch:
     """The router's counters of a candidate and the stable release, look by look."""
 
-    def __init__(self, world: World, release: int, stable: int, caller: asyncio.Task[None] | None) -> None:
+    def __init__(
+        self, world: World, routing: Routing, releases: tuple[int, int], caller: asyncio.Task[None] | None
+    ) -> None:
         self._caller = caller
+        self._routing = routing
         self._router = world.router
-        self._names = (str(release), str(stable))
+        self._names = (str(releases[0]), str(releases[1]))
         self._before: Reading | None = None
         self._ill = 0
 
     async def look(self) -> Increment | None:
-        """What happened since the look before; None where that is not known."""
+        """What happened since the look before; None where that is not known. A router that is gone is started again."""
+        before, self._before = self._before, await self._read()
+        if self._before is None:
+            with suppress(EngineError):  # then it does not run at the next look either, and no data is no success
+                await self._routing.apply()
+        return between(before, self._before)
+
+    async def _read(self) -> Reading | None:
+        """The counters now; None where the router does not run or does not answer."""
         try:
             counted = await self._router.counted(self._names)
-        except EngineError:  # a router that does not answer is a gap, and a gap is no data
-            self._before = None
+        except EngineError:
             return None
-        before, self._before = self._before, _reading(counted, self._names)
-        return between(before, self._before)
+        return _reading(counted, self._names)
 
     async def begin_anew(self) -> None:
         """Forget what happened until now: another width is in force."""
         self._before = None
         await self.look()
 
-    async def illness(self) -> str | None:
-        """Why the candidate cannot go on: it is not healthy for some looks, or nobody can ask it."""
+    async def fault(self) -> str | None:
+        """Why the candidate cannot go on: it was not healthy at some looks in a row, or nobody can ask it."""
         if self._caller is not None and self._caller.done():
             return f"the recorded requests cannot be asked: {self._caller.exception()}"
-        try:
-            healthy = await self._router.healthy(self._names[0])
-        except EngineError:
-            return None
-        self._ill = 0 if healthy else self._ill + 1
+        self._ill = 0 if self._before is None or await self._healthy() else self._ill + 1
         return "none of its replicas is healthy any more" if self._ill >= ILL else None
+
+    async def _healthy(self) -> bool:
+        """Whether any replica is healthy, as far as the router tells."""
+        try:
+            return await self._router.healthy(self._names[0]) > 0
+        except EngineError:
+            return True
 
 
 def _reading(counted: Counted, names: tuple[str, str]) -> Reading | None:
