@@ -33,8 +33,8 @@ def _backends(draw: st.DrawFn, releases: list[str]) -> tuple[Backend, ...]:
     return tuple(Backend(r, draw(_NAMES), draw(ports), "/health", w) for r, w in zip(releases, weights, strict=False))
 
 
-def split(document: xds.Document) -> Any:
-    return document.resources[0]["virtual_hosts"][0]["routes"][0]
+def routes_of(document: xds.Document) -> Any:
+    return document.resources[0]["virtual_hosts"][0]["routes"]
 
 
 @given(states())
@@ -43,15 +43,18 @@ def test_only_what_has_weight_is_routed_and_all_is_watched(state: list[Route]) -
     xds.refuse_contradictions(state)
     documents = xds.documents(state, "/home")
     backends = [backend for route in state for backend in route.backends]
-    assert {c["name"] for c in documents.clusters.resources} == {xds.cluster_name(b.release) for b in backends}
-    assert len(documents.clusters.resources) == len(backends)
+    names = [name(b.release) for b in backends for name in (xds.cluster_name, xds.grpc_name)]
+    assert sorted(c["name"] for c in documents.clusters.resources) == sorted(names)
     assert all(c["health_checks"] for c in documents.clusters.resources)
     by_name = {route.environment: route for route in state}
     for route, document in zip(sorted(by_name.items()), documents.routes, strict=True):
-        weighted = {xds.cluster_name(b.release): b.weight for b in route[1].backends if b.weight}
-        shares = split(document).get("route", {}).get("weighted_clusters", {}).get("clusters", [])
-        assert {share["name"]: share["weight"] for share in shares} == weighted
-        assert ("direct_response" in split(document)) == (not weighted)
+        weighted = {b.release: b.weight for b in route[1].backends if b.weight}
+        ways = [way for way in routes_of(document) if "route" in way]
+        assert bool(ways) == bool(weighted)
+        for way, name in zip(ways, (xds.grpc_name, xds.cluster_name), strict=bool(ways)):
+            shares = {share["name"]: share["weight"] for share in way["route"]["weighted_clusters"]["clusters"]}
+            assert shares == {name(release): weight for release, weight in weighted.items()}
+            assert ("grpc" in way["match"]) == (name is xds.grpc_name)
 
 
 @given(states(), st.randoms(use_true_random=False))
@@ -93,8 +96,9 @@ def test_a_new_split_touches_only_its_own_route_table() -> None:
 def test_a_version_with_a_percent_sign_is_no_variable() -> None:
     """Envoy fills in %VARIABLES% in header values: a version is always itself."""
     document = xds.documents([Route("a", 1, (Backend("1", "%PROTOCOL%", (1,), "/", 10_000),))], "/home").routes[0]
-    share = split(document)["route"]["weighted_clusters"]["clusters"][0]
-    assert share["response_headers_to_add"][0]["header"]["value"] == "%%PROTOCOL%%"
+    for way in routes_of(document):
+        share = way["route"]["weighted_clusters"]["clusters"][0]
+        assert share["response_headers_to_add"][0]["header"]["value"] == "%%PROTOCOL%%"
 
 
 def test_listeners_are_private_and_unshared() -> None:

@@ -74,11 +74,12 @@ class EnvoyRouter:
 
     async def healthy(self, release: str) -> int:
         """How many replicas pass Envoy's own health check now; 0 for a release that it does not know."""
-        return await self._gauges(release, "membership_healthy")
+        return await self._gauges([xds.cluster_name(release)], "membership_healthy")
 
     async def in_flight(self, release: str) -> int:
         """Requests that wait for a connection to a replica or for the end of its answer."""
-        return await self._gauges(release, "upstream_rq_active", "upstream_rq_pending_active")
+        clusters = [xds.cluster_name(release), xds.grpc_name(release)]
+        return await self._gauges(clusters, "upstream_rq_active", "upstream_rq_pending_active")
 
     async def counted(self, releases: Sequence[str]) -> Counted:
         """What Envoy has counted; its latencies are at most 0.2 s behind its requests. Takes a few milliseconds.
@@ -273,11 +274,11 @@ class EnvoyRouter:
         if refusal is not None:
             raise EngineError(f"the router refuses its new state: {refusal}")
 
-    async def _gauges(self, release: str, *names: str) -> int:
+    async def _gauges(self, clusters: Sequence[str], *names: str) -> int:
         if not self._running():
             return 0
         async with self._admin() as admin:
-            stats = await admin.stats(xds.gauges(release, names))
+            stats = await admin.stats(xds.gauges(clusters, names))
         return sum(map(int, stats.values()))
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +45,7 @@ _MOST_COPIES = 128
 _REQUEST_ID = "x-request-id"
 _COOKIE_SECONDS = 30 * 86_400
 _Json = dict[str, Any]
+_Naming = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def documents(
     """
     ordered = sorted(routes, key=lambda route: route.environment)
     return Documents(
-        clusters=clusters(_cluster(backend) for route in ordered for backend in route.backends),
+        clusters=clusters(c for route in ordered for backend in route.backends for c in _clusters(backend)),
         routes=tuple(_route_table(route) for route in ordered),
         listeners=listeners(_listener(route, folder) for route in ordered),
         secrets=tuple(_secret(name, f"{folder}/{certificates[name]}") for name in sorted(certificates)),
@@ -128,6 +129,11 @@ def union(old: Document, new: Document) -> Document:
 def cluster_name(release: str) -> str:
     """The name of a release's cluster, with nothing in it that Envoy would rewrite in the names of statistics."""
     return f"release-{_slug(release)}"
+
+
+def grpc_name(release: str) -> str:
+    """The name of the cluster of the same replicas that gRPC goes to: its servers speak HTTP/2 and nothing else."""
+    return f"rpc-{_slug(release)}"
 
 
 def bootstrap(folder: str, admin_socket: str, buckets: Sequence[float]) -> str:
@@ -177,9 +183,9 @@ def settled(stats: Mapping[str, str], stage: Iterable[Document]) -> bool:
     return in_force and all(stats.get(name) == "0" for name in _WARMING)
 
 
-def gauges(release: str, names: Sequence[str]) -> str:
-    """The pattern of these statistics of a release's cluster."""
-    return f"^cluster\\.{re.escape(cluster_name(release))}\\.({'|'.join(names)})$"
+def gauges(clusters_: Sequence[str], names: Sequence[str]) -> str:
+    """The pattern of these statistics of some clusters."""
+    return f"^cluster\\.({'|'.join(map(re.escape, clusters_))})\\.({'|'.join(names)})$"
 
 
 def refusal(log: str) -> str | None:
@@ -245,18 +251,29 @@ def _typed(name: str, kind: str, **config: Any) -> _Json:
     return {"name": name, "typed_config": {"@type": _TYPES + kind, **config}}
 
 
-def _cluster(backend: Backend) -> _Json:
+def _clusters(backend: Backend) -> tuple[_Json, _Json]:
+    """The replicas of a release twice: as servers of HTTP/1.1, which most are, and as servers of gRPC."""
+    check = _health_check(backend.health)
+    # Looked at seldom until somebody speaks gRPC.
+    seldom = check | {"no_traffic_interval": "10s"}
+    return (
+        _cluster(cluster_name(backend.release), backend.ports, check, {"http_protocol_options": {}}),
+        _cluster(grpc_name(backend.release), backend.ports, seldom, {"http2_protocol_options": {}}),
+    )
+
+
+def _cluster(name: str, ports: Sequence[int], check: _Json, protocol: _Json) -> _Json:
     return {
         "@type": _TYPES + "config.cluster.v3.Cluster",
-        "name": cluster_name(backend.release),
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {
-            "cluster_name": cluster_name(backend.release),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(p)}} for p in backend.ports]}],
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}} for port in ports]}],
         },
-        "health_checks": [_health_check(backend.health)],
+        "health_checks": [check],
         "outlier_detection": _EJECTION,
         # Envoy asks all replicas as if they were well where less than this part is (%): only where none is.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
@@ -266,7 +283,7 @@ def _cluster(backend: Backend) -> _Json:
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {}},
+                "explicit_http_config": protocol,
                 # Shorter than servers keep an idle connection (2 s and more), so that no request meets one that
                 # its server is just closing: there are no retries to hide it.
                 "common_http_protocol_options": {"idle_timeout": "1s"},
@@ -325,27 +342,31 @@ def _route_table(route: Route) -> Document:
 
 def _splits(route: Route) -> list[_Json]:
     """The routes of one environment: of those that match a request Envoy takes the first."""
-    everything = {"prefix": "/"}
     if not any(backend.weight for backend in route.backends):
         body = {"inline_string": f"{route.environment} serves nothing\n"}
-        return [{"match": everything, "direct_response": {"status": 503, "body": body}}]
+        return [{"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": body}}]
+    return [*_ways(route, {"prefix": "/", "grpc": {}}, grpc_name), *_ways(route, {"prefix": "/"}, cluster_name)]
+
+
+def _ways(route: Route, match: _Json, name: _Naming) -> list[_Json]:
+    """The routes of what matches: one, or where users are known by a cookie, one more that gives it to them."""
     sticky = route.sticky
     if sticky is None:
-        return [{"match": everything, **_split(route, None)}]
+        return [{"match": match, **_split(route, None, name)}]
     if sticky.kind == "header":
-        return [{"match": everything, **_split(route, {"header": {"header_name": sticky.name}})}]
-    known = {"match": {**everything, "headers": [_has_cookie(sticky.name)]}}
+        return [{"match": match, **_split(route, {"header": {"header_name": sticky.name}}, name)}]
+    known = {"match": {**match, "headers": [_has_cookie(sticky.name)]}}
     return [
-        {**known, **_split(route, {"cookie": {"name": sticky.name}})},
-        {"match": everything, **_split(route, {"header": {"header_name": _REQUEST_ID}}), **_give(sticky, route)},
+        {**known, **_split(route, {"cookie": {"name": sticky.name}}, name)},
+        {"match": match, **_split(route, {"header": {"header_name": _REQUEST_ID}}, name), **_give(sticky, route)},
     ]
 
 
-def _split(route: Route, known_by: _Json | None) -> _Json:
+def _split(route: Route, known_by: _Json | None, name: _Naming) -> _Json:
     """The split itself: at random, or by the hash of what users are known by (and at random for the others)."""
-    shares = [_share(backend) for backend in route.backends if backend.weight > 0]
+    shares = [_share(backend, name) for backend in route.backends if backend.weight > 0]
     weighted = {"clusters": shares, "use_hash_policy": True} if known_by else {"clusters": shares}
-    mirrors = [_mirror(backend) for backend in route.backends if backend.mirror > 0]
+    mirrors = [_mirror(backend, name) for backend in route.backends if backend.mirror > 0]
     action = {
         "weighted_clusters": weighted,
         "timeout": "0s",
@@ -357,10 +378,10 @@ def _split(route: Route, known_by: _Json | None) -> _Json:
     return {"route": action}
 
 
-def _mirror(backend: Backend) -> _Json:
+def _mirror(backend: Backend, name: _Naming) -> _Json:
     part = {"numerator": backend.mirror, "denominator": "TEN_THOUSAND"}
     return {
-        "cluster": cluster_name(backend.release),
+        "cluster": name(backend.release),
         "runtime_fraction": {"default_value": part},
         # A copy is the same request: else its host would have "-shadow" at the end.
         "disable_shadow_host_suffix_append": True,
@@ -379,24 +400,26 @@ def _give(cookie: Sticky, route: Route) -> _Json:
     return {"response_headers_to_add": [{"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]}
 
 
-def _share(backend: Backend) -> _Json:
+def _share(backend: Backend, name: _Naming) -> _Json:
     # A percent sign opens a variable in Envoy's header values; doubled, it is itself.
     header = {"key": RELEASE_HEADER, "value": backend.version.replace("%", "%%")}
     return {
-        "name": cluster_name(backend.release),
+        "name": name(backend.release),
         "weight": backend.weight,
         "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
     }
 
 
-def _count(name: str, which: list[_Json]) -> _Json:
+def _count(name: str, which: Sequence[_Json]) -> _Json:
     """Requests that are counted at their end, by cluster, since no counter of a cluster tells of them."""
     kind = "access_loggers.stats"
-    stat = {"name": name, "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}]}
-    config = {"stats_scope": {"prefix": "penstock"}, "counters": [{"stat": stat, "value_fixed": 1}]}
-    return _typed(f"envoy.{kind}", f"extensions.{kind}.v3.Config", **config) | {
-        "filter": {"and_filter": {"filters": which}}
+    tags = [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}, {"name": "flags", "value_format": _FLAGS}]
+    config = {
+        "stats_scope": {"prefix": "penstock"},
+        "counters": [{"stat": {"name": name, "tags": tags}, "value_fixed": 1}],
     }
+    logger = _typed(f"envoy.{kind}", f"extensions.{kind}.v3.Config", **config)
+    return logger | {"filter": {"and_filter": {"filters": [*which]}}}
 
 
 def _flagged(*flags: str) -> _Json:
@@ -407,10 +430,19 @@ def _status(op: str, status: int) -> _Json:
     return {"status_code_filter": {"comparison": {"op": op, "value": {"default_value": status, "runtime_key": "none"}}}}
 
 
-BROKEN_OFF, GIVEN_UP = "broken_off", "given_up"
-# The replica began a good answer and did not end it; the caller went before an answer began.
-_BROKEN_OFF = [_flagged("UC", "UR", "LR", "UPE"), _status("LE", 499)]
-_GIVEN_UP = [_flagged("DC", "DR"), _status("EQ", 0)]
+BROKEN_OFF, GIVEN_UP, FAILED_CALL = "broken_off", "given_up", "failed_call"
+_FLAGS = "%RESPONSE_FLAGS%"
+# The statuses of gRPC that are 5xx in the words of HTTP.
+_FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+_IS_GRPC = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
+_COUNTED: Mapping[str, Sequence[_Json]] = {
+    # The replica began a good answer and did not end it.
+    BROKEN_OFF: (_flagged("UC", "UR", "LR", "UPE"), _status("LE", 499)),
+    # The caller went before an answer began.
+    GIVEN_UP: (_flagged("DC", "DR"), _status("EQ", 0)),
+    # The replica answered a call with a status of gRPC that is a fault. (What Envoy answers itself has flags.)
+    FAILED_CALL: ({"grpc_status_filter": {"statuses": [*_FAULTS]}}, _IS_GRPC, _status("LE", 499)),
+}
 
 
 def _listener(route: Route, folder: str) -> _Json:
@@ -454,7 +486,7 @@ def _http(name: str, folder: str) -> _Json:
                 "envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
             ),
         ],
-        access_log=[_count(BROKEN_OFF, _BROKEN_OFF), _count(GIVEN_UP, _GIVEN_UP)],
+        access_log=[_count(name, which) for name, which in _COUNTED.items()],
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
         # Callers are strangers: their x-envoy-* headers (retries, timeouts) are dropped.
