@@ -1,13 +1,15 @@
 """Config files of releases: filled in before anything starts, for their owner alone, and gone with the last replica."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.builders import DIGITS, House, step, steps
 from penstock.artifacts import File, Tree
 from penstock.engine.configuring import config_folder
-from penstock.engine.contracts import ProcessSpec
+from penstock.engine.contracts import Mount, ProcessSpec
 from penstock.engine.delivery import Delivery
+from penstock.engine.serving import in_image
 from penstock.packages import Manifest, assemble
 from penstock.releases import ReleaseStatus
 from penstock.store.contract import Release
@@ -99,6 +101,16 @@ def test_what_starts_again_is_filled_in_again(house: House) -> None:
         assert not path.exists()
 
     house.play(story())
+
+
+def test_an_image_finds_the_files_at_the_same_place(tmp_path: Path) -> None:
+    """Where the package's runtime is an image its container has the folder, and cannot write there."""
+    home, config = tmp_path / "home", tmp_path / "config"
+    spec = ProcessSpec("a", "serve", tmp_path, {"HOME": str(home)}, tmp_path / "log", tmp_path / "record")
+    told = replace(spec, variables={**spec.variables, "PENSTOCK_CONFIG": str(config)})
+    assert in_image(told, None) == told
+    assert in_image(spec, "image").mounts == (Mount(home),)
+    assert in_image(told, "image").mounts == (Mount(home), Mount(config, read_only=True))
 
 
 def test_a_mistake_in_the_commit_is_told_before_anything_runs(house: House) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.commits import Commit
 from penstock.pipelines import Environment
-from penstock.releases import LIVE, MOVING, RELEASE_TRANSITIONS, ReleaseStatus, why_not
+from penstock.releases import LIVE, MOVING, RELEASE_TRANSITIONS, ReleaseStatus, address, is_hooked, why_not
 
 
 def environment(**fields: Any) -> Environment:
@@ -63,3 +63,11 @@ def test_only_a_moving_or_retired_release_begins_to_serve() -> None:
     assert MOVING < LIVE
     assert ReleaseStatus.SERVING in LIVE
     assert not LIVE & {ReleaseStatus.RETIRED, ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK}
+
+
+def test_where_a_release_answers() -> None:
+    """At its environment's port on this machine, or where its health URL says when it is deployed elsewhere."""
+    served: dict[str, Any] = {"port": 8800}
+    hooked: dict[str, Any] = {"port": None, "deploy": {"health": "https://example.org/health"}}
+    assert [is_hooked(spec) for spec in (served, hooked)] == [False, True]
+    assert [address(spec) for spec in (served, hooked)] == ["http://127.0.0.1:8800", "https://example.org/health"]
