@@ -104,7 +104,7 @@ def test_the_stable_release_dies_meanwhile(house: House) -> None:
 
 def project_answers(project: Project) -> bool:
     try:
-        return project.serves()["model"] == "one"
+        return bool(project.serves()["model"] == "one")
     except OSError:
         return False
 
