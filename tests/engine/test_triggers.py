@@ -20,7 +20,7 @@ from penstock.engine.triggers import Adopter, Sight, Watch, missed_last, new_com
 from penstock.errors import SourceError
 from penstock.parts import Push, Triggers
 from penstock.runs import RequestStatus
-from penstock.store.contract import NOBODY, Request
+from penstock.store.contract import NOBODY, DriftLook, Project, Request
 
 STEPS: dict[str, Any] = {"steps": {"say": {"run": "say it"}}}
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -452,6 +452,101 @@ def test_a_schedule_goes_with_its_file(house: House, clock: SetClock) -> None:
 
 
 # --- watching for good ---------------------------------------------------------------------------------------------
+
+
+# --- drift ---------------------------------------------------------------------------------------------------------
+
+DRIFT = {"push": {"branches": ["other"]}, "drift": "production"}
+PLACE: dict[str, Any] = {
+    "package": {"code": "penstock.yaml", "serve": "x"},
+    "environments": {"production": {"port": 8801, "drift": "penstock.yaml"}},
+}
+
+
+class Drifting(Watching):
+    """A watch on a project whose production serves a release."""
+
+    def __init__(self, house: House, **more: Any) -> None:
+        house.commit({**STEPS, **PLACE, "on": DRIFT})
+        house.repo.git("commit", "--quiet", "--amend", "-m", "one")
+        super().__init__(house, **more)
+        assert self.poll() == []
+        self.project = Repository(house.world.source, str(house.repo.folder), None, house.environment).look().project
+        house.store.runs.project(Project(self.project, "digits", "digits", "penstock.yaml", "digits"))
+
+    def release(self) -> int:
+        """Another release that serves."""
+        store = self.house.store
+        old = store.releases.serving(self.project, "production")
+        values: dict[str, Any] = {"project": self.project, "environment": "production", "generation": 1, "request": 1}
+        more = {"run": 0, "version": "0.1", "package": "ab", "spec": {"port": 1}, "actor": "ada"}
+        if old is not None:
+            store.releases.move(old.id, "replace", fate="retire")
+        number = store.releases.add({**values, **more}).id
+        store.releases.move(number, "promote")
+        return number
+
+    def look(self, release: int, *drifted: str) -> list[tuple[str, str]]:
+        """One more look at a release, and what is asked for after it."""
+        number = self.house.store.drifts.count(release) + 1
+        self.house.store.drifts.add(DriftLook(release, number, 0.0, 100, list(drifted), "so it is", []))
+        asyncio.run(self.watch.see_drift())
+        return self.asked()
+
+    def end(self) -> None:
+        """All that was asked for is done."""
+        for request in self.requests():
+            self.house.store.requests.end(request.id, 0)
+
+
+def test_drift_runs_the_default_branch_once(house: House) -> None:
+    """A look without drift asks for nothing, one with it for one run of the tip, and none while that goes on."""
+    watching = Drifting(house)
+    release = watching.release()
+    assert watching.look(release) == []
+    assert watching.look(release, "x") == [("main", "one")]
+    assert watching.requests()[0].payload["trigger"] == Trigger.DRIFT
+    assert watching.look(release, "x") == [("main", "one")]
+    assert watching.said[-2:] == [
+        f"{watching.watch.label}: the drift of production is asked for",
+        f"{watching.watch.label}: the drift of production is not run: the run that its drift asked for before goes on",
+    ]
+
+
+def test_drift_that_goes_on_asks_less_often_and_of_a_new_release_anew(house: House) -> None:
+    """Where no new release came of it, the 2nd, 4th, 8th drifted look ask again; a new release begins at its 1st."""
+    watching = Drifting(house)
+    release, asked = watching.release(), []
+    for number in range(1, 10):
+        asked += [number] * len(watching.look(release, "x"))
+        watching.end()
+    assert asked == [1, 2, 4, 8]
+    newer = watching.release()
+    assert watching.look(release, "x") == []
+    assert watching.look(newer) == []
+    assert watching.look(newer, "x") == [("main", "one")]
+
+
+@pytest.mark.parametrize("when", ["before_commit", "after_commit"])
+def test_a_death_around_the_commit_of_a_drift_neither_loses_nor_doubles(house: House, when: str) -> None:
+    """Whoever watches next asks for the run exactly where it was not asked for."""
+
+    class Died(BaseException):
+        """Nothing of ours catches it, as nothing catches a kill."""
+
+    def crash(point: str) -> None:
+        if point == f"trigger.drift:{when}":
+            raise Died
+
+    watching = Drifting(house, crash=crash)
+    release = watching.release()
+    with pytest.raises(Died):
+        watching.look(release, "x")
+    again = Watching(house)
+    assert again.poll() == ([] if when == "before_commit" else [("main", "one")])
+    for _ in range(2):
+        asyncio.run(again.watch.see_drift())
+        assert again.asked() == [("main", "one")]
 
 
 def test_a_poke_is_followed_at_once(house: House) -> None:

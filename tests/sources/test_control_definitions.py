@@ -134,6 +134,18 @@ MALFORMED: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
         ONE + "package: {code: x/, serve: x}\nenvironments: {production: {port: 1, drift: sample.jsonl}}\n",
         [(5, 45, 'the sample "sample.jsonl" is no file of the package: add it to its code')],
     ),
+    "drift with a typo": (
+        ONE + "package: {code: x, serve: x}\nenvironments: {p: {port: 1, drift: {reference: x, windows: 200}}}\n",
+        [(5, 51, 'unknown key "windows" in environments.p.drift: did you mean "window"?')],
+    ),
+    "drift of a few": (
+        ONE + "package: {code: x, serve: x}\nenvironments: {p: {port: 1, drift: {reference: x, window: 50}}}\n",
+        [(5, 59, "expected at least 100, found the number 50")],
+    ),
+    "drift as number": (
+        ONE + "package: {code: x, serve: x}\nenvironments: {p: {port: 1, drift: 3}}\n",
+        [(5, 36, "expected a file of the package with a sample of requests, or keys such as reference and window")],
+    ),
     "drift of no share": (
         ONE + "package: {code: x, serve: x}\nenvironments: {p: {port: 1, drift: {reference: x, share: 0%}}}\n",
         [(5, 51, "expected a share above 0 %")],

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import ConfigFile, Deploy, Migrate, ProbeRules, RolloutRules
+from penstock.environments import ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -123,6 +123,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("environments", "*", "migrate"): Migrate,
     ("environments", "*", "probe"): ProbeRules,
     ("environments", "*", "rollout"): RolloutRules,
+    ("environments", "*", "drift"): DriftRules,
     ("check",): Check,
     ("concurrency",): Concurrency,
 }
@@ -141,6 +142,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Migrate: "migrate",
     ProbeRules: "probe",
     RolloutRules: "rollout",
+    DriftRules: "drift",
     ConfigFile: "config",
     Deploy: "deploy",
 }
@@ -469,6 +471,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
     ProbeRules: "a file of recorded requests, or keys such as requests and agreement",
     RolloutRules: "blue_green, recreate, or keys such as canary and abort_if",
+    DriftRules: "a file of the package with a sample of requests, or keys such as reference and window",
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
     Gpu: "a number of GPUs, or the keys count and type",
