@@ -10,6 +10,7 @@ from penstock.engine.configuring import config_folder
 from penstock.engine.contracts import Mount, ProcessSpec
 from penstock.engine.delivery import Delivery
 from penstock.engine.serving import in_image
+from penstock.engine.sweeping import sweep
 from penstock.packages import Manifest, assemble
 from penstock.releases import ReleaseStatus
 from penstock.store.contract import Release
@@ -99,6 +100,23 @@ def test_what_starts_again_is_filled_in_again(house: House) -> None:
         assert path.read_text().startswith("level = debug")
         await delivery.stop(None, None)
         assert not path.exists()
+
+    house.play(story())
+
+
+def test_what_a_death_left_is_swept(house: House) -> None:
+    """A config file that nothing uses any more goes with the next sweep; one of what serves stays."""
+
+    async def story() -> None:
+        ended = await release(house, "0.1")
+        left = told(house.machine.started[0])
+        await Delivery(house.world).stop(None, None)
+        await release(house, "0.2")
+        left.parent.mkdir(parents=True)
+        left.write_text("a secret")
+        await sweep(house.world, {})
+        assert not config_folder(house.world, ended.id).exists()
+        assert told(house.machine.started[-1]).exists()
 
     house.play(story())
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from penstock.engine.hooking import HookError, Hooks
+from penstock.engine.hooking import HookError, Hooks, commands_of
 from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.probing import Prober
@@ -339,7 +339,7 @@ class Delivery:
             finishing = asyncio.gather(*drains)
             tried = [r for r in self._releases.of() if r.status is ReleaseStatus.CANARY]
             self._judging = [asyncio.create_task(self._go_on(r)) for r in tried]
-            elsewhere = [r for r in self._releases.of() if r.status is ReleaseStatus.SERVING and is_hooked(r.spec)]
+            elsewhere = [r for r in self._releases.of() if r.status is ReleaseStatus.SERVING and commands_of(r)]
             self._judging += [asyncio.create_task(self._finish_back(r)) for r in elsewhere]
         finally:
             self._recovered.set()

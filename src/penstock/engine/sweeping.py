@@ -16,6 +16,7 @@ from typing import Any
 
 from penstock.artifacts import Digest
 from penstock.cache.contract import BlobError, Cache
+from penstock.engine.configuring import config_folder
 from penstock.engine.hooking import commands_of
 from penstock.engine.serving import read_package
 from penstock.engine.world import World
@@ -261,6 +262,7 @@ def _dead_folders(world: World) -> list[Path]:
     used |= {c["to"] for r in known for c in commands_of(r) if c["status"] == "running"}
     rest = [r for r in known if r.id not in used and r.status not in LIVE]
     folders += [world.home.release(r.id) / "package" for r in rest]
+    folders += [config_folder(world, r.id) for r in rest]
     return [f for f in folders if f.exists()]
 
 
