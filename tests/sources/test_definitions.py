@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.environments import ProbeRules
+from penstock.environments import ConfigFile, Deploy, ProbeRules
 from penstock.errors import PipelineError
 from penstock.pipelines import Pipeline
 from penstock.probes import Rules
@@ -752,3 +752,24 @@ def test_damaged_example(data: st.DataObject) -> None:
     end = min(end, start + 30)
     other = data.draw(st.integers(0, len(EXAMPLE)))
     loads_or_refuses((EXAMPLE[:start] + EXAMPLE[other : other + 20] + EXAMPLE[end:]).encode())
+
+
+def test_config_and_deploy_are_read() -> None:
+    """A template alone, one mapping and a list are read alike, and the stored form is read again as it was."""
+    found = [
+        read(PACK + f"environments: {{s: {{port: 80, config: {config}}}}}\n").environments["s"].config
+        for config in ("src/a", "{template: src/a}", "[src/a]", "[{template: src/a}]")
+    ]
+    assert found == [(ConfigFile(template="src/a"),)] * 4
+    assert [file.target for file in found[0]] == ["src/a"]
+    deploy = "{run: a, rollback: b, health: 'https://x/${{ version }}', timeout: 5m}"
+    pipeline = read(
+        ONE
+        + "package: {code: src/}\n"
+        + f"environments: {{s: {{deploy: {deploy}, config: [src/b, {{template: src/a, to: c, as: D}}]}}}}\n"
+    )
+    environment = pipeline.environments["s"]
+    assert environment.deploy == Deploy(run="a", rollback="b", health="https://x/${{ version }}", timeout=300.0)
+    assert [(file.target, file.told_as) for file in environment.config] == [("src/b", None), ("c", "D")]
+    assert environment.port is None
+    assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
