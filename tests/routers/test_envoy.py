@@ -189,7 +189,7 @@ async def test_counts_of_a_killed_envoy_are_another_epoch(router: EnvoyRouter, t
 async def test_an_envoy_with_other_buckets_gives_no_latencies(
     tmp_path: Path, runner: ProcessRunner, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An Envoy that an older Penstock began goes on counting answers; its latencies mean nothing to us."""
+    """An Envoy that an older Penstock began goes on counting answers without latencies, until it begins anew."""
     port = free_port()
     async with _another(tmp_path / "old", runner) as router:
         with monkeypatch.context() as older:
@@ -198,6 +198,12 @@ async def test_an_envoy_with_other_buckets_gives_no_latencies(
             await ask(port)
             await until(lambda: _timed(router, toy.name, 1))
         assert (await router.counted([toy.name])).arms[toy.name] == Arm(1)
+        await router.apply(production(port, backend(toy)))
+        envoys(tmp_path / "old")[0].send_signal(signal.SIGKILL)
+        assert (await router.counted([toy.name])).arms[toy.name] == Arm()
+        await until(lambda: listens(port))
+        await ask(port)
+        await until(lambda: _timed(router, toy.name, 1))
 
 
 async def test_a_new_coordinator_adopts_the_running_envoy(

@@ -163,6 +163,9 @@ class EnvoyRouter:
                 # The shim is gone; an Envoy that outlived it would still hold the ports.
                 await self._runner.end(handle, _GRACE_SECONDS)
             handle = self._start()
+        else:
+            # An Envoy that an older Penstock began takes it up when it begins anew.
+            self._write_bootstrap()
         try:
             async with self._admin() as admin:
                 await admin.ready()
@@ -172,13 +175,18 @@ class EnvoyRouter:
     def _start(self) -> Handle:
         self._process_folder.mkdir(parents=True, exist_ok=True)
         (self._process_folder / "stop").unlink(missing_ok=True)
-        _replace(self._folder / "envoy.json", xds.bootstrap(str(self._folder), SOCKET, counts.BOUNDS_MS))
+        self._write_bootstrap()
         self._write([d for d in (xds.clusters([]), xds.listeners([])) if not (self._folder / d.file).exists()])
         spec = self._spec(f"router-{secrets.token_hex(8)}")
         self._remember(spec.id, None)
         handle = self._runner.start(spec)
         self._remember(spec.id, handle)
         return handle
+
+    def _write_bootstrap(self) -> None:
+        path, text = self._folder / "envoy.json", xds.bootstrap(str(self._folder), SOCKET, counts.BOUNDS_MS)
+        if not path.exists() or path.read_text() != text:
+            _replace(path, text)
 
     def _remember(self, spec_id: str, handle: Handle | None) -> None:
         content = {"id": spec_id, "handle": None if handle is None else dataclasses.asdict(handle)}
