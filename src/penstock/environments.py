@@ -13,6 +13,7 @@ from penstock.values import (
     FilePath,
     Flag,
     Number,
+    PlainCommand,
     Seconds,
     Share,
     Texts,
@@ -197,6 +198,67 @@ def _as_configs(value: Any) -> Any:
 _CONFIGS = BeforeValidator(_as_configs, json_schema_input_type=str | ConfigFile | list[str | ConfigFile])
 
 
+class DriftRules(Part):
+    """What is watched for drift: which requests of an environment, against which sample, and when they differ."""
+
+    reference: FilePath = Field(description="The sample: a file of the package, in the format of recorded requests.")
+    share: Share = Field(default=0.1, description="The share of the requests that may be looked at.")
+    window: Annotated[int, Field(strict=True, ge=100, le=20_000)] = Field(
+        default=1000, description="How many requests are compared with the sample at a time."
+    )
+    interval: Seconds = Field(default=3600.0, description="How long a window lasts at least.")
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(
+        default=0.95, description="How sure it is that nothing is called drift by chance while a release serves."
+    )
+    psi: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.2, description="The least population stability index of a feature that has drifted."
+    )
+    features: Texts = Field(default=(), description="The features that are compared, by name; absent: all.")
+
+    @model_validator(mode="after")
+    def _looks_at_some(self) -> Self:
+        if self.share == 0:
+            raise wrong("expected a share above 0 %", "share")
+        return self
+
+
+def _as_drift(value: Any) -> Any:
+    return {"reference": value} if isinstance(value, str) else value
+
+
+class WatchRules(Part):
+    """What a release must keep to after its promotion, for how long, and what follows where it does not."""
+
+    lasts: Seconds = Field(default=3600.0, alias="for", description="How long it is watched.")
+    error_rate_at_most: Share = Field(default=0.01, description="The share of requests that may fail.")
+    latency_p50_ratio: Ratio | None = Field(
+        default=None, description="How many times that of the release before the median of its latency may be."
+    )
+    latency_p90_ratio: Ratio | None = Field(default=None, description="The same of the slowest tenth.")
+    latency_p99_ratio: Ratio | None = Field(default=None, description="The same of the slowest hundredth.")
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(default=0.95, description="How sure a breach must be.")
+    on_breach: Literal["rollback", "notify"] = Field(
+        default="rollback", description="rollback: the release before serves again; notify: it is only told."
+    )
+    notify: PlainCommand | None = Field(default=None, description="A command that is run once where it was broken.")
+
+    @model_validator(mode="after")
+    def _can_be_broken(self) -> Self:
+        if not 0 < self.error_rate_at_most < 1:
+            raise wrong("expected a share above 0 % and below 100 %", "error_rate_at_most")
+        return self
+
+
+def _as_watch(value: Any) -> Any:
+    return {"for": value} if isinstance(value, str | int | float) else value
+
+
+SERVING = frozenset(
+    {"port", "replicas", "placed_as", "rollout", "keep", "drain", "probe", "watch", "sticky", "drift", "tls"}
+)
+"""What only an environment can have that Penstock serves itself."""
+
+
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
@@ -238,40 +300,6 @@ class Certificate(Part):
     key: Place = Field(description="Its private key, in PEM format and without a passphrase.")
 
 
-SERVING = frozenset(
-    {"port", "replicas", "placed_as", "rollout", "keep", "drain", "probe", "watch", "sticky", "drift", "tls"}
-)
-"""What only an environment can have that Penstock serves itself."""
-
-
-class DriftRules(Part):
-    """What is watched for drift: which requests of an environment, against which sample, and when they differ."""
-
-    reference: FilePath = Field(description="The sample: a file of the package, in the format of recorded requests.")
-    share: Share = Field(default=0.1, description="The share of the requests that may be looked at.")
-    window: Annotated[int, Field(strict=True, ge=100, le=20_000)] = Field(
-        default=1000, description="How many requests are compared with the sample at a time."
-    )
-    interval: Seconds = Field(default=3600.0, description="How long a window lasts at least.")
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(
-        default=0.95, description="How sure it is that nothing is called drift by chance while a release serves."
-    )
-    psi: Annotated[Number, Field(ge=0, le=100)] = Field(
-        default=0.2, description="The least population stability index of a feature that has drifted."
-    )
-    features: Texts = Field(default=(), description="The features that are compared, by name; absent: all.")
-
-    @model_validator(mode="after")
-    def _looks_at_some(self) -> Self:
-        if self.share == 0:
-            raise wrong("expected a share above 0 %", "share")
-        return self
-
-
-def _as_drift(value: Any) -> Any:
-    return {"reference": value} if isinstance(value, str) else value
-
-
 class Environment(Part):
     """A place that releases go to."""
 
@@ -291,14 +319,14 @@ class Environment(Part):
     placed_as: Literal["process", "container"] = Field(
         default="process", alias="as", description="Whether the package is served as it is, or as an image of its own."
     )
+    deploy: Deploy | None = Field(
+        default=None, description="Commands that deploy to a target which Penstock does not serve itself."
+    )
     sticky: StickyUsers | None = Field(
         default=None, description="By what users are known again, so that a rollout keeps each at one release."
     )
     tls: Certificate | None = Field(
         default=None, description="The certificate that the environment answers with; absent: plain HTTP."
-    )
-    deploy: Deploy | None = Field(
-        default=None, description="Commands that deploy to a target which Penstock does not serve itself."
     )
     config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
         default=(), description="Files of the package that are filled in with the environment's values."
@@ -324,6 +352,9 @@ class Environment(Part):
     )
     drift: Annotated[DriftRules, BeforeValidator(_as_drift, json_schema_input_type=str | DriftRules)] | None = Field(
         default=None, description="Which requests are compared with a sample, to see whether the world has changed."
+    )
+    watch: Annotated[WatchRules, BeforeValidator(_as_watch, json_schema_input_type=str | float | WatchRules)] | None = (
+        Field(default=None, description="What the release keeps to after its promotion, and what follows a breach.")
     )
 
     @model_validator(mode="after")

@@ -197,7 +197,8 @@ def named(*folders: str) -> set[str]:
 
 def test_every_variable_of_a_process_is_documented() -> None:
     """What the engine and the shim set for steps, replicas and commands stands in a table of theirs, and no more."""
-    tables = page("docs/step-contract.md") + page("docs/serving.md") + page("docs/elsewhere.md")
+    pages = ("step-contract", "serving", "elsewhere", "watching")
+    tables = "".join(page(f"docs/{name}.md") for name in pages)
     documented = {name for name in first_cells(tables) if name.startswith("PENSTOCK_")}
     assert documented == named("engine")
     assert f"`{shim.MARKER}`" in tables

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from penstock.environments import Certificate, ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules, StickyUsers
+from penstock.environments import (
+    Certificate,
+    ConfigFile,
+    Deploy,
+    DriftRules,
+    Migrate,
+    ProbeRules,
+    RolloutRules,
+    StickyUsers,
+    WatchRules,
+)
 from penstock.errors import PipelineError
 from penstock.parts import (
     Check,
@@ -47,14 +57,15 @@ SECTIONS: dict[str, type[Part]] = {
     "`slices`": Slicing,
     "Baselines": BaselineName,
     "`environments`": Environment,
+    "`deploy`": Deploy,
     "`sticky`": StickyUsers,
     "`tls`": Certificate,
-    "`deploy`": Deploy,
     "`config`": ConfigFile,
     "`migrate`": Migrate,
     "`probe`": ProbeRules,
     "`rollout`": RolloutRules,
     "`drift`": DriftRules,
+    "`watch`": WatchRules,
     "`check`": Check,
 }
 

@@ -19,6 +19,7 @@ from penstock.engine.rolling import Rolling
 from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.switching import Switching, rules_of
+from penstock.engine.watching import Watching
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
@@ -77,6 +78,7 @@ class Delivery:
         self._switching = Switching(world, self._routing, self._replicas)
         self._prober = Prober(world)
         self._rolling = Rolling(world, self._routing, self._replicas)
+        self._watching = Watching(world, self._break)
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
         self._halted: dict[int, str] = {}
         self._judging: list[asyncio.Task[None]] = []
@@ -84,7 +86,7 @@ class Delivery:
     @property
     def watches(self) -> list[asyncio.Task[None]]:
         """What goes on beside the verbs, to be canceled by who leaves."""
-        return [*self._migrating.watches, *self._judging]
+        return [*self._migrating.watches, *self._judging, *self._watching.tasks]
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -215,8 +217,11 @@ class Delivery:
         force: bool = False,
         down: bool = False,
         why: str | None = None,
+        only: int | None = None,
     ) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
+
+        With `only` it is refused where another release than that one serves by then.
 
         Going back across a migration that is marked `contract` takes `force`, or `down`: then the way back of each
         migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
@@ -231,6 +236,8 @@ class Delivery:
             served = [
                 r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
             ]
+            if only is not None and (serving is None or serving.id != only):
+                raise StateError(f"another release serves {environment} by now")
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
@@ -250,6 +257,11 @@ class Delivery:
                 self._routing.joining.discard(target.id)
                 self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
+
+    async def _break(self, release: Release, why: str) -> None:
+        """Go back from a release that broke its watch, while it serves."""
+        place = (release.project, release.environment)
+        await self.rollback(*place, self._releases.generation(*place), "its watch", why=why, only=release.id)
 
     async def _go_back(self, serving: Release, target: Release, request: int, reason: str) -> None:
         """Have a release that served before ready to serve again."""
@@ -341,6 +353,7 @@ class Delivery:
             self._judging = [asyncio.create_task(self._go_on(r)) for r in tried]
             elsewhere = [r for r in self._releases.of() if r.status is ReleaseStatus.SERVING and commands_of(r)]
             self._judging += [asyncio.create_task(self._finish_back(r)) for r in elsewhere]
+            self._watching.recover()
         finally:
             self._recovered.set()
         await finishing

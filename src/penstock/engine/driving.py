@@ -455,7 +455,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         **({"drain": environment.drain} if environment.drain is not None else {}),
         **({"probe": environment.probe.model_dump(mode="json")} if environment.probe is not None else {}),
         **({"rollout": environment.rollout.model_dump(mode="json")} if environment.rollout is not None else {}),
-        **({"drift": environment.drift.model_dump(mode="json")} if environment.drift is not None else {}),
+        **({"watch": environment.watch.model_dump(mode="json")} if environment.watch is not None else {}),
         **({"drift": environment.drift.model_dump(mode="json")} if environment.drift is not None else {}),
         **_config_spec(environment),
         **_deploy_spec(environment, lambda text: interpolate(text, declared, run.version, sha)),

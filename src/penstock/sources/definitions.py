@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules
+from penstock.environments import ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules, WatchRules
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -124,6 +124,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("environments", "*", "probe"): ProbeRules,
     ("environments", "*", "rollout"): RolloutRules,
     ("environments", "*", "drift"): DriftRules,
+    ("environments", "*", "watch"): WatchRules,
     ("check",): Check,
     ("concurrency",): Concurrency,
 }
@@ -143,6 +144,7 @@ _NOUNS: Mapping[type[Part], str] = {
     ProbeRules: "probe",
     RolloutRules: "rollout",
     DriftRules: "drift",
+    WatchRules: "watch",
     ConfigFile: "config",
     Deploy: "deploy",
 }
@@ -472,6 +474,7 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     ProbeRules: "a file of recorded requests, or keys such as requests and agreement",
     RolloutRules: "blue_green, recreate, or keys such as canary and abort_if",
     DriftRules: "a file of the package with a sample of requests, or keys such as reference and window",
+    WatchRules: "a duration, or keys such as for and error_rate_at_most",
     Check: "the key exclude",
     Resources: "keys such as cpu and memory",
     Gpu: "a number of GPUs, or the keys count and type",
