@@ -43,6 +43,11 @@ def test_answers_decide_where_the_file_demands_it(tiny: Tiny) -> None:
     )
     assert tiny.serving("production") == other["version"]
     assert broken["version"] in tiny("status").out
+    log = tiny("logs", str(broken["run"]), "probe.production").out
+    assert "line 8: GET /?n=7\n  at $.accuracy expected 0.95, came 0.75, off by 0.2\n" in log
+    assert "=== probe.production\nfail: 9 of 10 answers agree" in tiny("logs", str(broken["run"])).out
+    refused = tiny("logs", str(broken["run"]), "probe.staging", code=2)
+    refused.refuses(f"run {broken['run']} has probed no release to staging")
 
 
 def test_requests_that_are_none_are_no_pass(tiny: Tiny) -> None:

@@ -13,6 +13,7 @@ from penstock.cli.delivering import AnyProjectOption, ProjectOption, find_packag
 from penstock.cli.deployments import DEPLOY, print_hooks
 from penstock.cli.happenings import show_history
 from penstock.cli.migrations import MIGRATE, print_migrations
+from penstock.cli.probes import PROBE, print_probes
 from penstock.cli.settings import Settings, read_settings
 from penstock.errors import NotFoundError
 
@@ -81,12 +82,12 @@ def logs(
     run: RunArgument,
     step: Annotated[
         str | None,
-        typer.Argument(metavar="STEP", help="One step, or migrate.ENV, or deploy.ENV; default: all, in order."),
+        typer.Argument(metavar="STEP", help="One step, or migrate.ENV, probe.ENV or deploy.ENV; default: all."),
     ] = None,
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the step has ended.")] = False,
 ) -> None:
-    """Print the log of a run's steps, migrations and deploy commands, from the beginning.
+    """Print the log of a run's steps, migrations, probes and deploy commands, from the beginning.
 
     Example: penstock logs 12 train -f
     """
@@ -94,6 +95,9 @@ def logs(
         world.store.runs.get(run)
         if step is not None and step.startswith(MIGRATE):
             print_migrations(world, run, step.removeprefix(MIGRATE), follow=follow, heading=False)
+            return
+        if step is not None and step.startswith(PROBE):
+            print_probes(world, run, step.removeprefix(PROBE), follow=follow, heading=False)
             return
         if step is not None and step.startswith(DEPLOY):
             print_hooks(world, run, step.removeprefix(DEPLOY), follow=follow, heading=False)
@@ -105,6 +109,7 @@ def logs(
             _print_log(world, run, name, follow=follow, heading=step is None)
         if step is None:
             print_migrations(world, run, None, follow=follow, heading=True)
+            print_probes(world, run, None, follow=follow, heading=True)
             print_hooks(world, run, None, follow=follow, heading=True)
 
 

@@ -89,7 +89,7 @@ class Prober:
                 "HOME": str(folder),
                 "PYTHONPATH": str(Path(penstock.__file__).parents[1]),
             },
-            log=folder / "log",
+            log=log_of(self._world, release),
             record=folder / "record",
             contain=False,
         )
@@ -114,6 +114,11 @@ class Prober:
             waiting.cancel()
         reason = EndReason.OOM if ending.oom else EndReason.LOST if ending.lost else EndReason.EXIT
         return reason, ending
+
+
+def log_of(world: World, release: Release) -> Path:
+    """What the probes of a release said; not there where it was never probed."""
+    return world.home.release(release.id) / "probe" / "log"
 
 
 def _name(release: Release, number: int) -> str:
