@@ -14,7 +14,8 @@ from faults.crashes import Case, Workshop, cases
 from penstock.cli.wiring import crasher
 
 SEED = os.environ.get("CRASH_SEED", "1")
-SAMPLE = ("steps",) * 14 + ("serve",) * 5 + ("cancel",) * 2 + ("replace", "rollback")
+ROLLOUTS = ("canary", "canary", "shadow", "recreate")
+SAMPLE = ("steps",) * 14 + ("serve",) * 5 + ("cancel",) * 2 + ("replace", "rollback", *ROLLOUTS)
 
 
 class Points:
