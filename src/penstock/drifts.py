@@ -267,7 +267,8 @@ class Look:
         if not worst:
             return "the window has none of the sample's features"
         near = worst[0]
-        return f"no drift in {len(worst)} features; most {near.name}: PSI {near.psi:.2f} (chance: {near.chance:.2f})"
+        several = f"{len(worst)} features" if len(worst) > 1 else "1 feature"
+        return f"no drift in {several}; most {near.name}: PSI {near.psi:.2f} (chance: {near.chance:.2f})"
 
 
 def watched(sample: Sequence[Row], wanted: Sequence[str] = ()) -> list[str]:

@@ -187,6 +187,7 @@ def test_drift_is_said_and_trouble_is_said_once(house: House) -> None:
         await house.deliver(house.wanted("0.2", package=house.package("no sample"), drift=RULES))
         while len(said) < 2:
             await asyncio.sleep(0.01)
+        assert not list(house.world.home.release(serving.id).glob("window-*"))
         assert said[1].startswith("production: 0.2 is not watched for drift: model:1: this is no JSON")
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -168,7 +168,7 @@ def test_a_sure_difference_that_is_small_is_no_drift() -> None:
     found = look(gauss(20_000, 1), gauss(20_000, 2, shift=0.1), 1, Rules())
     assert found.features[0].p < 1e-6
     assert found.drifted == ()
-    assert "no drift in 1 features; most x0: PSI 0.01" in found.sentence()
+    assert "no drift in 1 feature; most x0: PSI 0.01" in found.sentence()
 
 
 def test_what_is_missing_is_drift_too() -> None:

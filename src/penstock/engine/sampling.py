@@ -163,6 +163,7 @@ class Sampling:
         self._say = say
         self._watched: dict[int, Watched] = {}
         self._told: dict[int, str] = {}
+        self._known: set[int] | None = None
 
     async def watch(self) -> None:
         """Listen to whatever is due. Never returns."""
@@ -180,9 +181,18 @@ class Sampling:
         found = [r for r in self._world.store.releases.current() if r.status is ReleaseStatus.SERVING]
         wanted = [r for r in found if "drift" in r.spec]
         numbers = {release.id for release in wanted}
+        if numbers != self._known:
+            self._known = numbers
+            self._forget_others()
         self._watched = {n: one for n, one in self._watched.items() if n in numbers}
         self._told = {n: words for n, words in self._told.items() if n in numbers}
         return wanted
+
+    def _forget_others(self) -> None:
+        """Windows of releases that are not watched (any more) are of no use to anybody."""
+        for path in self._world.home.release(0).parent.glob("*/window-*.jsonl"):
+            if path.parent.name not in {str(number) for number in self._known or ()}:
+                path.unlink(missing_ok=True)
 
     async def _turn(self, release: Release) -> None:
         """What goes wrong with one release is said once, and tried again."""
