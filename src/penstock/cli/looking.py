@@ -268,11 +268,13 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     frozen = world.store.releases.frozen(release.project, release.environment)
     last = own[-1]
     rejected = f"{last.version} was rejected: {last.reason}" if serves and last.status == "rejected" else None
+    from penstock.cli.watched import watch_words
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
     words = release.phase or release.reason or rejected or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
-    note = "; ".join(filter(None, (said, words, look.sentence if look else None))) or None
+    watched = watch_words(world, release, own[-1]) if serves else None
+    note = "; ".join(filter(None, (said, words, watched, look.sentence if look else None))) or None
     return StatusRow(
         environment=label,
         status=str(release.status),
