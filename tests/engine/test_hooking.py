@@ -11,6 +11,7 @@ from acceptance.tiny import free_ports
 from engine.builders import PROJECT, House, Server, until
 from penstock.engine.contracts import ProcessSpec
 from penstock.engine.delivery import Delivery
+from penstock.engine.followers import myself
 from penstock.engine.hooking import HookError, asked, commands_of
 from penstock.errors import StateError
 from penstock.releases import ReleaseStatus
@@ -400,6 +401,29 @@ def test_a_persons_rollback_is_finished(house: House, target: Target) -> None:
         await house.machine.finish(living(house).id)
         await until(lambda: serving(house) == "0.1")
         assert ran(house)[2:] == [(BACK, "0.2")]
+
+    house.play(story())
+
+
+def test_a_rollback_that_is_asked_again_goes_back_once(house: House, target: Target) -> None:
+    """Who asks again after a death is given what the first one led to, and not the release before that."""
+
+    async def story() -> None:
+        for version in ("0.1", "0.2", "0.3"):
+            await release(house, target, version)
+        house.machine.script[BACK] = NEVER
+        task = asyncio.create_task(rollback(house))
+        await until(lambda: ran(house)[-1] == (BACK, "0.3"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        payload, delivery = {"project": PROJECT.id, "environment": "production"}, Delivery(house.world)
+        request = house.store.requests.add("rollback", payload, myself(), "ada")
+        await delivery.recover()
+        again = asyncio.create_task(delivery.rollback(PROJECT.id, "production", request, "ada"))
+        await asyncio.sleep(0)
+        await house.machine.finish(living(house).id)
+        assert (await again).version == serving(house) == "0.2"
+        assert ran(house)[3:] == [(BACK, "0.3")]
 
     house.play(story())
 

@@ -82,6 +82,7 @@ class Delivery:
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
         self._halted: dict[int, str] = {}
         self._judging: list[asyncio.Task[None]] = []
+        self._answered: set[int] = set()
 
     @property
     def watches(self) -> list[asyncio.Task[None]]:
@@ -221,7 +222,8 @@ class Delivery:
     ) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
 
-        With `only` it is refused where another release than that one serves by then.
+        With `only` it is refused where another release than that one serves by then. Whoever
+        waited while an earlier rollback was finished has what they asked for, and it is not gone back from.
 
         Going back across a migration that is marked `contract` takes `force`, or `down`: then the way back of each
         migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
@@ -238,6 +240,8 @@ class Delivery:
             ]
             if only is not None and (serving is None or serving.id != only):
                 raise StateError(f"another release serves {environment} by now")
+            if serving is not None and request in self._answered:
+                return serving
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
@@ -375,6 +379,9 @@ class Delivery:
             back = await self._hooks.going_back(release) if release.status is ReleaseStatus.SERVING else None
             if back is not None:
                 await self._switching.switch(back.target, back.generation, fate="roll_back", reason=back.why)
+                place = {"project": release.project, "environment": release.environment}
+                waiting = [r for r in self._world.store.requests.open() if r.kind == "rollback"]
+                self._answered |= {r.id for r in waiting if place.items() <= r.payload.items()}
 
     async def _finish(self, release: Release) -> None:
         """The drain that an earlier coordinator began."""

@@ -112,7 +112,7 @@ class Hooks:
             self._releases.note(release.id, phase="rolling back")
             try:
                 await self._execute(wanted, NEVER)
-            except PenstockError as error:
+            except (PenstockError, OSError) as error:
                 return f"{why}; {error}"
             back = self._last(release.id, "rollback")
         if back is not None and back["status"] == "failed":
@@ -160,7 +160,7 @@ class Hooks:
             if back is not None and back["status"] == "passed":
                 await self._arrive(release.id, target)
                 return Back(target, int(back["generation"]), str(back["why"]))
-        except HookError as error:
+        except PenstockError as error:
             self._releases.note(release.id, phase=f"could not go back: {error}")
         return None
 
