@@ -13,7 +13,7 @@ from penstock.engine.contracts import ProcessSpec
 from penstock.engine.delivery import Delivery
 from penstock.engine.followers import myself
 from penstock.engine.hooking import HookError, asked, commands_of
-from penstock.errors import StateError
+from penstock.errors import EngineError, StateError
 from penstock.releases import ReleaseStatus
 from penstock.runners.scripted import NEVER, Act
 from penstock.store.contract import Release
@@ -353,6 +353,107 @@ def test_an_orphan_is_undone(house: House, target: Target) -> None:
             "the command that asked for it died; its rollback passed",
         )
         assert serving(house) == "0.1"
+
+    house.play(story())
+
+
+def test_what_was_adopted_may_fail(house: House, target: Target) -> None:
+    """A command that fails after its coordinator died is undone, and a way back that fails then is told."""
+
+    async def story() -> None:
+        task = await cut(house, target, "0.1", RUN)
+        house.machine.script[BACK] = NEVER
+        await house.machine.finish(living(house).id, 1)
+        await until(lambda: ran(house)[-1] == (BACK, "0.1"))
+        await house.machine.finish(living(house).id, 2)
+        found = await task
+        assert found.status is ReleaseStatus.REJECTED
+        assert "its deploy command did not pass (exit code 1)" in str(found.reason)
+        assert "its rollback did not pass (exit code 2)" in str(found.reason)
+
+    house.play(story())
+
+
+def test_an_adopted_way_back_may_fail(house: House, target: Target) -> None:
+    """It is undone where it was found running; that it failed is told, and the old reason stands."""
+
+    async def story() -> None:
+        house.machine.script[RUN] = 1
+        task = await cut(house, target, "0.1", BACK)
+        await house.machine.finish(living(house).id, 2)
+        found = await task
+        assert "its rollback did not pass (exit code 2)" in str(found.reason)
+        assert len(ran(house)) == 2
+
+    house.play(story())
+
+
+@pytest.mark.parametrize(("code", "said"), [(3, "its rollback did not pass (exit code 3)"), (0, "did not answer 200")])
+def test_a_persons_rollback_may_fail_after_a_death(house: House, target: Target, code: int, said: str) -> None:
+    """What serves stays, and the status says why it could not be gone back from."""
+
+    async def story() -> None:
+        await release(house, target, "0.1", timeout=0.3)
+        second = await release(house, target, "0.2")
+        house.machine.script[BACK] = NEVER
+        task = asyncio.create_task(rollback(house))
+        await until(lambda: ran(house)[-1] == (BACK, "0.2"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        target.answers(None)
+        await Delivery(house.world).recover()
+        await house.machine.finish(living(house).id, code)
+        await until(lambda: "could not go back" in str(house.store.releases.get(second.id).phase))
+        assert said in str(house.store.releases.get(second.id).phase)
+        assert serving(house) == "0.2"
+
+    house.play(story())
+
+
+def test_a_death_before_the_start(house: House, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intent whose process was never started is none: nothing is undone for it, and the command runs."""
+
+    async def story() -> None:
+        wanted = house.wanted("0.1", kind="run", **spec(target))
+        with monkeypatch.context() as patch:
+            patch.setattr(house.machine, "start", _die)
+            with pytest.raises(DeathError):
+                await Delivery(house.world).release(wanted, lambda: None)
+        found = await _again(house, wanted)
+        assert (found.status, ran(house)) == (ReleaseStatus.SERVING, [(RUN, "0.1")])
+        assert commands(house, found.id) == [("run", "unstarted"), ("run", "passed")]
+
+    house.play(story())
+
+
+def _die(_: object) -> None:
+    raise DeathError
+
+
+def test_a_command_that_cannot_be_started(house: House, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release is rejected with the runner's sentence, and there is nothing to undo."""
+
+    def refuse(_: object) -> None:
+        raise EngineError("no room for it")
+
+    async def story() -> None:
+        monkeypatch.setattr(house.machine, "start", refuse)
+        found = await release(house, target, "0.1")
+        assert (found.status, found.reason) == (ReleaseStatus.REJECTED, "no room for it")
+
+    house.play(story())
+
+
+def test_a_wait_for_health_is_stopped(house: House, target: Target) -> None:
+    """What is stopped while its address is asked is undone at once."""
+
+    async def story() -> None:
+        target.answers(503)
+        delivery = Delivery(house.world)
+        task = asyncio.create_task(delivery.release(house.wanted("0.1", **spec(target)), lambda: None))
+        await until(lambda: any("waiting for" in str(r.phase) for r in house.store.releases.of()))
+        await delivery.stop(None, None)
+        assert (await task).reason == "stopped; its rollback passed"
 
     house.play(story())
 

@@ -156,8 +156,10 @@ class Hooks:
         target = self._releases.get(int(back["to"]))
         try:
             await self._take_over(release.id, NEVER)
-            back = self._last(release.id, "rollback")
-            if back is not None and back["status"] == "passed":
+            back = self._last(release.id, "rollback") or {}
+            if back["status"] == "failed":
+                raise self._failed(release.id, back)
+            if back["status"] == "passed":
                 await self._arrive(release.id, target)
                 return Back(target, int(back["generation"]), str(back["why"]))
         except PenstockError as error:
