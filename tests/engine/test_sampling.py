@@ -12,8 +12,9 @@ import pytest
 
 from engine.builders import PROJECT, House
 from penstock.drifts import Look
+from penstock.engine import sampling
 from penstock.engine.contracts import Exchange
-from penstock.engine.sampling import Sample, Sampling, Watched, Window, read_sample
+from penstock.engine.sampling import Sampling, Watched, Window, read_sample
 from penstock.errors import EngineError, ReportError
 from penstock.store.contract import Release
 
@@ -65,7 +66,7 @@ def test_only_good_answers_to_what_the_sample_asks_are_rows() -> None:
     ("text", "error", "words"),
     [
         (sample_file(49), EngineError, "49 requests are too few to tell drift: record at least 50"),
-        ('{"path": "/health"}\n' * 60, EngineError, "no request or answer has a number or a text"),
+        ('{"path": "/health"}\n' * 60, EngineError, "no request or answer has a number or a text in JSON"),
         ("no JSON\n", ReportError, "sample.jsonl:1"),
     ],
 )
@@ -73,6 +74,23 @@ def test_a_sample_that_shows_nothing_is_refused(text: str, error: type[Exception
     """Too few requests, requests without features, or no requests: one sentence says which."""
     with pytest.raises(error, match=words):
         read_sample(text.encode(), "sample.jsonl")
+
+
+def test_only_what_is_compared_is_kept_of_a_request() -> None:
+    """A feature that is not named, or that the sample lacks, is in no row; a name that nothing has is refused."""
+    data = sample_file(answer={"y": 1, "z": 1}).encode()
+    sample = read_sample(data, "sample.jsonl", ["answer.y"])
+    assert sample.rows[0] == {"answer.y": 1.0}
+    assert sample.row(exchange(2.0, request=b'{"x": 1, "secret": "s"}')) == {"answer.y": 1.0}
+    with pytest.raises(EngineError, match="has a number or a text called who in JSON"):
+        read_sample(data, "sample.jsonl", ["who"])
+
+
+def test_a_large_sample_is_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 requests where 100 are held every third counts."""
+    monkeypatch.setattr(sampling, "MOST", 100)
+    sample = read_sample(sample_file().encode(), "sample.jsonl")
+    assert [row["x"] for row in sample.rows] == numbers(300, 1)[::3]
 
 
 # --- windows -------------------------------------------------------------------------------------------------------
@@ -143,7 +161,7 @@ def test_answers_of_another_release_do_not_count(house: House) -> None:
 
     async def story() -> None:
         serving = await release(house, sample_file())
-        watched = Watched(house.world, serving, Sample(({"x": 1.0},), frozenset({("POST", "/predict")})))
+        watched = Watched(house.world, serving, read_sample(sample_file().encode(), "model"))
         house.router.passing[ROUTE] += [exchange(x, release="0.2") for x in numbers(200, 2)]
         while house.router.passing[ROUTE]:
             assert await watched.listen() is None
@@ -210,5 +228,35 @@ def test_a_sample_that_the_package_lacks_is_told(house: House) -> None:
         await asyncio.gather(watching, return_exceptions=True)
         words = "the package has no lost.jsonl: add it to the package's code or model"
         assert said == [f"production: 0.1 is not watched for drift: {words}"]
+
+    house.play(story())
+
+
+def test_a_defect_is_told_once_and_survived(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks while one release is listened to, the others are, and it is tried again."""
+
+    async def story() -> None:
+        said: list[str] = []
+        await release(house, sample_file())
+        tried = 0
+        enough = asyncio.Event()
+
+        async def sampled(*_: Any) -> Sequence[Exchange]:
+            nonlocal tried
+            tried += 1
+            if tried == 3:
+                enough.set()
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(house.router, "sampled", sampled)
+        monkeypatch.setattr(sampling, "PAUSE", 0.0)
+        monkeypatch.setattr(sampling, "LATER", 0.0)
+        watching = asyncio.create_task(Sampling(house.world, said.append).watch())
+        await enough.wait()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert said == [
+            "production: 0.1 is not watched for drift, by a defect of Penstock (RuntimeError: broken): please report it"
+        ]
 
     house.play(story())

@@ -95,6 +95,11 @@ def test_any_json_gives_short_finite_features(request_: Any, answer: Any) -> Non
     assert json.loads(json.dumps(row)) == row
 
 
+def test_a_row_has_at_most_a_thousand_features() -> None:
+    """A hostile request of very many keys costs no more than that."""
+    assert len(features({f"key{n}": n for n in range(2000)})) == 1000
+
+
 # --- the index -----------------------------------------------------------------------------------------------------
 
 

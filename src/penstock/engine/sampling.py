@@ -9,14 +9,14 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from penstock.drifts import Look, Row, Rules, features, look
+from penstock.drifts import Look, Row, Rules, features, look, watched
 from penstock.engine.contracts import Exchange
 from penstock.engine.installing import package_folder
 from penstock.engine.world import World
@@ -33,35 +33,51 @@ PAUSE = 1.0
 """Seconds until another look at what serves, where nothing is due."""
 SHORTEST = 0.02
 """Seconds between two turns at least."""
+LATER = 10.0
+"""Seconds until a release is tried again with which something went wrong."""
 LEAST = 50
 """A sample of fewer requests shows nothing."""
+MOST = 20_000
+"""Of a sample no more rows are held in memory."""
 
 log = logging.getLogger("penstock")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The sample of a release: its rows, and of which requests (method and path)."""
+    """The sample of a release: its rows, of which requests (method and path), and which features are compared."""
 
     rows: tuple[Row, ...]
     asked: frozenset[tuple[str, str]]
+    names: frozenset[str]
 
     def row(self, exchange: Exchange) -> Row | None:
         """The row of an exchange like those of the sample that was answered well; None for any other."""
         if (exchange.method, urlsplit(exchange.path).path) not in self.asked or not 200 <= exchange.status < 300:
             return None
-        return features(_json(exchange.request), _json(exchange.answer))
+        return _only(self.names, features(_json(exchange.request), _json(exchange.answer)))
 
 
-def read_sample(data: bytes, file: str) -> Sample:
-    """The sample of a file of recorded requests. Raises ReportError where it is none, EngineError where it is small."""
+def _only(names: Collection[str], row: Row) -> Row:
+    return {name: value for name, value in row.items() if name in names}
+
+
+def read_sample(data: bytes, file: str, wanted: Sequence[str] = ()) -> Sample:
+    """The sample of a file of recorded requests, with the features that are wanted (none: all, at most 64).
+
+    Of very many requests it takes every second, third and so on. Raises ReportError where the file is no sample, and
+    EngineError where it shows nothing.
+    """
     recordings = parse_recordings(data, file)
     if len(recordings) < LEAST:
         raise EngineError(f"{file}: {len(recordings)} requests are too few to tell drift: record at least {LEAST}")
-    rows = tuple(features(_json(r.body or b""), r.answer if r.has_answer else None) for r in recordings)
-    if not any(rows):
-        raise EngineError(f"{file}: no request or answer has a number or a text in JSON: drift has nothing to compare")
-    return Sample(rows, frozenset(map(_what, recordings)))
+    some = recordings[:: -(-len(recordings) // MOST)]
+    rows = [features(_json(r.body or b""), r.answer if r.has_answer else None) for r in some]
+    names = frozenset(watched(rows, wanted))
+    if not names:
+        which = f" called {' or '.join(wanted)}" if wanted else ""
+        raise EngineError(f"{file}: no request or answer has a number or a text{which} in JSON: there is no feature")
+    return Sample(tuple(_only(names, row) for row in rows), frozenset(map(_what, recordings)), names)
 
 
 def _what(recording: Recording) -> tuple[str, str]:
@@ -163,6 +179,7 @@ class Sampling:
         self._say = say
         self._watched: dict[int, Watched] = {}
         self._told: dict[int, str] = {}
+        self._later: dict[int, float] = {}
         self._known: set[int] | None = None
 
     async def watch(self) -> None:
@@ -174,7 +191,7 @@ class Sampling:
 
     def _pause(self) -> float:
         """Seconds until the next turn is due, or what serves is to be looked up again."""
-        left = [one.due - self._world.clock.monotonic() for n, one in self._watched.items() if n not in self._told]
+        left = [one.due - self._world.clock.monotonic() for n, one in self._watched.items() if n not in self._later]
         return max(SHORTEST, min(PAUSE, *left) if left else PAUSE)
 
     def _serving(self) -> list[Release]:
@@ -186,6 +203,7 @@ class Sampling:
             self._forget_others()
         self._watched = {n: one for n, one in self._watched.items() if n in numbers}
         self._told = {n: words for n, words in self._told.items() if n in numbers}
+        self._later = {n: moment for n, moment in self._later.items() if n in numbers}
         return wanted
 
     def _forget_others(self) -> None:
@@ -195,29 +213,35 @@ class Sampling:
                 path.unlink(missing_ok=True)
 
     async def _turn(self, release: Release) -> None:
-        """What goes wrong with one release is said once, and tried again."""
+        """What goes wrong with one release is said once, and tried again after a while."""
+        now = self._world.clock.monotonic()
+        if now < self._later.get(release.id, 0.0):
+            return
         try:
             await self._listen(release)
-            self._told.pop(release.id, None)
         except (PenstockError, OSError) as error:
             self._tell(release, f"is not watched for drift: {error}")
         except Exception as error:  # the loop's edge: one release's defect must not stop the others
             log.exception("watching release %s for drift met a defect of Penstock", release.id)
-            self._tell(release, f"is not watched for drift, by a defect of Penstock ({type(error).__name__}: {error})")
+            what = f"a defect of Penstock ({type(error).__name__}: {error})"
+            self._tell(release, f"is not watched for drift, by {what}: please report it")
 
     def _tell(self, release: Release, words: str) -> None:
+        self._later[release.id] = self._world.clock.monotonic() + LATER
         if self._told.get(release.id) != words:
             self._told[release.id] = words
             self._say(f"{release.environment}: {release.version} {words}")
 
     async def _listen(self, release: Release) -> None:
-        watched = self._watched.get(release.id)
-        if watched is None:
+        one = self._watched.get(release.id)
+        if one is None:
             sample = await asyncio.to_thread(self._sample, release)
-            watched = self._watched[release.id] = Watched(self._world, release, sample)
-        if self._world.clock.monotonic() < watched.due:
+            one = self._watched[release.id] = Watched(self._world, release, sample)
+        if self._world.clock.monotonic() < one.due:
             return
-        found = await watched.listen()
+        found = await one.listen()
+        self._told.pop(release.id, None)
+        self._later.pop(release.id, None)
         if found is not None and found.drifted:
             self._say(f"{release.environment}: {release.version} sees drift: {found.sentence()}")
 
@@ -227,4 +251,4 @@ class Sampling:
             data = (package_folder(self._world, release) / file).read_bytes()
         except FileNotFoundError as error:
             raise EngineError(f"the package has no {file}: add it to the package's code or model") from error
-        return read_sample(data, file)
+        return read_sample(data, file, release.spec["drift"]["features"])
