@@ -354,6 +354,28 @@ async def test_a_mirror_that_hangs_or_dies_harms_nobody(router: EnvoyRouter, toy
     await until(lambda: _counted_are(router, "two", 420, 420))
 
 
+async def test_what_a_mirror_could_hold_up_is_not_copied(router: EnvoyRouter, toy: Toy) -> None:
+    """Large bodies, such of unknown length and WebSockets pass at once though the mirror reads nothing of anything."""
+    port, large = free_port(), bytes(20_000_000)
+    async with Toy("two", deaf=True).serving() as shadow:
+        await router.apply(production(port, backend(toy), mirror(shadow, 10_000)))
+        for body, copies in ((bytes(500_000), 1), (large, 1), (b"", 2)):
+            assert (await ask(port, "/body", body)).status == 200
+            await until(lambda: _has_asked(shadow, copies))  # noqa: B023 - it is called in this turn
+        client = Client(port)
+        reply = await client.send("POST", "/reset", "transfer-encoding: chunked\r\n", b"0\r\n\r\n")
+        assert (reply.status, toy.asked) == (503, 4)
+        await client.close()
+        assert (await client.ask("/socket", headers="connection: upgrade\r\nupgrade: websocket\r\n")).status == 101
+        await client.close()
+        assert (await ask(port)).status == 200
+        await until(lambda: shadow.asked == 3)
+
+
+def _has_asked(toy: Toy, times: int) -> bool:
+    return toy.asked == times
+
+
 def mirror(toy: Toy, parts: int) -> Backend:
     return Backend(toy.name, f"{toy.name}-version", (toy.port,), "/health", 0, parts)
 
@@ -363,6 +385,7 @@ async def test_users_stay_where_they_are_and_widening_only_adds(router: EnvoyRou
     """The same user is always with the same release, and those of the first one stay there as its weight rises."""
     port, sticky = free_port(), Sticky("header" if kind == "header" else "cookie", "who-asks")
     before: set[str] = set()
+    quarter: set[str] = set()
     async with Toy("two").serving() as new:
         for weight in (500, 2_500, 5_000, 7_500, 10_000):
             state = Route("production", port, (backend(new, weight), backend(toy, 10_000 - weight)), sticky)
@@ -371,8 +394,10 @@ async def test_users_stay_where_they_are_and_widening_only_adds(router: EnvoyRou
             assert before <= with_new
             # Within six standard deviations of 300 users.
             assert abs(len(with_new) - 300 * weight / 10_000) <= 52
-            before = with_new
-    assert len(before) == 300
+            before, quarter = with_new, with_new if weight == 2_500 else quarter
+        await router.apply([Route("production", port, (backend(toy, 2_500), backend(new, 7_500)), sticky)])
+        assert len(before) == 300
+        assert await _users_of(port, kind, "one-version") != quarter, "the next release is tried by others"
 
 
 async def _users_of(port: int, kind: str, release: str) -> set[str]:

@@ -162,12 +162,14 @@ class Client:
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, path: str = "/", body: bytes = b"", headers: str = "") -> Reply:
+        length = f"content-length: {len(body)}\r\n" if body else ""
+        return await self.send("POST" if body else "GET", path, length + headers, body)
+
+    async def send(self, verb: str, path: str, headers: str, body: bytes) -> Reply:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
         reader, writer = self._streams
-        verb = "POST" if body else "GET"
-        length = f"content-length: {len(body)}\r\n" if body else ""
-        writer.write(f"{verb} {path} HTTP/1.1\r\nhost: toys\r\n{length}{headers}\r\n".encode() + body)
+        writer.write(f"{verb} {path} HTTP/1.1\r\nhost: toys\r\n{headers}\r\n".encode() + body)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = _headers(head)

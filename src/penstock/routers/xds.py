@@ -345,28 +345,63 @@ def _splits(route: Route) -> list[_Json]:
     if not any(backend.weight for backend in route.backends):
         body = {"inline_string": f"{route.environment} serves nothing\n"}
         return [{"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": body}}]
-    return [*_ways(route, {"prefix": "/", "grpc": {}}, grpc_name), *_ways(route, {"prefix": "/"}, cluster_name)]
+    copied = (_SMALL, _BARE) if any(backend.mirror for backend in route.backends) else ()
+    return [way for kind in (_GRPC, *copied, _OTHERS) for way in _ways(route, kind)]
 
 
-def _ways(route: Route, match: _Json, name: _Naming) -> list[_Json]:
-    """The routes of what matches: one, or where users are known by a cookie, one more that gives it to them."""
-    sticky = route.sticky
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Requests that are routed alike: how they are recognised, to which clusters they go, whether they are copied."""
+
+    name: _Naming
+    match: _Json
+    copied: bool = False
+
+
+def _absent(header: str) -> _Json:
+    return {"name": header, "present_match": True, "invert_match": True}
+
+
+_GRPC = _Kind(grpc_name, {"prefix": "/", "grpc": {}})
+_OTHERS = _Kind(cluster_name, {"prefix": "/"})
+# Envoy reads a request no faster than its copy is taken. So only what fits whole into its buffers (1 MiB) is copied: a
+# mirror that takes nothing then holds up nobody.
+_LENGTH = {"name": "content-length", "range_match": {"start": 0, "end": 512 * 1024}}
+_SMALL = _Kind(cluster_name, {"prefix": "/", "headers": [_LENGTH, _absent("upgrade")]}, copied=True)
+_NO_BODY = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|DELETE"}}}
+_NOTHING = [_NO_BODY, *map(_absent, ("content-length", "transfer-encoding", "upgrade"))]
+_BARE = _Kind(cluster_name, {"prefix": "/", "headers": _NOTHING}, copied=True)
+
+
+def _ways(route: Route, kind: _Kind) -> list[_Json]:
+    """The routes of a kind: one, or where users are known by a cookie, one more that gives it to them."""
+    sticky, match = route.sticky, kind.match
     if sticky is None:
-        return [{"match": match, **_split(route, None, name)}]
+        return [{"match": match, **_split(route, None, kind)}]
     if sticky.kind == "header":
-        return [{"match": match, **_split(route, {"header": {"header_name": sticky.name}}, name)}]
-    known = {"match": {**match, "headers": [_has_cookie(sticky.name)]}}
+        return [{"match": match, **_split(route, _salted(route, sticky.name, "(.*)"), kind)}]
+    known = {"match": {**match, "headers": [*match.get("headers", ()), _has_cookie(sticky.name)]}}
     return [
-        {**known, **_split(route, {"cookie": {"name": sticky.name}}, name)},
-        {"match": match, **_split(route, {"header": {"header_name": _REQUEST_ID}}, name), **_give(sticky, route)},
+        {**known, **_split(route, _salted(route, "cookie", _cookie(sticky.name)), kind)},
+        {"match": match, **_split(route, _salted(route, _REQUEST_ID, "(.*)"), kind), **_give(sticky, route)},
     ]
 
 
-def _split(route: Route, known_by: _Json | None, name: _Naming) -> _Json:
+def _salted(route: Route, header: str, key: str) -> _Json:
+    """What a user is known by: the group of `key` in a header, with the release that comes first.
+
+    That is the one that is tried, so that the next one is tried by others.
+    """
+    substitution = f"{_slug(route.backends[0].release)} \\1"
+    rewrite = {"pattern": {"regex": f"^{key}$"}, "substitution": substitution}
+    return {"header": {"header_name": header, "regex_rewrite": rewrite}}
+
+
+def _split(route: Route, known_by: _Json | None, kind: _Kind) -> _Json:
     """The split itself: at random, or by the hash of what users are known by (and at random for the others)."""
-    shares = [_share(backend, name) for backend in route.backends if backend.weight > 0]
+    shares = [_share(backend, kind.name) for backend in route.backends if backend.weight > 0]
     weighted = {"clusters": shares, "use_hash_policy": True} if known_by else {"clusters": shares}
-    mirrors = [_mirror(backend, name) for backend in route.backends if backend.mirror > 0]
+    mirrors = [_mirror(backend) for backend in route.backends if backend.mirror > 0 and kind.copied]
     action = {
         "weighted_clusters": weighted,
         "timeout": "0s",
@@ -378,19 +413,23 @@ def _split(route: Route, known_by: _Json | None, name: _Naming) -> _Json:
     return {"route": action}
 
 
-def _mirror(backend: Backend, name: _Naming) -> _Json:
+def _mirror(backend: Backend) -> _Json:
     part = {"numerator": backend.mirror, "denominator": "TEN_THOUSAND"}
     return {
-        "cluster": name(backend.release),
+        "cluster": cluster_name(backend.release),
         "runtime_fraction": {"default_value": part},
         # A copy is the same request: else its host would have "-shadow" at the end.
         "disable_shadow_host_suffix_append": True,
     }
 
 
+def _cookie(name: str) -> str:
+    """The whole of a header of cookies, with the value of one as its group. Envoy joins several headers by a comma."""
+    return f"(?:.*[;,] *)?{re.escape(name)}=([^;,]+).*"
+
+
 def _has_cookie(name: str) -> _Json:
-    # Envoy joins several headers of one name by a comma.
-    return {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?:.*[;,] *)?{re.escape(name)}=[^;,]+.*"}}}
+    return {"name": "cookie", "string_match": {"safe_regex": {"regex": _cookie(name)}}}
 
 
 def _give(cookie: Sticky, route: Route) -> _Json:
