@@ -60,7 +60,9 @@ def is_hooked(spec: Mapping[str, Any]) -> bool:
 
 def address(spec: Mapping[str, Any]) -> str:
     """Where a release of this spec answers: its environment's address, or the health URL of what is elsewhere."""
-    return str(spec["deploy"]["health"]) if is_hooked(spec) else f"http://127.0.0.1:{spec['port']}"
+    if is_hooked(spec):
+        return str(spec["deploy"]["health"])
+    return f"{'https' if 'tls' in spec else 'http'}://127.0.0.1:{spec['port']}"
 
 
 @dataclass(frozen=True, slots=True)

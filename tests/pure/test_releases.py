@@ -71,3 +71,4 @@ def test_where_a_release_answers() -> None:
     hooked: dict[str, Any] = {"port": None, "deploy": {"health": "https://example.org/health"}}
     assert [is_hooked(spec) for spec in (served, hooked)] == [False, True]
     assert [address(spec) for spec in (served, hooked)] == ["http://127.0.0.1:8800", "https://example.org/health"]
+    assert address({**served, "tls": {"certificate": "/a.pem", "key": "/a.key"}}) == "https://127.0.0.1:8800"

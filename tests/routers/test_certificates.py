@@ -3,29 +3,19 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from penstock.engine.contracts import Backend, Route, Tls
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
+from routers.pairs import issue
 from routers.toys import Client, Toy, ask, envoys, free_port, listens, until
 
 pytestmark = pytest.mark.anyio
-OPEN = NoEncryption()
 
 
 @pytest.fixture
@@ -44,22 +34,6 @@ async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
 async def toy() -> AsyncIterator[Toy]:
     async with Toy("one").serving() as toy:
         yield toy
-
-
-def issue(folder: Path, *, lock: KeySerializationEncryption = OPEN, weak: bool = False) -> Tls:
-    """A new certificate for localhost that signs itself, in the same two files every time."""
-    folder.mkdir(exist_ok=True)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    key = rsa.generate_private_key(65_537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())  # noqa: S505 - meant
-    now = datetime.now(UTC)
-    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    built = built.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-    built = built.not_valid_after(now + timedelta(days=1))
-    built = built.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    paths = Tls(str(folder / "own.crt"), str(folder / "own.key"))
-    Path(paths.certificate).write_bytes(built.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    Path(paths.key).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
-    return paths
 
 
 def remove(tls: Tls) -> None:
@@ -134,11 +108,11 @@ async def test_what_is_no_certificate_is_told_and_changes_nothing(
     before, _ = await shown(port)
     strange, locked, weak = (tmp_path / name for name in ("strange", "locked", "weak"))
     for wrong, sentence in (
-        (Tls(tls.certificate, str(tmp_path / "none")), "the key .*none of production cannot be read: No such file"),
-        (Tls(tls.key, tls.key), "the certificate .*own.key of production is no certificate in PEM format"),
-        (Tls(tls.certificate, tls.certificate), "the key .*own.crt of production is no private key in PEM format"),
+        (Tls(tls.certificate, str(tmp_path / "none")), "the key .*none cannot be read: No such file"),
+        (Tls(tls.key, tls.key), "the certificate .*own.key is no certificate in PEM format"),
+        (Tls(tls.certificate, tls.certificate), "the key .*own.crt is no private key in PEM format"),
         (Tls(tls.certificate, issue(strange).key), "the key .* does not belong to the certificate"),
-        (issue(locked, lock=BestAvailableEncryption(b"word")), "the key .* of production has a passphrase"),
+        (issue(locked, lock=BestAvailableEncryption(b"word")), "the key .* has a passphrase"),
         (issue(weak, weak=True), "the router refuses its new state: .*RSA certificates with 2048-bit"),
     ):
         with pytest.raises(EngineError, match=sentence) as told:

@@ -47,46 +47,44 @@ def read(route: Route) -> Pair | None:
     """The certificate of a route; None where it has none. Raises EngineError where it is not to be served with."""
     if route.tls is None:
         return None
-    certificate = _bytes(route.tls.certificate, "certificate", route.environment)
-    key = _bytes(route.tls.key, "key", route.environment)
-    given = _certificate(route.tls, certificate, route.environment)
-    if given.public_key() != _key(route.tls, key, route.environment).public_key():
+    certificate = _bytes(route.tls.certificate, "certificate")
+    key = _bytes(route.tls.key, "key")
+    given = _certificate(route.tls, certificate)
+    if given.public_key() != _key(route.tls, key).public_key():
         raise EngineError(
-            f"the key {route.tls.key} of {route.environment} does not belong to the certificate "
+            f"the key {route.tls.key} does not belong to the certificate "
             f"{route.tls.certificate}: give both of the same pair"
         )
     name = hashlib.sha256(len(certificate).to_bytes(8, "big") + certificate + key).hexdigest()[:20]
     return Pair(f"{PREFIX}{name}", certificate, key)
 
 
-def _bytes(path: str, what: str, environment: str) -> bytes:
+def _bytes(path: str, what: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         words = error.strerror or "it cannot be read"
-        raise EngineError(f"the {what} {path} of {environment} cannot be read: {words}") from error
+        raise EngineError(f"the {what} {path} cannot be read: {words}") from error
 
 
-def _certificate(tls: Tls, content: bytes, environment: str) -> "Certificate":
+def _certificate(tls: Tls, content: bytes) -> "Certificate":
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415 - start-up time is a promise
 
     try:
         return load_pem_x509_certificates(content)[0]
     except ValueError as error:
-        sentence = (
-            f"the certificate {tls.certificate} of {environment} is no certificate in PEM format: give another file"
-        )
+        sentence = f"the certificate {tls.certificate} is no certificate in PEM format: give another file"
         raise EngineError(sentence) from error
 
 
-def _key(tls: Tls, content: bytes, environment: str) -> "PrivateKeyTypes":
+def _key(tls: Tls, content: bytes) -> "PrivateKeyTypes":
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - start-up time is a promise
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - the same
 
     try:
         return load_pem_private_key(content, None)
     except TypeError as error:
-        raise EngineError(f"the key {tls.key} of {environment} has a passphrase: give one without") from error
+        raise EngineError(f"the key {tls.key} has a passphrase: give one without") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        sentence = f"the key {tls.key} of {environment} is no private key in PEM format: give another file"
+        sentence = f"the key {tls.key} is no private key in PEM format: give another file"
         raise EngineError(sentence) from error
