@@ -281,3 +281,21 @@ def test_a_death_tells_nobody_twice(house: House, point: str, lasts: bool) -> No
         assert house.served() == "0.1"
 
     house.play(story())
+
+
+def test_stop_ends_the_notice(house: House) -> None:
+    """What a breach asked for is dropped with what the environment serves, and nothing of its command lives."""
+    house.machine.script[TELL] = NEVER
+
+    async def story() -> None:
+        release = await house.deliver(house.wanted("0.1", watch=rules(notify=TELL)))
+        delivery = Delivery(house.world)
+        await delivery.recover()
+        house.router.count(str(release.id), answered(500, 100))
+        await until(lambda: told(house))
+        await delivery.stop(None, None)
+        assert not house.machine.runs(f"release-{release.id}/notify")
+        assert (now(house, release).watch or {})["todo"] == []
+        await leave(delivery.watches)
+
+    house.play(story())

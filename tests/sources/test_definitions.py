@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.environments import ConfigFile, Deploy, ProbeRules
+from penstock.environments import ConfigFile, Deploy, ProbeRules, WatchRules
 from penstock.errors import PipelineError
 from penstock.pipelines import Pipeline
 from penstock.probes import Rules
@@ -467,6 +467,22 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments: {s: {port: 80, probe: {requests: src/a, errors: 120%, latency_p99_ratio: 0.5}}}\n",
         [(5, 63, "expected at most 1"), (5, 88, "expected at least 1")],
     ),
+    "watch with another key": (
+        PACK + "environments: {s: {port: 80, watch: {during: 1h}}}\n",
+        [(5, 38, 'unknown key "during" in environments.s.watch')],
+    ),
+    "watch that nothing could break": (
+        PACK + "environments: {s: {port: 80, watch: {error_rate_at_most: 100%, on_breach: mail}}}\n",
+        [(5, 38, "expected a share above 0 % and below 100 %"), (5, 75, "expected rollback or notify")],
+    ),
+    "watch for what is no duration": (
+        PACK + "environments: {s: {port: 80, watch: always}}\n",
+        [(5, 37, "expected a duration such as 90s")],
+    ),
+    "watch whose command has places": (
+        PACK + "environments: {s: {port: 80, watch: {notify: 'echo ${{ version }}'}}}\n",
+        [(5, 46, '"${{" is not replaced here: write the command out')],
+    ),
     "probe that the package does not hold": (
         PACK + "environments: {s: {port: 80, probe: asked.jsonl}}\n",
         [(5, 37, 'the recorded requests "asked.jsonl" are no file of the package: add them to its code')],
@@ -639,6 +655,23 @@ def test_a_probe_is_read() -> None:
     for pipeline in (short, long):
         assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
     assert asdict(Rules.of(probe.model_dump())) == probe.model_dump()
+
+
+def test_a_watch_is_read() -> None:
+    """A duration alone is short for its mapping, and the stored form is read again as it was."""
+    short = read(PACK + "environments: {s: {port: 80, watch: 90m}}\n")
+    long = read(
+        PACK
+        + "environments: {s: {port: 80, watch: {for: 2h, error_rate_at_most: 0.5%, latency_p99_ratio: 1.5, "
+        + "on_breach: notify, notify: sh tell.sh}}}\n"
+    )
+    assert short.environments["s"].watch == WatchRules.model_validate({"for": 5400.0})
+    watch = long.environments["s"].watch
+    assert watch is not None
+    assert (watch.lasts, watch.error_rate_at_most, watch.latency_p99_ratio) == (7200, 0.005, 1.5)
+    assert (watch.latency_p50_ratio, watch.on_breach, watch.notify) == (None, "notify", "sh tell.sh")
+    for pipeline in (short, long):
+        assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
 
 
 @pytest.mark.parametrize("case", MALFORMED)

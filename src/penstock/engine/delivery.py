@@ -240,7 +240,7 @@ class Delivery:
             ]
             if only is not None and (serving is None or serving.id != only):
                 raise StateError(f"another release serves {environment} by now")
-            if serving is not None and request in self._answered:
+            if only is None and serving is not None and request in self._answered:
                 return serving
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
@@ -313,6 +313,7 @@ class Delivery:
                     self._move(release.id, release.fate or "retire", reason=release.reason)
             await self._routing.apply()
             for release in self._releases.of(project, environment):
+                await self._watching.end(release)
                 await self._replicas.end(release.id)
             return ended
 

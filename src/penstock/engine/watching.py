@@ -58,6 +58,21 @@ class Watching:
                 self._act(release.id)
         self._looking = asyncio.create_task(self._watch())
 
+    async def end(self, release: Release) -> None:
+        """End what lives of a release's notice; what its breach asked for is dropped."""
+        watch = release.watch or {}
+        if not watch.get("todo"):
+            return
+        acting = self._acting.pop(release.id, None)
+        if acting is not None:
+            acting.cancel()
+            await asyncio.gather(acting, return_exceptions=True)
+        handle = self._found(release.id, (self._releases.get(release.id).watch or {}).get("notified"))
+        if handle is not None:
+            await self._world.runner.end(handle, self._world.grace)
+        for what in watch["todo"]:
+            self._done(release.id, what)
+
     async def _watch(self) -> None:
         while True:
             for release in self._releases.current():
@@ -160,6 +175,7 @@ class Watching:
                     self._releases.note(number, reason=reason)
                     if self._wants(number, "notify"):
                         await self._notify(number)  # who is told may help
+            if self._releases.get(number).status is ReleaseStatus.SERVING:
                 await asyncio.sleep(AGAIN * self._world.look)
 
     def _done(self, number: int, what: str) -> None:
