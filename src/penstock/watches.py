@@ -257,6 +257,9 @@ def written(watch: Watch) -> dict[str, Any]:
     return values
 
 
-def taken_up(values: Mapping[str, Any]) -> Watch:
-    """The watch that was written, whole again. Raises ValueError for anything else."""
-    return _form().validate_python(values)
+def taken_up(values: Mapping[str, Any] | None) -> Watch | None:
+    """The watch that was written, whole again; None for anything else, as another version may have written it."""
+    try:
+        return _form().validate_python(values)
+    except ValueError:
+        return None

@@ -29,7 +29,9 @@ def rules(**fields: Any) -> dict[str, Any]:
 
 
 def state(release: Release) -> Watch:
-    return taken_up((release.watch or {})["state"])
+    found = taken_up((release.watch or {})["state"])
+    assert found
+    return found
 
 
 def told(house: House) -> list[str]:
@@ -297,5 +299,19 @@ def test_stop_ends_the_notice(house: House) -> None:
         assert not house.machine.runs(f"release-{release.id}/notify")
         assert (now(house, release).watch or {})["todo"] == []
         await leave(delivery.watches)
+
+    house.play(story())
+
+
+def test_what_another_version_wrote_begins_anew(house: House) -> None:
+    """A watch that cannot be read is begun again with all that the router has counted, and ends nothing."""
+
+    async def story() -> None:
+        release = await house.deliver(house.wanted("0.1", watch=rules()))
+        house.store.releases.note(release.id, watch={"state": {"looks": 3}})
+        house.router.count(str(release.id), answered(20))
+        async with attended(house):
+            await until(lambda: "begun" in (now(house, release).watch or {})["state"])
+            await seen(house, release, 20)
 
     house.play(story())

@@ -202,6 +202,14 @@ def test_a_new_coordinator_decides_as_the_old_one(looks: list[tuple[int, int, bo
         requests, errors = requests + more + failed, errors + failed
         reading = read(requests, errors) if answers else None
         if second == death:
-            other = taken_up(written(other))
+            found = taken_up(written(other))
+            assert found
+            other = found
         watch, other = (looked(one, float(second), reading) for one in (watch, other))
     assert watch == other
+
+
+@pytest.mark.parametrize("values", [None, {}, {"begun": 1.0}])
+def test_what_no_watch_wrote_is_none(values: Any) -> None:
+    """What another version may have written is not taken for a watch."""
+    assert taken_up(values) is None

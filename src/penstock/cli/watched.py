@@ -17,9 +17,9 @@ def watch_words(world: World, serving: Release, newest: Release) -> str | None:
         return f"{newest.version} was {newest.reason}"
     if not serving.spec.get("watch"):
         return None
-    if serving.watch is None:
+    watch = taken_up((serving.watch or {}).get("state"))
+    if watch is None:
         return None if _is_attended(world) else "its watch has not begun, unattended: penstock serve begins it"
-    watch = taken_up(serving.watch["state"])
     if watch.ended is None:
         alone = "" if _is_attended(world) else ", unattended: penstock serve goes on with it"
         return f"watched until {moment(watch.begun + watch.lasts)}: {summary(watch)}{alone}"

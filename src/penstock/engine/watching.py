@@ -45,6 +45,7 @@ class Watching:
         self._breach = breach
         self._looking: asyncio.Task[None] | None = None
         self._acting: dict[int, asyncio.Task[None]] = {}
+        self._faulty: set[int] = set()
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -83,23 +84,26 @@ class Watching:
     async def _turn(self, release: Release) -> None:
         try:
             await self._look(release)
+            self._faulty.discard(release.id)
         except Exception:  # the loop's edge: one release's defect must not stop the others
-            log.exception("watching release %s met a defect of Penstock", release.id)
+            if release.id not in self._faulty:
+                log.exception("watching release %s met a defect of Penstock", release.id)
+            self._faulty.add(release.id)
 
     # --- looks
 
     async def _look(self, release: Release) -> None:
-        known = release.watch or {}
-        before = taken_up(known["state"]) if known else None
+        before = taken_up((release.watch or {}).get("state"))
         if before is not None and before.ended is not None:
             return
         read = await self._read(release)
+        known = before
         if before is None:
             if read is None:
                 return  # it begins with what the router has counted
             before = self._begun(release, read)
         after = looked(before, self._world.clock.now(), read)
-        if not known or _is_news(before, after):
+        if known is None or _is_news(known, after):
             self._record(release, after)
         if after.ended is not None and after.ended.kind == "breach":
             self._act(release.id)
@@ -124,9 +128,10 @@ class Watching:
         """Latencies of the release before: as the rollout saw them, else as its own watch did."""
         rollout: Mapping[str, Any] = (release.rollout or {}).get("state") or {}
         if rollout:
-            return tuple(rollout["evidence"]["history"])
+            return tuple((rollout.get("evidence") or {}).get("history") or ())
         before = None if release.replaced is None else self._releases.get(release.replaced).watch
-        return taken_up(before["state"]).arm.latencies if before else ()
+        watch = taken_up((before or {}).get("state"))
+        return () if watch is None else watch.arm.latencies
 
     def _record(self, release: Release, watch: Watch) -> None:
         """How a watch stands; of a breach also the reason, and what it asks for, before that is done."""
