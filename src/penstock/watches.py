@@ -24,6 +24,8 @@ from penstock.environments import WatchRules
 from penstock.error_counts import HARMS, log_sum
 from penstock.traffic import EDGES_MS, NOTHING, Arm, Reading, above, between, quantile_edge
 
+WATCH = "its watch"
+"""Who it was that went back from a release, where no person did."""
 FIRST = 0.5
 """The part of the stake that is laid at promotion."""
 QUANTILES: Mapping[str, float] = {"latency_p50_ratio": 0.5, "latency_p90_ratio": 0.9, "latency_p99_ratio": 0.99}

@@ -12,6 +12,7 @@ from engine.builders import PROJECT, House, until
 from engine.test_rolling import answered
 from penstock.engine.contracts import Handle, ProcessSpec
 from penstock.engine.delivery import Delivery
+from penstock.engine.happenings import happenings
 from penstock.environments import WatchRules
 from penstock.errors import StateError
 from penstock.releases import ReleaseStatus
@@ -93,6 +94,9 @@ def test_a_breach_rolls_back(house: House) -> None:
         reason = now(house, release).reason or ""
         assert reason == "rolled back to 0.1 by its watch: 100 of the last 500 requests failed (20 %), where 1 % may"
         assert (now(house, release).watch or {})["todo"] == []
+        last = happenings(house.store, PROJECT.id, "production")[-1]
+        assert (last.what, last.version, last.who) == ("rolled back to", "0.1", "its watch")
+        assert last.why == "0.2: 100 of the last 500 requests failed (20 %), where 1 % may"
 
     house.play(story())
 

@@ -27,6 +27,7 @@ from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import Asked, said, terms_of
 from penstock.runs import RequestStatus
 from penstock.store.contract import Release
+from penstock.watches import WATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,7 @@ class Delivery:
     async def _break(self, release: Release, why: str) -> None:
         """Go back from a release that broke its watch, while it serves."""
         place = (release.project, release.environment)
-        await self.rollback(*place, self._releases.generation(*place), "its watch", why=why, only=release.id)
+        await self.rollback(*place, self._releases.generation(*place), WATCH, why=why, only=release.id)
 
     async def _go_back(self, serving: Release, target: Release, request: int, reason: str) -> None:
         """Have a release that served before ready to serve again."""

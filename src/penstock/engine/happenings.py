@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from penstock.migrations import Migration, MigrationStatus
 from penstock.store.contract import Release, ReleaseEvent, Request
 from penstock.store.sql import Store
+from penstock.watches import WATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ def _release(store: Store, release: Release, event: ReleaseEvent, requests: list
         by_hand = store.requests.get(release.request).kind == "deploy"
         why = "by hand" if by_hand else f"run {release.run}"
     return Happening(event.at, _RELEASES[event.event], release.version, release.id, release.run or None, who, why)
+    broken = _broken(store, release, event)
+    if broken is not None:
+        return Happening(event.at, _RELEASES[event.event], release.version, release.id, None, WATCH, broken)
 
 
 def _migration(row: Migration) -> Happening:
@@ -84,3 +88,13 @@ def _freezes(requests: list[Request]) -> Iterator[Happening]:
             what = "frozen" if request.kind == "freeze" else "unfrozen"
             at = request.ended or request.created
             yield Happening(at, what, None, None, None, request.actor, request.payload.get("reason"))
+
+
+def _broken(store: Store, release: Release, event: ReleaseEvent) -> str | None:
+    """What the release before was seen to do, where its watch gave the traffic back to this one."""
+    if event.event != "restore" or release.replaced is None:
+        return None
+    before = store.releases.get(release.replaced)
+    ended = ((before.watch or {}).get("state") or {}).get("ended") or {}
+    by_watch = f"rolled back to {release.version} by {WATCH}" in (before.reason or "")
+    return f"{before.version}: {ended['reason']}" if by_watch and "reason" in ended else None
