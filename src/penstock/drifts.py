@@ -144,8 +144,9 @@ class Compared:
 def compared(name: str, sample: Sequence[Row], window: Sequence[Row]) -> Compared:
     """A feature of a window beside the sample's. Both have rows.
 
-    Numbers meet in the test of Kolmogorov and Smirnov, anything else in Pearson's chi-squared test. Where some rows
-    lack a number, how many do is tested too (Fisher's exact test), and the smaller p value counts twice.
+    Numbers meet in the test of Kolmogorov and Smirnov, common values in Pearson's chi-squared test. How many rows lack
+    the number, or have a value that is not common, is tested too (Fisher's exact test); the smaller p value counts
+    twice.
     """
     old, new = [row.get(name) for row in sample], [row.get(name) for row in window]
     by_size = _is_measured(old)
@@ -216,22 +217,35 @@ def _categories(old: _Column, new: _Column) -> _Table:
 
 
 def _p_of_numbers(old: list[float], new: list[float], rows_old: int, rows_new: int) -> float:
-    from scipy.stats import fisher_exact, ks_2samp  # noqa: PLC0415 - start-up time is a promise
+    from scipy.stats import ks_2samp  # noqa: PLC0415 - start-up time is a promise
 
     found = [float(ks_2samp(old, new, method="asymp").pvalue)] if new else []
     if len(old) < rows_old or len(new) < rows_new:
-        table = [[len(old), rows_old - len(old)], [len(new), rows_new - len(new)]]
-        found.append(float(fisher_exact(table).pvalue))
-    return min(1.0, min(found) * len(found))
+        found.append(_p_of_shares((len(old), rows_old - len(old)), (len(new), rows_new - len(new))))
+    return _least(found)
 
 
 def _p_of_table(old: list[int], new: list[int]) -> float:
+    """Of the counts of common values, and last those of all others, which may be few: these are tested exactly."""
     from scipy.stats import chi2_contingency  # noqa: PLC0415 - start-up time is a promise
 
-    used = [(one, other) for one, other in zip(old, new, strict=True) if one + other]
-    if len(used) < 2:
-        return 1.0
-    return float(chi2_contingency(list(zip(*used, strict=True)), correction=False).pvalue)
+    found = []
+    if len(old) > 2:
+        found.append(float(chi2_contingency([old[:-1], new[:-1]], correction=False).pvalue))
+    if old[-1] + new[-1]:
+        found.append(_p_of_shares((sum(old[:-1]), old[-1]), (sum(new[:-1]), new[-1])))
+    return _least(found)
+
+
+def _p_of_shares(old: tuple[int, int], new: tuple[int, int]) -> float:
+    from scipy.stats import fisher_exact  # noqa: PLC0415 - start-up time is a promise
+
+    return float(fisher_exact([old, new]).pvalue)
+
+
+def _least(found: Sequence[float]) -> float:
+    """The p value of several tests at once, by Bonferroni; 1 where there is none."""
+    return min(1.0, min(found) * len(found)) if found else 1.0
 
 
 # --- a window ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from acceptance.test_serve import PATIENCE, Serve, until
+from acceptance.test_serve import PATIENCE, Serve, state, until
 from acceptance.tiny import Tiny, end, make
 
 PIPELINE = """\
@@ -158,6 +158,7 @@ def test_requests_that_change_train_the_model_anew(meadow: Field) -> None:
     serve = meadow.serve()
     with meadow.callers(0.0):
         until(lambda: status(meadow)["drift"] is not None, "a first window")
+        until(lambda: "no drift in 3 features" in str(state(serve)["environments"][0]["note"]), "the page tells of it")
     assert "sees drift" not in serve.said
     assert meadow.runs() == [("manual", "passed")]
     with meadow.callers(2.0):

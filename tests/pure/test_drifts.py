@@ -158,6 +158,23 @@ def test_a_quiet_service_is_called_drifting_in_at_most_one_watch_of_twenty() -> 
     assert alarms <= 8
 
 
+def test_values_that_are_rare_cause_no_alarm() -> None:
+    """With a value in one of 200 rows, chi-squared alone would give p < 0.001 ten times as often as it may."""
+    draw = dice(5)
+
+    def window(rows: int) -> list[dict[str, float | str]]:
+        return [{"city": city} for city in draw.choices("ab", (0.995, 0.005), k=rows)]
+
+    sample = window(2000)
+    assert sum(compared("city", sample, window(100)).p < 0.001 for _ in range(500)) <= 2
+
+
+def test_a_new_value_is_found_though_it_is_rare() -> None:
+    """Eight rows of 100 with a city that the sample does not know are no chance."""
+    found = compared("city", [{"city": "Ulm"}] * 1000, [{"city": "Ulm"}] * 92 + [{"city": "Bonn"}] * 8)
+    assert found.p < 1e-6
+
+
 def test_a_shift_is_found_late_as_well_as_early() -> None:
     """Half a standard deviation in 1,000 requests is found at the first look and at the ten-thousandth."""
     sample = gauss(5000, 1, count=9)

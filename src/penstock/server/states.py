@@ -173,6 +173,7 @@ class States:
         replicas = self._world.store.releases.replicas(release.id)
         alive = sum(1 for r in replicas if r.handle is not None and self._world.runner.alive(Handle(**r.handle)))
         serves = release.status is ReleaseStatus.SERVING
+        look = self._world.store.drifts.newest(release.id) if serves else None
         return EnvironmentState(
             project=names[release.project],
             environment=release.environment,
@@ -182,7 +183,7 @@ class States:
             replicas=alive,
             wanted=int(release.spec["replicas"]),
             since=release.since,
-            note=release.phase or release.reason,
+            note=release.phase or release.reason or (look.sentence if look else None),
         )
 
 
