@@ -1,10 +1,10 @@
 """What a watch promises, by simulation: false alarms within a day, and requests until a breach is seen.
 
-    python benchmarks/watch.py [RUNS]
+    python benchmarks/watch.py {errors|latency} [RUNS]
 
 Requests come at a rate that drifts, and fail at a rate that drifts below the limit of 1 %; a look each second, in a day
 every five seconds. Then the error rate is so many times the limit from the promotion on, or from the middle of a watch
-of an hour.
+of an hour. Latencies are lognormal, and the release before had 20,000 requests in its rollout.
 """
 
 import sys
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from penstock.environments import WatchRules
-from penstock.traffic import NOTHING, Arm, Reading
+from penstock.traffic import EDGES_MS, NOTHING, Arm, Reading
 from penstock.watches import begun, looked
 
 LIMIT = 0.01
@@ -58,6 +58,37 @@ def broken(draw: np.random.Generator, risk: float, onset: int) -> tuple[str, int
     return kind, seen - int(requests[:onset].sum())
 
 
+def slow(draw: np.random.Generator, factor: float, share: float) -> tuple[str, int]:
+    """An hour of a release of which a share of the requests take so many times as long; requests until its end."""
+    edges = np.array(EDGES_MS)
+    slots = len(EDGES_MS) + 1
+    reference = np.bincount(np.searchsorted(edges, draw.lognormal(3, 0.5, 20_000)), minlength=slots)
+    rules = WatchRules.model_validate({"latency_p99_ratio": 1.5})
+    state = begun(rules, 0.0, Reading("1", NOTHING, NOTHING), tuple(map(int, reference)))
+    total = np.zeros(slots, dtype=int)
+    for second in range(1, HOUR + 1):
+        requests = draw.poisson(PER_SECOND)
+        took = draw.lognormal(3, 0.5, requests) * np.where(draw.random(requests) < share, factor, 1)
+        total += np.bincount(np.searchsorted(edges, took), minlength=slots)
+        arm = Arm(int(total.sum()), 0, tuple(map(int, total)))
+        state = looked(state, float(second), Reading("1", arm, NOTHING))
+        if state.ended is not None:
+            break
+    return ("open" if state.ended is None else state.ended.kind), int(total.sum())
+
+
+def slowness(runs: int) -> Iterator[str]:
+    """The figures on latency, a line each."""
+    draw = np.random.default_rng(7)
+    yield f"{runs} watches of an hour each, latency_p99_ratio: 1.5, about {PER_SECOND} requests a second"
+    for factor, share in ((1, 1), (1.5, 1), (2, 1), (3, 0.2), (3, 0.1)):
+        found = [slow(draw, factor, share) for _ in range(runs)]
+        seen = [n for kind, n in found if kind == "breach"]
+        median = f", median {np.median(seen):,.0f} requests" if seen else ""
+        what = f"{share * 100:g} % of requests {factor:g} times as slow"
+        yield f"{what}: {len(seen) / runs * 100:.1f} % broken{median}"
+
+
 def report(runs: int) -> Iterator[str]:
     """The figures, a line each."""
     draw = np.random.default_rng(6)
@@ -83,5 +114,6 @@ def at_limit(draw: np.random.Generator, seconds: int) -> tuple[np.ndarray, np.nd
 
 
 if __name__ == "__main__":
-    for line in report(int(sys.argv[1]) if sys.argv[1:] else 100):
+    figures = {"errors": report, "latency": slowness}[sys.argv[1] if sys.argv[1:] else "errors"]
+    for line in figures(int(sys.argv[2]) if sys.argv[2:] else 100):
         print(line, flush=True)
