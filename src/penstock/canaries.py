@@ -37,6 +37,14 @@ CustomWord = Literal["pass", "fail", "inconclusive", "errored"]
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a person's own rule said at a look, and why."""
+
+    word: CustomWord
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a canary may do to users, and how sure one must be of it.
 
@@ -89,7 +97,7 @@ class Evidence:
     history: tuple[int, ...] = ()
     canary: Arm = NOTHING
     stable: Arm = NOTHING
-    customs: Mapping[str, CustomWord] = field(default_factory=dict)
+    customs: Mapping[str, Told] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +167,9 @@ def _harms(evidence: Evidence, alpha: float) -> Iterator[str]:
         if watch.harm.wealth >= -math.log(alpha):
             quantile, ratio = f"p{watch.rule.quantile * 100:g}", watch.rule.ratio
             yield f"latency: the {quantile} is more than {ratio:g} times that of the stable release, at {alpha:.2g}"
-    for name, word in sorted(evidence.customs.items()):
-        if word == "fail":
-            yield f"{name}: the rule says fail"
+    for name, told in sorted(evidence.customs.items()):
+        if told.word == "fail":
+            yield f"{name}: {told.why or 'the rule says fail'}"
 
 
 def _counts(comparison: Comparison) -> str:
@@ -187,9 +195,10 @@ def _open(evidence: Evidence, limits: Limits, share: float, alpha: float) -> Ite
             missing = more_to_compare(watch.safety, alpha, share, relative_risk(watch.safety))
             yield f"{watch.rule.name} is not yet shown to be below {watch.rule.ratio:g}", missing
     for name in limits.customs:
-        word = evidence.customs.get(name)
-        if name in limits.require and word != "pass":
-            yield f"{name} {_SAID[word]}", 0
+        told = evidence.customs.get(name)
+        if name in limits.require and (told is None or told.word != "pass"):
+            why = f" ({told.why})" if told is not None and told.why else ""
+            yield f"{name} {_SAID[told.word if told else None]}{why}", 0
     alarm = split_alarm((evidence.canary.requests, evidence.stable.requests), share, TOLERANCES[limits.assignment])
     if alarm:
         yield f"{alarm}: the arms may not be alike", 0

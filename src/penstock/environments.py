@@ -8,12 +8,15 @@ from pydantic.json_schema import SkipJsonSchema
 
 from penstock.parts import Part
 from penstock.values import (
+    PLACE,
     Branches,
     CommandText,
     FilePath,
     Flag,
+    Name,
     Number,
     PlainCommand,
+    PlainText,
     Seconds,
     Share,
     Texts,
@@ -99,6 +102,56 @@ def _check_harms(harms: dict[str, float]) -> dict[str, float]:
 Harms = Annotated[dict[str, Number], AfterValidator(_check_harms)]
 
 
+def _check_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]\S{0,2000}", re.sub(r"\$\{\{[^{}]*\}\}", "x", url)):
+        raise wrong(f'expected an address such as https://example.org/health, found "{shortened(url)}"')
+    return url
+
+
+_Url = Annotated[str, AfterValidator(_check_url)]
+_QUESTION_PLACES = frozenset({"release", "version", "environment"})
+
+
+class MetricQuestion(Part):
+    """A metric that a service of the person's own tells of a release, and what it may be."""
+
+    url: _Url | None = Field(default=None, description="Where a JSON answer is asked for.")
+    value: PlainText | None = Field(default=None, description="Where the number stands in it: data.rates[0].value.")
+    prometheus: _Url | None = Field(default=None, description="The address of a Prometheus server.")
+    query: PlainText | None = Field(default=None, description="The query that gives the number, in PromQL.")
+    at_most: Number | None = Field(default=None, description="The most that it may be.")
+    at_least: Number | None = Field(default=None, description="The least that it must be.")
+    fails_above: Number | None = Field(default=None, description="Above this it fails; between is undecided.")
+    fails_below: Number | None = Field(default=None, description="Below this it fails; between is undecided.")
+    authorization: VariableName | None = Field(
+        default=None, description="A secret of the environment that is sent as a bearer token."
+    )
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Self:
+        for one, other in (("url", "value"), ("value", "url"), ("prometheus", "query"), ("query", "prometheus")):
+            if getattr(self, one) is not None and getattr(self, other) is None:
+                raise wrong(f'"{one}" needs a {other}: add {other}', one, lacks=(other,))
+        if (self.url is None) is (self.prometheus is None):
+            raise wrong("expected either url and value, or prometheus and query", lacks=("url",))
+        for key in ("url", "query"):
+            for place in PLACE.finditer(getattr(self, key) or ""):
+                if place[1].strip() not in _QUESTION_PLACES or not place[2]:
+                    names = ", ".join(sorted(_QUESTION_PLACES))
+                    raise wrong(f'"{shortened(place[0])}" is no place of a metric: there are {names}', key)
+        return self
+
+    @model_validator(mode="after")
+    def _has_limits_in_order(self) -> Self:
+        if self.at_most is None and self.at_least is None:
+            raise wrong("expected at_most, at_least or both", lacks=("at_most",))
+        for limit, fails, sign in (("at_most", "fails_above", 1), ("at_least", "fails_below", -1)):
+            within, beyond = getattr(self, limit), getattr(self, fails)
+            if beyond is not None and (within is None or sign * beyond < sign * within):
+                raise wrong(f'"{fails}" needs {limit}, and lies beyond it', fails, lacks=(limit,))
+        return self
+
+
 class RolloutRules(Part):
     """How a release takes over from the one before: by which strategy, and what must be shown on the way."""
 
@@ -115,6 +168,7 @@ class RolloutRules(Part):
         default=0.01, description="An error rate that is safe whatever the release before had."
     )
     abort_if: Harms = Field(default={"error_rate_ratio": 2.0}, description="What harm rolls it back.")
+    metrics: dict[Name, MetricQuestion] = Field(default={}, description="Metrics that services of one's own tell.")
     require: Texts = Field(default=(), description="Rules that must be shown to hold before a share widens.")
     confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(default=0.95, description="How sure a verdict must be.")
     traffic: Literal["live", "probe"] = Field(
@@ -149,8 +203,9 @@ class RolloutRules(Part):
         if self.error_rate_at_most is not None and not 0 < self.error_rate_at_most < 1:
             raise wrong("expected a share above 0 % and below 100 %", "error_rate_at_most")
         for name in self.require:
-            if name not in self.abort_if or name == "error_rate_ratio":
-                raise wrong(f'"{shortened(name)}" is no rule that can be required: write one of abort_if', "require")
+            if name not in {*self.abort_if, *self.metrics} - {"error_rate_ratio"}:
+                sentence = f'"{shortened(name)}" is no rule that can be required: write one of abort_if or metrics'
+                raise wrong(sentence, "require")
         return self
 
 
@@ -169,12 +224,6 @@ class ConfigFile(Part):
     def target(self) -> str:
         """The path of the filled-in file, in the folder that PENSTOCK_CONFIG names."""
         return self.to or self.template
-
-
-def _check_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]\S{0,2000}", re.sub(r"\$\{\{[^{}]*\}\}", "x", url)):
-        raise wrong(f'expected an address such as https://example.org/health, found "{shortened(url)}"')
-    return url
 
 
 class Deploy(Part):
@@ -397,6 +446,14 @@ class Environment(Part):
         if self.rollout is not None and self.rollout.traffic == "probe" and self.probe is None:
             sentence = '"traffic: probe" asks the recorded requests of a probe: add probe: FILE to the environment'
             raise wrong(sentence, "rollout", lacks=("probe",))
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_tokens(self) -> Self:
+        for name, question in (self.rollout.metrics if self.rollout else {}).items():
+            if question.authorization is not None and question.authorization not in self.secrets:
+                sentence = f'metric "{name}" sends {question.authorization}: list it among secrets'
+                raise wrong(sentence, "rollout", lacks=("secrets",))
         return self
 
     @model_validator(mode="after")

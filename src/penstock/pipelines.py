@@ -59,13 +59,12 @@ from penstock.values import (
     shortened,
     wrong,
 )
+from penstock.values import PLACE as PLACE  # noqa: PLC0414 - where texts are filled in
 from penstock.values import RESERVED as RESERVED  # noqa: PLC0414 - what no step can be named
 from penstock.values import FilePath as FilePath  # noqa: PLC0414 - what the file can name
 from penstock.values import FolderPath as FolderPath  # noqa: PLC0414 - the same
 
 # --- interpolation -------------------------------------------------------------------------------------------------
-
-PLACE = re.compile(r"\$\{\{([^{}]{0,200})(\}\})?")
 
 
 def interpolate(text: str, variables: Mapping[str, str], version: str, commit: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from penstock.canaries import Assignment, CustomWord, Evidence, Judgment, Limits, gathered, judged, nothing_seen
+from penstock.canaries import Assignment, Evidence, Judgment, Limits, Told, gathered, judged, nothing_seen
 from penstock.environments import RolloutRules, quantile_of
 from penstock.errors import TransitionError, UsageError
 from penstock.latencies import LatencyRule
@@ -142,6 +142,7 @@ def terms_of(rules: RolloutRules | None, assignment: Assignment = "random") -> T
             error_rate_at_most=rules.error_rate_at_most,
             latencies=tuple(LatencyRule(q, ratio) for q, ratio in sorted(ratios.items(), key=str) if q is not None),
             edges=EDGES_MS,
+            customs=tuple(rules.metrics),
             require=rules.require,
             confidence=rules.confidence,
             assignment=assignment,
@@ -162,7 +163,7 @@ class Observed:
     at: float
     width: int
     counts: Increment | None
-    customs: Mapping[str, CustomWord] = field(default_factory=dict)
+    customs: Mapping[str, Told] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ def wrong(sentence: str, at: str | None = None, lacks: tuple[str, ...] = ()) -> 
     return PydanticCustomError("penstock", "{sentence}", {"sentence": sentence, "at": at, "lacks": lacks})
 
 
+PLACE = re.compile(r"\$\{\{([^{}]{0,200})(\}\})?")
+"""Where a text is filled in: `${{ name }}`; without the second group it is not closed."""
+
 RESERVED = ("check", "lock", "runtime", "package", "serve", "replay")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -355,7 +358,5 @@ Seconds = Annotated[
 Bytes = Annotated[
     int, Field(strict=True), AfterValidator(_check_memory), BeforeValidator(_as_bytes, json_schema_input_type=int | str)
 ]
-Share = Annotated[
-    float, Field(strict=True, ge=0, le=1), BeforeValidator(_as_share, json_schema_input_type=float | str)
-]
+Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_as_share, json_schema_input_type=float | str)]
 Flag = Annotated[bool, Field(strict=True)]

@@ -269,7 +269,11 @@ def test_a_new_coordinator_goes_on_where_the_old_one_died(house: House) -> None:
         assert split(house) == {"0.1": 9500, "0.2": 500}
         assert seen(house, candidate.id) == 100
         async with asked(house):
-            await asyncio.gather(*delivery.watches)
+            await until(lambda: statuses(house)[-1] == ("0.2", "serving"))
+            await until(lambda: statuses(house)[0] == ("0.1", "retired"))
+            for task in delivery.watches:
+                task.cancel()
+            await asyncio.gather(*delivery.watches, return_exceptions=True)
         assert statuses(house) == [("0.1", "retired"), ("0.2", "serving")]
 
     house.play(story())
@@ -427,3 +431,56 @@ def test_more_releases_are_kept_warm(house: House) -> None:
         assert warm == ["0.4"]
 
     house.play(story())
+
+
+# --- metrics of one's own ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "status", "reason"),
+    [
+        ("0.01", ReleaseStatus.SERVING, "errors in"),
+        ("0.3", ReleaseStatus.ROLLED_BACK, "complaints: 0.3, where at most 0.02 was allowed"),
+        ('"many"', ReleaseStatus.ROLLED_BACK, "complaints could not be asked (what stands at data.rate is no number"),
+    ],
+)
+def test_a_metric_of_ones_own(house: House, rate: str, status: ReleaseStatus, reason: str) -> None:
+    """A required one that passes lets it widen; one that fails rolls back; one that cannot be told only ever holds."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        async with telling(f'{{"data": {{"rate": {rate}}}}}') as (url, paths):
+            asks = {"url": f"{url}/of/${{{{ version }}}}", "value": "data.rate", "at_most": 0.02}
+            fields = {**QUICK, "metrics": {"complaints": asks}, "require": ["complaints"]}
+            async with asked(house), rolling(house, house.wanted("0.2", rollout=rules(**fields))) as task:
+                await until(lambda: task.done() or heard(house, "complaints"))
+                house.clock.ahead += 1900 if rate == '"many"' else 0
+                release = await task
+        assert release.status is status
+        assert reason in (release.rollout or {})["move"]["reason"]
+        assert set(paths) == {"/of/0.2"}
+
+    house.play(story())
+
+
+def heard(house: House, metric: str) -> bool:
+    """Whether a canary's metric has an answer that counts."""
+    found = tried(house)
+    return found is not None and metric in (found.rollout or {})["state"]["evidence"]["customs"]
+
+
+@asynccontextmanager
+async def telling(body: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """A service that answers every request with a body; its address, and the paths that it was asked for."""
+    paths: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        paths.append(head.split()[1].decode())
+        length = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        writer.write((length + body).encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", paths

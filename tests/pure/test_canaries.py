@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.canaries import CustomWord, Evidence, Judgment, Limits, gathered, judged, nothing_seen
+from penstock.canaries import CustomWord, Evidence, Judgment, Limits, Told, gathered, judged, nothing_seen
 from penstock.errors import UsageError
 from penstock.latencies import LatencyRule
 from penstock.traffic import Arm, Increment, log_edges
@@ -22,7 +22,7 @@ def at(buckets: Mapping[int, int], errors: int = 0) -> Arm:
     return Arm(sum(latencies), errors, latencies)
 
 
-def seen(limits: Limits, *looks: tuple[Arm, Arm], customs: Mapping[str, CustomWord] | None = None) -> Evidence:
+def seen(limits: Limits, *looks: tuple[Arm, Arm], customs: Mapping[str, Told] | None = None) -> Evidence:
     evidence = nothing_seen(limits)
     for canary, stable in looks:
         evidence = gathered(evidence, limits, Increment(canary, stable))
@@ -133,7 +133,7 @@ def test_a_required_latency_holds_a_width_back() -> None:
 )
 def test_a_rule_of_ones_own_has_three_verdicts_and_an_error(word: CustomWord | None, verdict: str, reason: str) -> None:
     """Fail is harm; required, only a pass lets the width widen; not required, all but fail do."""
-    customs: dict[str, CustomWord] = {} if word is None else {"sales": word}
+    customs = {} if word is None else {"sales": Told(word)}
     for require in ((), ("sales",)):
         limits = Limits(customs=("sales",), require=require)
         found = judged(seen(limits, (Arm(400), Arm(3600)), customs=customs), limits, 0.1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.canaries import CustomWord, Limits
+from penstock.canaries import CustomWord, Limits, Told
 from penstock.errors import TransitionError, UsageError
 from penstock.latencies import LatencyRule
 from penstock.releases import ReleaseStatus
@@ -325,7 +325,7 @@ def events(draw: st.DrawFn) -> Event:
     if draw(st.integers(0, 30)) == 0:
         return Asked(at, draw(st.sampled_from(["promote", "abort"])), "ada")
     increment = st.builds(Increment, counts(), counts())
-    said = {"sales": draw(st.sampled_from(WORDS))} if draw(st.booleans()) else {}
+    said = {"sales": Told(draw(st.sampled_from(WORDS)), "why")} if draw(st.booleans()) else {}
     return Observed(at, draw(st.sampled_from([1000, 1000, 5000])), draw(st.none() | increment), said)
 
 

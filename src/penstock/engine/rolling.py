@@ -13,8 +13,10 @@ from typing import Any
 from penstock.engine.calling import call
 from penstock.engine.contracts import Counted
 from penstock.engine.installing import Stopping
+from penstock.engine.querying import Questions
 from penstock.engine.replicas import Replicas
 from penstock.engine.routing import Routing
+from penstock.engine.switching import rules_of
 from penstock.engine.world import World
 from penstock.errors import EngineError
 from penstock.rollouts import (
@@ -67,13 +69,25 @@ class Rolling:
 
     async def judge(self, release: Release, stopping: Stopping) -> Move:
         """Look and decide until the rollout has ended; returns its last move, which the caller carries out."""
-        caller = self._caller(release)
+        caller, questions = self._caller(release), self._questions(release)
         try:
-            return await self._until_ended(release, caller, stopping)
+            return await self._until_ended(release, caller, questions, stopping)
         finally:
+            await questions.end()
             if caller is not None:
                 caller.cancel()
                 await asyncio.gather(caller, return_exceptions=True)
+
+    def _questions(self, release: Release) -> Questions:
+        """The metrics that services of the person's own tell of a release."""
+        rules = rules_of(release)
+        names = {"release": str(release.id), "version": release.version, "environment": release.environment}
+        secrets = tuple(release.spec.get("secrets", ()))
+        return Questions(
+            {} if rules is None else rules.metrics,
+            names,
+            lambda: self._world.secrets(release.project, secrets, release.environment),
+        )
 
     def _caller(self, release: Release) -> asyncio.Task[None] | None:
         """Who asks the recorded requests where the file says that nobody else calls."""
@@ -81,15 +95,21 @@ class Rolling:
             return None
         return asyncio.create_task(call(self._world, release, int(release.spec["port"])))
 
-    async def _until_ended(self, release: Release, caller: asyncio.Task[None] | None, stopping: Stopping) -> Move:
+    async def _until_ended(
+        self, release: Release, caller: asyncio.Task[None] | None, questions: Questions, stopping: Stopping
+    ) -> Move:
         state, stable = self._state(release.id)
         watch = _Watch(self._world, self._routing, (release.id, stable), caller)
         in_force = False
         while state.ended is None:
-            in_force = in_force or await self._put_in_force(watch)
+            if not in_force:
+                in_force = await self._put_in_force(watch)
+                questions.begin()
             event = await self._event(release.id, stable, state, watch, stopping)
             if isinstance(event, Observed) and not in_force:
                 event = replace(event, counts=None)
+            if isinstance(event, Observed):
+                event = replace(event, customs=questions.told())
             before = state
             state, move = advanced(state, event)
             if replace(state, seen=before.seen) != before:

@@ -15,7 +15,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from penstock.environments import ConfigFile, Deploy, DriftRules, Migrate, ProbeRules, RolloutRules, WatchRules
+from penstock.environments import (
+    ConfigFile,
+    Deploy,
+    DriftRules,
+    MetricQuestion,
+    Migrate,
+    ProbeRules,
+    RolloutRules,
+    WatchRules,
+)
 from penstock.errors import PipelineError, Problem
 from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
 from penstock.parts import (
@@ -123,6 +132,7 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("environments", "*", "migrate"): Migrate,
     ("environments", "*", "probe"): ProbeRules,
     ("environments", "*", "rollout"): RolloutRules,
+    ("environments", "*", "rollout", "metrics", "*"): MetricQuestion,
     ("environments", "*", "drift"): DriftRules,
     ("environments", "*", "watch"): WatchRules,
     ("check",): Check,
@@ -143,6 +153,7 @@ _NOUNS: Mapping[type[Part], str] = {
     Migrate: "migrate",
     ProbeRules: "probe",
     RolloutRules: "rollout",
+    MetricQuestion: "a metric",
     DriftRules: "drift",
     WatchRules: "watch",
     ConfigFile: "config",
