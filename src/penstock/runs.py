@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from penstock.charts import Chart
 from penstock.errors import TransitionError
@@ -429,7 +429,7 @@ class ReleaseView:
     """One environment of a run: the release that this run brought there, and where the rollout stands.
 
     `status` is a release status, or `queued`, or `skipped` with a reason; `phase` a short word while it moves
-    (`starting 2 replicas`, `switching`, `draining 0.1.dev3`).
+    (`starting 2 replicas`, `switching`, `draining 0.1.dev3`). `rollout` is what the release keeps of its rollout.
     """
 
     environment: str
@@ -439,6 +439,7 @@ class ReleaseView:
     reason: str | None = None
     phase: str | None = None
     replaced: str | None = None
+    rollout: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

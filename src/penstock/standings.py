@@ -80,6 +80,11 @@ class Standing:
     probe: Mapping[str, Any] | None = None
     charts: tuple[Chart, ...] = ()
 
+    @property
+    def going_on(self) -> bool:
+        """Whether it is being judged in traffic now."""
+        return self.verdict is not None and self.ended is None
+
     def as_json(self) -> dict[str, Any]:
         """The documented rollout object."""
         return asdict(self)
@@ -88,15 +93,16 @@ class Standing:
 def standing_of(kept: Mapping[str, Any] | None) -> Standing | None:
     """Where the rollout of a release stands; None of a release that was neither probed nor tried in traffic.
 
-    Raises ValueError for what no rollout wrote.
+    Of one that another version of Penstock wrote in another form, only the strategy is known.
     """
     if not kept:
         return None
     found, stable = kept.get("probe"), kept.get("stable")
     probe = None if found is None else {"verdict": found["verdict"], "reason": found["reason"]}
-    if "state" not in kept:
+    try:
+        return _in_traffic(taken_up(kept["state"]), kept, stable, probe)
+    except (KeyError, ValueError):
         return Standing(kept.get("strategy"), stable, probe=probe)
-    return _in_traffic(taken_up(kept["state"]), kept, stable, probe)
 
 
 def _in_traffic(

@@ -78,6 +78,9 @@ def test_status_is_an_object_with_each_environment(served: Tiny) -> None:
             "replicas": "1 of 1",
             "since": served("status", "--json").json["environments"][position]["since"],
             "note": None,
+            "tried": None,
+            "rollout": None,
+            "drift": None,
         }
         for position, (name, port) in enumerate(served.ports.items())
     ]

@@ -1,12 +1,13 @@
 """Rollouts in traffic as a person meets them: what the run tells, and how promote and abort end one."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from acceptance.tiny import PATIENCE, Tiny
+from acceptance.tiny import PATIENCE, Tiny, sentence
 
 
 @pytest.fixture
@@ -43,6 +44,9 @@ def test_promote_gives_it_all_traffic(tried: Tiny) -> None:
     now = tried.serving("production")
     assert now != before
     assert f"{now} is serving in production at http://127.0.0.1:" in said.out
+    told = tried("status", "production", "--history").out
+    sentence(told, rf" tried +{re.escape(str(now))} .* canary begins")
+    sentence(told, rf" released +{re.escape(str(now))} .* a quiet night")
 
 
 def test_abort_takes_it_back(tried: Tiny) -> None:
@@ -55,6 +59,65 @@ def test_abort_takes_it_back(tried: Tiny) -> None:
     assert "asked to abort: wrong prices" in out
     assert tried.serving("production") == before
     assert f" is gone from production: {before} is serving in production at http://127.0.0.1:" in said.out
+    status = tried("status", "production").out
+    assert " was rolled back: " in status
+    sentence(status, "^ +rolled back +.* asked to abort: wrong prices$")
+
+
+def test_whoever_looks_sees_where_it_stands(tried: Tiny) -> None:
+    """`status` and `show` tell what was counted, what it takes, and what follows; in JSON as one object."""
+    before = tried.serving("production")
+    with trying(tried):
+        for _ in range(5):
+            assert tried.ask("production") is not None
+        status = tried("status").out
+        found = tried("status", "--json").json["environments"][1]
+        shown = tried("show", "2")
+        run = tried("show", "2", "--json").json
+    assert f"{found['tried']}: canary 5 %" in status
+    assert "unattended" not in status
+    assert f"production  canary of {found['tried']} against {before}" in status
+    sentence(status, "^ +width +5 %, then 50 %, then all$")
+    sentence(status, "^ +missing +about [0-9]+ more requests of the canary$")
+    assert f"production  canary of {found['tried']}" in shown.out
+    rollout = run["releases"][1]["rollout"]
+    assert (rollout["strategy"], rollout["width"], rollout["widths"]) == ("canary", 0.05, [0.05, 0.5])
+    assert (rollout["verdict"], rollout["ended"]) == ("inconclusive", None)
+    assert found["rollout"].keys() == rollout.keys()
+
+
+def test_a_rollout_that_nobody_judges_is_unattended(tried: Tiny) -> None:
+    """After the command was killed `status` says so; the release keeps its width."""
+    with trying(tried) as run:
+        run.kill()
+        run.communicate()
+        assert "unattended: penstock resume" in tried("status", "production").out
+
+
+def test_lineage_leads_to_what_happened_to_each_release(tried: Tiny) -> None:
+    """From the version that an answer names to its commit, gates and releases, and how each was tried and ended."""
+    with trying(tried) as run:
+        tried("abort", "production", "--reason", "wrong prices")
+        run.wait(PATIENCE)
+    version = tried("status", "--json").json["environments"][1]["tried"]
+    facts = tried("lineage", version, "--json").json
+    assert facts["lineage"]["commit"]["sha"] == tried.repo.git("rev-parse", "HEAD")
+    assert facts["gates"][0]["verdict"] == "pass"
+    release = facts["releases"][1]
+    assert (release["environment"], release["status"], release["rollout"]["cause"]) == (
+        "production",
+        "rolled_back",
+        "person",
+    )
+    assert release["reason"].endswith("asked to abort: wrong prices")
+    assert release["ended"] >= release["history"][0]["at"]
+    assert [(one["what"], one["why"]) for one in release["history"]] == [
+        ("tried", "canary begins"),
+        ("taken back", "wrong prices"),
+    ]
+    told = tried("lineage", version).out
+    sentence(told, "production +rolled back +by .*: .* asked to abort: wrong prices")
+    sentence(told, " tried +by .*: canary begins")
 
 
 def test_there_must_be_a_rollout(served: Tiny) -> None:

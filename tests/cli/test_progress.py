@@ -372,6 +372,16 @@ def test_plain_lines_of_a_rollout() -> None:
     ]
 
 
+def test_plain_lines_of_a_canary_are_few() -> None:
+    """What changes at every look is told when it has doubled, and at each width; nothing is told twice."""
+    counted = [f"canary 5 %: {n:,} requests, about {1000 - n:,} more" for n in range(1, 1000)]
+    phases = ["canary 5 %", *counted, "canary 50 %", "canary 50 %: 1 request"]
+    views = [run(releases=(replace(SERVING, status="canary", url=None, phase=phase),)) for phase in phases]
+    told = [line for before, after in pairwise(views) for line in plain_lines(before, after)]
+    wanted = [counted[2**power - 1] for power in range(10)] + phases[-2:]
+    assert told == [f"production  {phase} …" for phase in wanted]
+
+
 def test_plain_lines_of_attempts_and_interruptions() -> None:
     """A new attempt and a return to the queue are told, progress within an attempt is not."""
     first = step("train", "running", 1, None, attempts=1, progress="epoch 1")

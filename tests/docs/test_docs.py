@@ -26,6 +26,7 @@ from penstock.releases import ReleaseStatus
 from penstock.runners import shim
 from penstock.runs import AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus, TestView
 from penstock.sources.definitions import load
+from penstock.standings import Standing
 from penstock.store.contract import DriftLook
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,7 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
         ("The baseline list", Shown, []),
         ("The history list", Change, []),
         ("The environment history", Happening, []),
+        ("The rollout object", Standing, []),
         ("The drift object", DriftLook, []),
         ("The self-test list", Rehearsal, ["sentence"]),
     ],

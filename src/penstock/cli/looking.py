@@ -74,8 +74,14 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
         typer.echo(json.dumps(to_json(shown), indent=2))
         return
     from penstock.cli.progress import display, render_show
+    from penstock.cli.standings import render_standing
+    from penstock.standings import standing_of
 
     display(render_show(shown), sys.stdout)
+    for release in shown.releases:
+        standing = standing_of(release.rollout)
+        if standing is not None:
+            display(render_standing(release.environment, release.version, standing, release.replaced), sys.stdout)
 
 
 def logs(
@@ -225,18 +231,24 @@ def status(
     with _world() as (world, _):
         chosen = None if project is None else project_here(world, project).id
         rows = [row for row in _status_rows(world, chosen) if env in {None, row.environment.rpartition("/")[2]}]
+        versions = {r.id: r.version for r in world.store.releases.of(chosen)}
     if json_:
         from dataclasses import asdict
 
         typer.echo(json.dumps({"environments": [asdict(row) for row in rows]}, indent=2))
         return
     from penstock.cli.progress import display, render_status
+    from penstock.cli.standings import render_standing
 
     if not rows:
         where = f"to {env} " if env else ""
         typer.echo(f"nothing is released {where}yet: penstock run releases what passes")
         return
     display(render_status(rows), sys.stdout)
+    for row in rows:
+        if row.rollout is not None and (row.rollout.going_on or env is not None):
+            stable = versions.get(row.rollout.stable or 0)
+            display(render_standing(row.environment, row.tried or "", row.rollout, stable), sys.stdout)
 
 
 def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
@@ -256,8 +268,10 @@ def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
 
 def _status_row(world: "World", release: "Release", label: str, own: "list[Release]") -> "StatusRow":
     from penstock.cli.tables import StatusRow
+    from penstock.cli.watched import watch_words
     from penstock.engine.contracts import Handle
     from penstock.releases import address, is_hooked
+    from penstock.standings import standing_of
 
     replicas = world.store.releases.replicas(release.id)
     lives = sum(1 for r in replicas if r.handle is not None and world.runner.alive(Handle(**r.handle)))
@@ -266,11 +280,10 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         r.version for r in own if r.id != release.id and r.status == "retired" and world.store.releases.replicas(r.id)
     ]
     frozen = world.store.releases.frozen(release.project, release.environment)
-    last = own[-1]
-    rejected = f"{last.version} was rejected: {last.reason}" if serves and last.status == "rejected" else None
-    from penstock.cli.watched import watch_words
+    tried = next((r for r in reversed(own) if r.rollout), None)
+    news = _news(world, own[-1]) if serves and own[-1] is not release else None
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
-    words = release.phase or release.reason or rejected or warmth
+    words = release.phase or release.reason or news or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
     watched = watch_words(world, release, own[-1]) if serves else None
@@ -283,8 +296,27 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         replicas="-" if is_hooked(release.spec) else f"{lives} of {release.spec['replicas']}",
         since=release.since,
         note=note,
+        tried=tried.version if tried else None,
+        rollout=standing_of(tried.rollout) if tried else None,
         drift=look,
     )
+
+
+def _news(world: "World", newest: "Release") -> str | None:
+    """What a person should know of the newest release of an environment in which an earlier one serves."""
+    from penstock.engine.followers import CoordinatorLock
+    from penstock.releases import MOVING
+
+    move = (newest.rollout or {}).get("move") or {}
+    if newest.status == "rejected" or (newest.status == "rolled_back" and move.get("kind") == "roll_back"):
+        return f"{newest.version} was {newest.status.replace('_', ' ')}: {newest.reason}"
+    if newest.status not in MOVING:
+        return None
+    lock = CoordinatorLock(world.home.lock)
+    judged = not lock.acquire()
+    lock.release()
+    alone = "" if judged else ", unattended: penstock resume goes on with it"
+    return f"{newest.version}: {newest.phase or newest.status}{alone}"
 
 
 def lineage(
@@ -317,9 +349,19 @@ def lineage(
         *(("input", f"{name}  {digest}") for name, digest in facts["lineage"]["inputs"].items()),
         *(("metric", f"{name}  {value:g}") for name, value in facts["metrics"].items()),
         *(("gate", f"{g['name']}  {g['verdict']}  {'; '.join(g['reasons'])}") for g in facts["gates"]),
-        *(("release", f"{r['environment']}  {r['status']}  by {r['actor']}") for r in facts["releases"]),
+        *(row for release in facts["releases"] for row in _release_rows(release)),
     ]
     typer.echo("\n".join(f"  {label:<8} {text}" for label, text in rows))
+
+
+def _release_rows(release: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A release and all that happened to it: when, what, by whom, why."""
+    from penstock.cli.pictures import moment
+
+    said = f"{release['environment']}  {release['status'].replace('_', ' ')}  by {release['actor']}"
+    yield "release", f"{said}: {release['reason']}" if release["reason"] else said
+    for one in release["history"]:
+        yield "", f"  {moment(one['at'])}  {one['what']}  by {one['who']}{': ' + one['why'] if one['why'] else ''}"
 
 
 def _model(model: Mapping[str, Any] | None) -> list[str]:
@@ -362,9 +404,30 @@ def _lineage(world: "World", project: str, version: str, name: str) -> dict[str,
         "lineage": dict(package.lineage),
         "metrics": shown["metrics"],
         "gates": shown["gates"],
-        "releases": [
-            {"environment": r.environment, "status": str(r.status), "actor": r.actor, "since": r.since, "release": r.id}
-            for r in releases
+        "releases": [_released(world, release) for release in releases],
+    }
+
+
+def _released(world: "World", release: "Release") -> dict[str, Any]:
+    """Where a version was released to: how it stands there, its rollout, and all that happened to it."""
+    from dataclasses import asdict
+
+    from penstock.engine.happenings import happenings
+    from penstock.engine.views import rollout_json
+
+    return {
+        "environment": release.environment,
+        "status": str(release.status),
+        "actor": release.actor,
+        "since": release.since,
+        "release": release.id,
+        "ended": release.ended,
+        "reason": release.reason,
+        "rollout": rollout_json(release.rollout),
+        "history": [
+            asdict(one)
+            for one in happenings(world.store, release.project, release.environment)
+            if one.release == release.id
         ],
     }
 

@@ -5,6 +5,7 @@ it has something to show.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO, Self, TextIO, cast
@@ -71,7 +72,7 @@ def plain_lines(before: RunView | None, after: RunView) -> list[str]:
     lines += [line for g in after.gates if (line := _gate_line(g)) and line != gates.get(g.name)]
     releases = {} if before is None else {(r.environment, r.version): _release_line(r) for r in before.releases}
     seen = ((releases.get((r.environment, r.version)), _release_line(r)) for r in after.releases)
-    lines += [line for old, line in seen if line and line != old]
+    lines += [line for old, line in seen if line and _steps_of(line) != _steps_of(old or "")]
     end = _run_line(after)
     return [*lines, end] if end and (before is None or end != _run_line(before)) else lines
 
@@ -127,6 +128,15 @@ def _gate_line(gate: GateView) -> str:
 def _release_line(release: ReleaseView) -> str:
     words, note = release_words(release)
     return "" if words == "queued" and not note else _joined(release.environment, words, note)
+
+
+_COUNT = re.compile(r": ([\d,]+) requests?\b.*")
+
+
+def _steps_of(line: str) -> str:
+    """A line of a release without its counts, which change with every look: only twice as many are news."""
+    found = _COUNT.search(line)
+    return line if found is None else f"{line[: found.start()]}: {int(found[1].replace(',', '')).bit_length()}"
 
 
 # --- streams -------------------------------------------------------------------------------------------------------

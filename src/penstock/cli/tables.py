@@ -31,6 +31,7 @@ from penstock.cli.pictures import (
     style_of,
 )
 from penstock.runs import GateView, RunView, TestView
+from penstock.standings import Standing
 from penstock.store.contract import DriftLook
 
 _WHOLE = 1000
@@ -53,7 +54,8 @@ class PlanRow:
 class StatusRow:
     """One environment as it is now: `replicas` in words (`2 of 2`), `since` in seconds since the epoch.
 
-    `drift` is the last look at what is asked of it.
+    `tried` is the version of the newest release that was probed or tried in traffic, `rollout` how that went or goes.
+    `drift` is the last look at what is asked of the one that serves.
     """
 
     environment: str
@@ -63,6 +65,8 @@ class StatusRow:
     replicas: str
     since: float | None
     note: str | None
+    tried: str | None = None
+    rollout: Standing | None = None
     drift: DriftLook | None = None
 
 

@@ -26,17 +26,26 @@ class Happening:
 
 
 _RELEASES: Mapping[str, str] = {
+    "widen": "tried",
     "promote": "released",
     "reject": "rejected",
+    "withdraw": "taken back",
     "restore": "rolled back to",
     "stop": "stopped",
 }
-_ASKED: Mapping[str, str] = {"restore": "rollback", "stop": "stop"}
+_ASKED: Mapping[str, str] = {
+    "restore": "rollback",
+    "stop": "stop",
+    "promote": "promote",
+    "reject": "abort",
+    "withdraw": "abort",
+}
+"""The request that has an event follow, where a person asked for it."""
 
 
 def happenings(store: Store, project: str, environment: str) -> list[Happening]:
     """All that happened to an environment, oldest first."""
-    requests = store.requests.of_kinds(("rollback", "stop", "freeze", "unfreeze"))
+    requests = store.requests.of_kinds(("rollback", "stop", "promote", "abort", "freeze", "unfreeze"))
     here = [r for r in requests if _is_about(r, project, environment)]
     known = {r.id: r for r in store.releases.of(project, environment)}
     found = [
@@ -58,18 +67,28 @@ def _is_about(request: Request, project: str, environment: str) -> bool:
 
 
 def _release(store: Store, release: Release, event: ReleaseEvent, requests: list[Request]) -> Happening:
+    broken = _broken(store, release, event)
+    if broken is not None:
+        return Happening(event.at, _RELEASES[event.event], release.version, release.id, None, WATCH, broken)
     kind = _ASKED.get(event.event)
     asked = next((r for r in requests if r.kind == kind and r.created <= event.at <= (r.ended or event.at)), None)
     who, why = release.actor, event.detail
     if asked is not None:
         who, why = asked.actor, asked.payload.get("reason")
-    elif kind is None and why is None:
-        by_hand = store.requests.get(release.request).kind == "deploy"
-        why = "by hand" if by_hand else f"run {release.run}"
+    elif event.event == "promote":
+        why = why or _evidence(release) or _asked_by(store, release)
     return Happening(event.at, _RELEASES[event.event], release.version, release.id, release.run or None, who, why)
-    broken = _broken(store, release, event)
-    if broken is not None:
-        return Happening(event.at, _RELEASES[event.event], release.version, release.id, None, WATCH, broken)
+
+
+def _evidence(release: Release) -> str | None:
+    """What promoted a release that was tried in traffic."""
+    move = (release.rollout or {}).get("move") or {}
+    return str(move["reason"]) if move.get("kind") == "promote" else None
+
+
+def _asked_by(store: Store, release: Release) -> str:
+    by_hand = store.requests.get(release.request).kind == "deploy"
+    return "by hand" if by_hand else f"run {release.run}"
 
 
 def _migration(row: Migration) -> Happening:

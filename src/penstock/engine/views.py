@@ -1,11 +1,13 @@
 """Runs as people see them, read from the store in one go."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from penstock.engine.observations import red_tests
 from penstock.releases import ReleaseStatus, address
 from penstock.runs import ReleaseView, RunView, StepView
+from penstock.standings import standing_of
 from penstock.store.contract import Attempt, Run, Target
 from penstock.store.sql import Store
 
@@ -61,10 +63,10 @@ def _steps(store: Store, run: Run) -> tuple[StepView, ...]:
 
 
 def _release(store: Store, run: Run, target: Target) -> ReleaseView:
-    phase, status, replaced, url = None, target.status, None, None
+    phase, status, replaced, url, rollout = None, target.status, None, None, None
     release = _release_of(store, run, target)
     if release is not None:
-        status, phase = release.status, release.phase
+        status, phase, rollout = release.status, release.phase, release.rollout
         replaced = store.releases.get(release.replaced).version if release.replaced else None
         if release.status is ReleaseStatus.SERVING:
             url = address(release.spec)
@@ -73,7 +75,7 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
         replaced = serving.version if serving else None
         if target.status == "moving":
             status, phase = "starting", "waiting for its turn"
-    return ReleaseView(target.environment, run.version, status, url, target.reason, phase, replaced)
+    return ReleaseView(target.environment, run.version, status, url, target.reason, phase, replaced, rollout)
 
 
 def _release_of(store: Store, run: Run, target: Target) -> Any:
@@ -121,12 +123,19 @@ def to_json(shown: RunView) -> dict[str, Any]:
                 "status": r.status,
                 "url": r.url,
                 "reason": r.reason,
+                "rollout": rollout_json(r.rollout),
             }
             for r in shown.releases
         ],
         "notes": list(shown.notes),
         "tests": [asdict(test) for test in shown.tests],
     }
+
+
+def rollout_json(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The documented object of a rollout, from what a release keeps of it."""
+    found = standing_of(kept)
+    return None if found is None else found.as_json()
 
 
 def _step_json(step: StepView) -> dict[str, Any]:
