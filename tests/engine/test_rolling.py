@@ -322,6 +322,20 @@ def test_a_newer_release_takes_its_place(house: House) -> None:
     house.play(story())
 
 
+def test_an_older_release_is_not_even_tried(house: House) -> None:
+    """What comes late is refused before it gets a single request."""
+
+    async def story() -> None:
+        late = house.wanted("0.2", rollout=rules())
+        await house.deliver(house.wanted("0.1"))
+        await house.deliver(house.wanted("0.3"))
+        release = await house.deliver(late)
+        assert (release.status, release.reason) == (ReleaseStatus.REJECTED, "a newer release was there first")
+        assert {b.weight for routes in house.router.history for b in routes[0].backends if b.version == "0.2"} == {0}
+
+    house.play(story())
+
+
 def test_stop_ends_a_rollout(house: House) -> None:
     """`penstock stop` does not wait for the evidence; nothing of both releases lives afterwards."""
 

@@ -483,6 +483,9 @@ class Delivery:
             if not await self._switching.switch(release, release.generation, fate="retire", reason=None):
                 await self._end(release, "a newer release was there first")
             return self._releases.get(release.id)
+        if not self._switching.is_newest(release):
+            await self._end(release, "a newer release was there first")
+            return self._releases.get(release.id)
         self._rolling.begin(release, stable, terms)
         self._routing.joining.discard(release.id)
         return await self._judge(self._releases.get(release.id), stopping)

@@ -81,7 +81,7 @@ class Switching:
         old = self._releases.serving(release.project, release.environment)
         if old is None or terms_of(rules_of(release)).strategy != "recreate":
             return
-        if not self._is_newest(release):
+        if not self.is_newest(release):
             raise MigrationError("a newer release was there first")
         with self._world.store.transaction(durable=True):
             self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
@@ -91,7 +91,8 @@ class Switching:
         await self.drain(old.id)
         await self._replicas.end(old.id)
 
-    def _is_newest(self, release: Release) -> bool:
+    def is_newest(self, release: Release) -> bool:
+        """Whether no newer command has put a release in force in its environment."""
         return release.generation >= self._releases.generation(release.project, release.environment)
 
     async def put_back(self, release: Release) -> None:
