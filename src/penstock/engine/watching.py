@@ -125,13 +125,12 @@ class Watching:
         return begun(_rules(release), since, first, self._reference(release))
 
     def _reference(self, release: Release) -> Sequence[int]:
-        """Latencies of the release before: as the rollout saw them, else as its own watch did."""
+        """Latencies of the release before: as the rollout saw them or as its own watch did, whichever saw more."""
         rollout: Mapping[str, Any] = (release.rollout or {}).get("state") or {}
-        if rollout:
-            return tuple((rollout.get("evidence") or {}).get("history") or ())
+        compared = tuple((rollout.get("evidence") or {}).get("history") or ())
         before = None if release.replaced is None else self._releases.get(release.replaced).watch
         watch = taken_up((before or {}).get("state"))
-        return () if watch is None else watch.arm.latencies
+        return max(compared, () if watch is None else watch.arm.latencies, key=sum)
 
     def _record(self, release: Release, watch: Watch) -> None:
         """How a watch stands; of a breach also the reason, and what it asks for, before that is done."""
