@@ -322,6 +322,25 @@ def test_a_newer_release_takes_its_place(house: House) -> None:
     house.play(story())
 
 
+def test_what_nobody_can_judge_keeps_no_traffic(house: House) -> None:
+    """A defect while it is judged takes the canary's traffic away before it is reported."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        async with rolling(house, house.wanted("0.2", rollout=rules())) as task:
+
+            async def fail(_: Sequence[str]) -> Counted:
+                raise ValueError("a defect")
+
+            house.router.counted = fail  # type: ignore[method-assign]  # a defect of the router's
+            with pytest.raises(ValueError, match="a defect"):
+                await task
+        assert statuses(house) == [("0.1", "serving"), ("0.2", "rolled_back")]
+        assert split(house) == {"0.1": FULL}
+
+    house.play(story())
+
+
 def test_an_older_release_is_not_even_tried(house: House) -> None:
     """What comes late is refused before it gets a single request."""
 

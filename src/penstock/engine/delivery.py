@@ -492,7 +492,13 @@ class Delivery:
 
     async def _judge(self, release: Release, stopping: Stopping) -> Release:
         """See a rollout to its end, and carry out how it ends."""
-        move = await self._rolling.judge(release, self._why_stop(release, stopping))
+        try:
+            move = await self._rolling.judge(release, self._why_stop(release, stopping))
+        except Exception as error:  # whatever it is: what nobody judges any further must not keep traffic
+            await self._switching.withdraw(release, f"it could not be judged any further: {error}")
+            if not isinstance(error, PenstockError | OSError):
+                raise
+            return self._releases.get(release.id)
         if move.kind != "promote":
             await self._switching.withdraw(release, move.reason)
         elif not await self._switching.switch(release, release.generation, fate="retire", reason=None):

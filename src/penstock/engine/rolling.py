@@ -151,12 +151,18 @@ class Rolling:
 
     async def _failure(self, release: int, stable: int, watch: "_Watch") -> str | None:
         """Why the candidate cannot go on; what of both releases was killed with its shim is started again."""
-        for number in (stable, release):
-            found = self._releases.get(number)
-            if not all(self._replicas.lives(r) for r in self._releases.replicas(number)):
-                await self._replicas.start_again(found)
+        with suppress(EngineError):  # tried again at the next look, and no fault of the candidate
+            await self._revive(stable)
+        try:
+            await self._revive(release)
+        except EngineError as error:
+            return str(error)
         crashed = self._replicas.crashed(self._releases.get(release))
         return crashed or await watch.fault()
+
+    async def _revive(self, release: int) -> None:
+        if not all(self._replicas.lives(r) for r in self._releases.replicas(release)):
+            await self._replicas.start_again(self._releases.get(release))
 
     def _record(self, release: int, state: Rollout, move: Move, **more: Any) -> None:
         """The state after a look, and what was decided; a decision is on the disk before it is carried out."""
