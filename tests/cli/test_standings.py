@@ -3,7 +3,7 @@
 import pytest
 
 from penstock.charts import Chart
-from penstock.cli.standings import counts, missing, render_standing
+from penstock.cli.standings import render_standing
 from penstock.standings import Seen, Standing
 
 CHART = Chart("level", "error rate", 0.0, 0.0, 0.0331, None, 0.01, 0.95, 100, None, "bets")
@@ -78,11 +78,3 @@ def test_it_fits(width: int) -> None:
     """No line is wider than the terminal."""
     for standing in (GOES_ON, ENDED):
         assert all(len(line.plain) <= width for line in render_standing("p", "0.3", standing, "0.2").lines(width))
-
-
-def test_words_of_counts() -> None:
-    """One is not many, and what nobody knows is not said."""
-    assert counts(Seen(1, 1, None, None)) == "1 request, 1 error (100 %)"
-    assert counts(None) == ""
-    assert missing(Standing("canary", missing=1)) == "about 1 more request of the canary"
-    assert missing(Standing("canary")) == ""

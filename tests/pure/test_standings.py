@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -120,6 +120,17 @@ def test_the_object_is_plain_json() -> None:
     """What `--json` prints comes back from JSON as it went."""
     found = standing(look(1.0, Arm(100, 30), Arm(1900, 19)), probe={"verdict": "pass", "reason": "fine", "values": {}})
     assert json.loads(json.dumps(found.as_json()))["charts"][0]["n"] == 100
+
+
+def test_words() -> None:
+    """One is not many, what nobody knows is not said, and what has ended needs nothing more."""
+    assert Seen(1, 1, None, 11.39).words == "1 request, 1 error (100 %), p99 11.4 ms"
+    going = Standing("canary", width=0.05, widths=(0.05, 0.5), verdict="inconclusive", missing=1)
+    assert (going.needs, going.way) == ("about 1 more request of the canary", "5 %, then 50 %, then all")
+    assert going.verdict_word == "inconclusive"
+    assert replace(going, missing=None).needs == ""
+    ended = replace(going, ended="promote", width=1.0)
+    assert (ended.needs, ended.way, ended.verdict_word) == ("", "", "promoted")
 
 
 COUNTS = st.tuples(st.integers(0, 3000), st.floats(0, 1)).map(lambda pair: (int(pair[0] * pair[1] ** 3), pair[0]))

@@ -1,6 +1,8 @@
 """A home with a bit of everything, as a value: for the page, without a home."""
 
+from penstock.charts import Chart
 from penstock.server.states import EnvironmentState, PassedState, RepositoryState, RunState, ServeState, State
+from penstock.standings import Seen, Standing
 
 NOW = 1_790_000_000.0
 SHA = "4f1c2ab9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f"
@@ -43,6 +45,23 @@ def environment(name: str, status: str, **more: object) -> EnvironmentState:
     return EnvironmentState(**{**values, **more})  # type: ignore[arg-type]
 
 
+def trial(**more: object) -> Standing:
+    """A canary that goes on."""
+    values: dict[str, object] = {
+        "strategy": "canary",
+        "width": 0.05,
+        "widths": (0.05, 0.5),
+        "until": NOW + 1200,
+        "verdict": "inconclusive",
+        "reason": "0 errors in 100 requests of the canary do not exclude a rate of 1 %",
+        "missing": 347,
+        "at_canary": Seen(100, 0, None, None),
+        "at_stable": Seen(1900, 2, 2.25, 11.4),
+        "charts": (Chart("level", "error rate", 0.0, 0.0, 0.0331, None, 0.01, 0.95, 100, None, "bets"),),
+    }
+    return Standing(**{**values, **more})  # type: ignore[arg-type]
+
+
 def state(**more: object) -> State:
     """A busy home."""
     values: dict[str, object] = {
@@ -54,7 +73,14 @@ def state(**more: object) -> State:
         ],
         "environments": [
             environment("staging", "serving"),
-            environment("production", "serving", version="1.4.0.dev9+g88aa12f", url="http://127.0.0.1:8800"),
+            environment(
+                "production",
+                "serving",
+                version="1.4.0.dev9+g88aa12f",
+                url="http://127.0.0.1:8800",
+                tried="1.4.0.dev11",
+                rollout=trial(),
+            ),
         ],
         "runs": [
             run(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.server.pages import POLICY, SCRIPT, STYLE, ago, lasting, parts, render
 from penstock.server.states import PassedState, RepositoryState, State
-from server.states import NOW, SHA, environment, run, state
+from server.states import NOW, SHA, environment, run, state, trial
 
 VOID = {"meta", "link", "rect", "path"}
 
@@ -53,10 +53,33 @@ def hostile(text: str) -> State:
     """A home in which everything that anybody can name is named the same."""
     return state(
         repositories=[RepositoryState(text, NOW, text)],
-        environments=[environment(text, "serving", project=text, version=text, note=text)],
+        environments=[
+            environment(text, "serving", project=text, version=text, note=text, tried=text, rollout=trial(reason=text))
+        ],
         runs=[run(1, "failed", text, project=text, version=text, branch=text, reason=text, running=[text])],
         passed_over=[PassedState(text, text, SHA, text, NOW)],
     )
+
+
+def test_a_release_that_is_tried_is_on_its_card() -> None:
+    """The verdict so far, what it takes, the widths that follow, and both releases' counts."""
+    text = Reading(render(state())).text
+    for words in (
+        "canary of 1.4.0.dev11 at 5 %, then 50 %, then all",
+        "inconclusive 0 errors in 100 requests of the canary do not exclude a rate of 1 %",
+        "about 347 more requests of the canary, deadline in 20 min",
+        "canary 100 requests, 0 errors stable 1,900 requests, 2 errors (0.105 %), p50 2.25 ms, p99 11.4 ms",
+        "errors 0 to 0.0331, at most 0.01",
+    ):
+        assert words in text
+
+
+def test_one_that_ended_says_why() -> None:
+    """What was rolled back says so with its reason, and nothing of what would have followed."""
+    over = trial(ended="roll_back", width=0.0, verdict="fail", reason="at 5 % errors: 30 of 100")
+    text = Reading(render(state(environments=[environment("production", "serving", tried="1.5", rollout=over)]))).text
+    assert "canary of 1.5 rolled back at 5 % errors: 30 of 100" in text
+    assert "deadline" not in text
 
 
 def test_everything_is_on_it() -> None:

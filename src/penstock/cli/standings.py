@@ -6,10 +6,7 @@ from rich.text import Text
 
 from penstock.charts import Chart
 from penstock.cli.pictures import Picture, chart_line, fact_lines, moment, safe, style_of
-from penstock.rollouts import FULL, percent
-from penstock.standings import Seen, Standing
-
-_ENDS = {"promote": "promoted", "roll_back": "rolled back"}
+from penstock.standings import Standing
 
 
 def render_standing(environment: str, version: str, standing: Standing, stable: str | None = None) -> Picture:
@@ -30,45 +27,18 @@ def render_standing(environment: str, version: str, standing: Standing, stable: 
 
 
 def _facts(standing: Standing) -> list[tuple[str, str | Text]]:
-    word = _ENDS.get(standing.ended or "")
+    word = standing.verdict_word if standing.ended else ""
     verdict = f"{standing.verdict}: {standing.reason}" if standing.verdict else ""
     facts: list[tuple[str, str | Text]] = [
         (word or "so far", Text(standing.reason or "", style_of(word.replace(" ", "_"))) if word else verdict),
-        ("missing", "" if word else missing(standing)),
-        ("width", "" if word or standing.width is None else _widths(standing)),
+        ("missing", standing.needs),
+        ("width", standing.way),
         ("deadline", "" if word or standing.until is None else moment(standing.until)),
-        ("canary", counts(standing.at_canary)),
-        ("stable", counts(standing.at_stable)),
+        ("canary", standing.at_canary.words if standing.at_canary else ""),
+        ("stable", standing.at_stable.words if standing.at_stable else ""),
         ("probe", f"{standing.probe['verdict']}: {standing.probe['reason']}" if standing.probe else ""),
     ]
     return [(name, text) for name, text in facts if text]
-
-
-def missing(standing: Standing) -> str:
-    """How many more requests are needed, in words; empty where no number is known."""
-    if standing.missing is None:
-        return ""
-    return f"about {standing.missing:,} more {'request' if standing.missing == 1 else 'requests'} of the canary"
-
-
-def _widths(standing: Standing) -> str:
-    shares = [percent(round(share * FULL)) for share in standing.widths]
-    now = percent(round((standing.width or 0.0) * FULL))
-    after = [*shares[shares.index(now) + 1 :], "all"] if now in shares else []
-    return ", then ".join((now, *after))
-
-
-def counts(seen: Seen | None) -> str:
-    """What a release did, in words: `1,900 requests, 2 errors (0.105 %), p50 2.2 ms, p99 11 ms`."""
-    if seen is None:
-        return ""
-    rate = f" ({seen.errors / seen.requests * 100:.3g} %)" if seen.errors else ""
-    parts = [
-        f"{seen.requests:,} {'request' if seen.requests == 1 else 'requests'}",
-        f"{seen.errors:,} {'error' if seen.errors == 1 else 'errors'}{rate}",
-        *(f"{name} {ms:.3g} ms" for name, ms in (("p50", seen.p50_ms), ("p99", seen.p99_ms)) if ms is not None),
-    ]
-    return ", ".join(parts)
 
 
 def _drawn(chart: Chart) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from penstock.charts import drawn
 from penstock.server.states import RunState, State
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -59,7 +60,7 @@ def render(state: State) -> str:
 @cache
 def _template() -> Template:
     environment = templates_in(TEMPLATES)
-    environment.filters.update(ago=ago, stamp=stamp, lasting=lasting, parts=parts, plain=plain)
+    environment.filters.update(ago=ago, stamp=stamp, lasting=lasting, parts=parts, plain=plain, drawn=drawn)
     return environment.get_template("page.html")
 
 

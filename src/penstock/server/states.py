@@ -10,6 +10,7 @@ from penstock.engine.triggers import Watch
 from penstock.engine.world import World
 from penstock.releases import ReleaseStatus, address
 from penstock.runs import ENDED_RUN, RunStatus, StepStatus
+from penstock.standings import Standing, standing_of
 from penstock.store.contract import Release, Run
 from penstock.store.triggers import Seen
 
@@ -39,7 +40,10 @@ class RepositoryState:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentState:
-    """An environment: the release that serves, else the newest; `replicas` live of `wanted`."""
+    """An environment: the release that serves, else the newest; `replicas` live of `wanted`.
+
+    `rollout` is how its newest release was tried in traffic, or is, and `tried` the version of that one.
+    """
 
     project: str
     environment: str
@@ -50,6 +54,8 @@ class EnvironmentState:
     wanted: int
     since: float | None
     note: str | None
+    tried: str | None = None
+    rollout: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +133,13 @@ class States:
         store = self._world.store
         names = {project.id: project.name for project in store.runs.projects()}
         runs = store.runs.latest(limit=RUNS)
+        newest = {(r.project, r.environment): r for r in store.releases.newest()}
         self._tallies = {run.id: self._tally(run) for run in runs}
         return State(
             at=self._world.clock.now(),
             serve=self._serve(),
             repositories=[RepositoryState(w.label, w.looked, w.problem) for w in self._watches],
-            environments=[self._environment(r, names) for r in store.releases.current()],
+            environments=[self._environment(r, names, newest) for r in store.releases.current()],
             runs=[self._run(run, names) for run in runs],
             passed_over=[_passed_over(seen, names) for seen in store.triggers.passed_over(PASSED_OVER)],
         )
@@ -169,7 +176,12 @@ class States:
             red=tally.red,
         )
 
-    def _environment(self, release: Release, names: Mapping[str, str]) -> EnvironmentState:
+    def _environment(
+        self, release: Release, names: Mapping[str, str], newest: Mapping[tuple[str, str], Release]
+    ) -> EnvironmentState:
+        last = newest[release.project, release.environment]
+        standing = standing_of(last.rollout)
+        tried = None if standing is None or standing.verdict is None else standing
         replicas = self._world.store.releases.replicas(release.id)
         alive = sum(1 for r in replicas if r.handle is not None and self._world.runner.alive(Handle(**r.handle)))
         serves = release.status is ReleaseStatus.SERVING
@@ -184,6 +196,8 @@ class States:
             wanted=int(release.spec["replicas"]),
             since=release.since,
             note=release.phase or release.reason or (look.sentence if look else None),
+            tried=last.version if tried else None,
+            rollout=tried,
         )
 
 

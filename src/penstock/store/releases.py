@@ -96,6 +96,13 @@ class Releases:
         query = select(table).where(table.c.id.in_(chosen.group_by(*place))).order_by(*place)
         return [_release(row) for row in self._connection.execute(query).mappings()]
 
+    def newest(self) -> list[Release]:
+        """The newest release of each environment of the home."""
+        table = tables.releases
+        chosen = select(func.max(table.c.id)).group_by(table.c.project, table.c.environment)
+        query = select(table).where(table.c.id.in_(chosen)).order_by(table.c.id)
+        return [_release(row) for row in self._connection.execute(query).mappings()]
+
     def serving(self, project: str, environment: str) -> Release | None:
         """The release that has an environment's traffic."""
         found = [r for r in self.of(project, environment) if r.status is ReleaseStatus.SERVING]
