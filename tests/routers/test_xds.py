@@ -1,12 +1,13 @@
 """Routes → Envoy's documents, without Envoy."""
 
-from typing import Any
+import json
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.contracts import Backend, Route
+from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.errors import EngineError
 from penstock.routers import xds
 
@@ -99,6 +100,34 @@ def test_a_version_with_a_percent_sign_is_no_variable() -> None:
     for way in routes_of(document):
         share = way["route"]["weighted_clusters"]["clusters"][0]
         assert share["response_headers_to_add"][0]["header"]["value"] == "%%PROTOCOL%%"
+
+
+def test_only_what_may_be_copied_has_mirrors() -> None:
+    """Small bodies and requests without one are copied, everything else and gRPC is not; all are split alike."""
+    parts = (Backend("1", "1", (1,), "/", 10_000), Backend("2", "2", (2,), "/", 0, 2_500))
+    ways = routes_of(xds.documents([Route("a", 1, parts)], "/home").routes[0])
+    assert [("grpc" in way["match"], "request_mirror_policies" in way["route"]) for way in ways] == [
+        (True, False),
+        (False, True),
+        (False, True),
+        (False, False),
+    ]
+    assert ways[-1]["match"] == {"prefix": "/"}
+    assert len({json.dumps(way["route"]["weighted_clusters"]) for way in ways[1:]}) == 1
+
+
+@given(st.sampled_from(["header", "cookie"]), st.integers(1, 9_999))
+def test_widening_keeps_the_order_and_the_salt(kind: Literal["header", "cookie"], weight: int) -> None:
+    """At every width the release that is tried is first, and users are hashed with the same salt."""
+    ways = []
+    for width in (weight, 1):
+        parts = (Backend("9", "9", (1,), "/", width), Backend("1", "1", (2,), "/", xds.WHOLE - width))
+        (document,) = xds.documents([Route("a", 1, parts, Sticky(kind, "who"))], "/home").routes
+        ways.append([way["route"] for way in routes_of(document)])
+    for wide, narrow in zip(*ways, strict=True):
+        assert wide["hash_policy"] == narrow["hash_policy"]
+        assert wide["hash_policy"][0]["header"]["regex_rewrite"]["substitution"] == "9 \\1"
+        assert [share["name"][-1] for share in wide["weighted_clusters"]["clusters"]] == ["9", "1"]
 
 
 def test_listeners_are_private_and_unshared() -> None:
