@@ -268,7 +268,7 @@ def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
 
 def _status_row(world: "World", release: "Release", label: str, own: "list[Release]") -> "StatusRow":
     from penstock.cli.tables import StatusRow
-    from penstock.cli.watched import watch_words
+    from penstock.cli.watched import is_attended, watch_words
     from penstock.engine.contracts import Handle
     from penstock.releases import address, is_hooked
     from penstock.standings import standing_of
@@ -286,7 +286,7 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     words = release.phase or release.reason or news or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
-    watched = watch_words(world, release, own[-1]) if serves else None
+    watched = watch_words(release, own[-1], lambda: is_attended(world)) if serves else None
     note = "; ".join(filter(None, (said, words, watched, look.sentence if look else None))) or None
     return StatusRow(
         environment=label,

@@ -1,5 +1,7 @@
 """What `status` says of the watch of a release after its promotion."""
 
+from collections.abc import Callable
+
 from penstock.cli.pictures import duration, moment
 from penstock.engine.followers import CoordinatorLock
 from penstock.engine.world import World
@@ -8,7 +10,7 @@ from penstock.store.contract import Release
 from penstock.watches import summary, taken_up
 
 
-def watch_words(world: World, serving: Release, newest: Release) -> str | None:
+def watch_words(serving: Release, newest: Release, is_attended: Callable[[], bool]) -> str | None:
     """How the watch of what serves stands, or that the newest release of the environment was rolled back by its own.
 
     `unattended` is a watch while nothing works on the home. Of a breach the release's reason speaks.
@@ -19,14 +21,14 @@ def watch_words(world: World, serving: Release, newest: Release) -> str | None:
         return None
     watch = taken_up((serving.watch or {}).get("state"))
     if watch is None:
-        return None if _is_attended(world) else "its watch has not begun, unattended: penstock serve begins it"
+        return None if is_attended() else "its watch has not begun, unattended: penstock serve begins it"
     if watch.ended is None:
-        alone = "" if _is_attended(world) else ", unattended: penstock serve goes on with it"
+        alone = "" if is_attended() else ", unattended: penstock serve goes on with it"
         return f"watched until {moment(watch.begun + watch.lasts)}: {summary(watch)}{alone}"
     return f"was watched for {duration(watch.lasts)}: {summary(watch)}" if watch.ended.kind == "over" else None
 
 
-def _is_attended(world: World) -> bool:
+def is_attended(world: World) -> bool:
     """Whether a coordinator works on the home."""
     lock = CoordinatorLock(world.home.lock)
     attended = not lock.acquire()
