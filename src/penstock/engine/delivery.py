@@ -478,7 +478,7 @@ class Delivery:
     async def _take_over(self, release: Release, stopping: Stopping) -> Release:
         """What is healthy gets the traffic: all at once, or by widths that the evidence allows."""
         stable = self._releases.serving(release.project, release.environment)
-        terms = terms_of(rules_of(release))
+        terms = terms_of(rules_of(release), "sticky" if "sticky" in release.spec else "random")
         if stable is None or not terms.widths:
             if not await self._switching.switch(release, release.generation, fate="retire", reason=None):
                 await self._end(release, "a newer release was there first")
