@@ -5,7 +5,7 @@ It is read from what a release keeps of its rollout, as `rollouts.written` made 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from penstock.canaries import Evidence, Limits, judged
@@ -21,6 +21,7 @@ from penstock.error_counts import (
     unbounded,
 )
 from penstock.intervals import risk
+from penstock.releases import MOVING
 from penstock.rollouts import FULL, Rollout, Terms, percent, taken_up
 from penstock.traffic import Arm, quantile_edge
 
@@ -124,9 +125,11 @@ class Standing:
         return asdict(self)
 
 
-def standing_of(kept: Mapping[str, Any] | None) -> Standing | None:
+def standing_of(kept: Mapping[str, Any] | None, status: str = "canary", reason: str | None = None) -> Standing | None:
     """Where the rollout of a release stands; None of a release that was neither probed nor tried in traffic.
 
+    By its `status` a release may be gone whose rollout was not judged to its end, because it was stopped: then that
+    is how it ended, and the release's `reason` is why.
     Of one that another version of Penstock wrote in another form, only the strategy is known.
     """
     if not kept:
@@ -134,9 +137,11 @@ def standing_of(kept: Mapping[str, Any] | None) -> Standing | None:
     found, stable = kept.get("probe"), kept.get("stable")
     probe = None if found is None else {"verdict": found["verdict"], "reason": found["reason"]}
     try:
-        return _in_traffic(taken_up(kept["state"]), kept, stable, probe)
+        standing = _in_traffic(taken_up(kept["state"]), kept, stable, probe)
     except (KeyError, ValueError):
         return Standing(kept.get("strategy"), stable, probe=probe)
+    gone = replace(standing, width=0.0, ended="roll_back", cause="failure", reason=reason or status)
+    return gone if standing.going_on and status not in MOVING else standing
 
 
 def _in_traffic(

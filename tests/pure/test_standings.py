@@ -93,6 +93,23 @@ def test_a_person_is_the_cause() -> None:
     assert found.reason == "ada asked to abort: wrong prices"
 
 
+def test_what_was_stopped_on_the_way_has_ended() -> None:
+    """A release that is gone is not tried any more, though nothing was decided; one on its way is."""
+    values = kept(look(1.0, Arm(10), Arm(190)))
+    gone = standing_of(values, "rolled_back", "stopped")
+    assert gone is not None
+    assert (gone.going_on, gone.ended, gone.cause, gone.reason, gone.width) == (
+        False,
+        "roll_back",
+        "failure",
+        "stopped",
+        0.0,
+    )
+    going = standing_of(values, "canary")
+    assert going is not None
+    assert going.going_on
+
+
 def test_without_requests_there_is_no_chart() -> None:
     """Nothing is drawn of nothing; what is missing is told all the same."""
     found = standing()

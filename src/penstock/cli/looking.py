@@ -79,7 +79,7 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
 
     display(render_show(shown), sys.stdout)
     for release in shown.releases:
-        standing = standing_of(release.rollout)
+        standing = standing_of(release.rollout, release.status, release.reason)
         if standing is not None:
             display(render_standing(release.environment, release.version, standing, release.replaced), sys.stdout)
 
@@ -297,7 +297,7 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         since=release.since,
         note=note,
         tried=tried.version if tried else None,
-        rollout=standing_of(tried.rollout) if tried else None,
+        rollout=standing_of(tried.rollout, tried.status, tried.reason) if tried else None,
         drift=look,
     )
 
@@ -423,7 +423,7 @@ def _released(world: "World", release: "Release") -> dict[str, Any]:
         "release": release.id,
         "ended": release.ended,
         "reason": release.reason,
-        "rollout": rollout_json(release.rollout),
+        "rollout": rollout_json(release.rollout, release.status, release.reason),
         "history": [
             asdict(one)
             for one in happenings(world.store, release.project, release.environment)

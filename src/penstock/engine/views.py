@@ -123,7 +123,7 @@ def to_json(shown: RunView) -> dict[str, Any]:
                 "status": r.status,
                 "url": r.url,
                 "reason": r.reason,
-                "rollout": rollout_json(r.rollout),
+                "rollout": rollout_json(r.rollout, r.status, r.reason),
             }
             for r in shown.releases
         ],
@@ -132,9 +132,9 @@ def to_json(shown: RunView) -> dict[str, Any]:
     }
 
 
-def rollout_json(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def rollout_json(kept: Mapping[str, Any] | None, status: str, reason: str | None) -> dict[str, Any] | None:
     """The documented object of a rollout, from what a release keeps of it."""
-    found = standing_of(kept)
+    found = standing_of(kept, status, reason)
     return None if found is None else found.as_json()
 
 

@@ -180,7 +180,7 @@ class States:
         self, release: Release, names: Mapping[str, str], newest: Mapping[tuple[str, str], Release]
     ) -> EnvironmentState:
         last = newest[release.project, release.environment]
-        standing = standing_of(last.rollout)
+        standing = standing_of(last.rollout, last.status, last.reason)
         tried = None if standing is None or standing.verdict is None else standing
         replicas = self._world.store.releases.replicas(release.id)
         alive = sum(1 for r in replicas if r.handle is not None and self._world.runner.alive(Handle(**r.handle)))
