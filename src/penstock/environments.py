@@ -109,6 +109,7 @@ def _check_url(url: str) -> str:
 
 
 _Url = Annotated[str, AfterValidator(_check_url)]
+_VALUE_PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[0-9]{1,6}\])*")
 _QUESTION_PLACES = frozenset({"release", "version", "environment"})
 
 
@@ -132,6 +133,8 @@ class MetricQuestion(Part):
         for one, other in (("url", "value"), ("value", "url"), ("prometheus", "query"), ("query", "prometheus")):
             if getattr(self, one) is not None and getattr(self, other) is None:
                 raise wrong(f'"{one}" needs a {other}: add {other}', one, lacks=(other,))
+        if self.value is not None and _VALUE_PATH.fullmatch(self.value) is None:
+            raise wrong(f'expected a path such as data.rates[0].value, found "{shortened(self.value)}"', "value")
         if (self.url is None) is (self.prometheus is None):
             raise wrong("expected either url and value, or prometheus and query", lacks=("url",))
         for key in ("url", "query"):
@@ -202,6 +205,9 @@ class RolloutRules(Part):
             raise wrong("nothing could ever widen it: write error_rate_at_most, or error_rate_ratio in abort_if")
         if self.error_rate_at_most is not None and not 0 < self.error_rate_at_most < 1:
             raise wrong("expected a share above 0 % and below 100 %", "error_rate_at_most")
+        for name in self.metrics:
+            if name == "error_rate_ratio" or quantile_of(name) is not None:
+                raise wrong(f'"{name}" is a rule of abort_if: call the metric something else', "metrics")
         for name in self.require:
             if name not in {*self.abort_if, *self.metrics} - {"error_rate_ratio"}:
                 sentence = f'"{shortened(name)}" is no rule that can be required: write one of abort_if or metrics'

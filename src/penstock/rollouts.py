@@ -157,7 +157,8 @@ def terms_of(rules: RolloutRules | None, assignment: Assignment = "random") -> T
 class Observed:
     """A look at the router: seconds since the epoch, the width that held, what happened since the look before.
 
-    `counts` is None where that is not known (a gap); `customs` is what a person's own rules said.
+    `counts` is None where that is not known (a gap); `customs` is what a person's own rules said last:
+    all that counts of them, so that what was said before a death or at another width does not.
     """
 
     at: float
@@ -264,8 +265,7 @@ def _looked(rollout: Rollout, look: Observed) -> Rollout:
     """The evidence after a look; one at another width, before or after its time, says nothing about this one."""
     if look.width != rollout.width:
         return rollout
-    customs = {**rollout.evidence.customs, **look.customs}
-    evidence = replace(rollout.evidence, customs=customs)
+    evidence = replace(rollout.evidence, customs=look.customs)
     fed, counts = rollout.fed, look.counts
     if counts and is_sound(counts.canary) and is_sound(counts.stable):
         evidence = gathered(evidence, rollout.terms.limits, counts)

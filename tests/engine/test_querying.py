@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from penstock.canaries import Told
 from penstock.engine import querying
-from penstock.engine.querying import asked
+from penstock.engine.querying import Questions, asked
 from penstock.environments import MetricQuestion
 
 Behaviour = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -88,6 +89,54 @@ def test_prometheus_is_asked_its_query() -> None:
 def test_what_cannot_be_read_is_errored(behaviour: Behaviour, reason: str) -> None:
     """Never a pass, and the secret stands in no sentence."""
     assert ask(behaviour) == ("errored", reason)
+
+
+def test_an_echoed_secret_stands_in_no_reason() -> None:
+    """A server that repeats what it was sent does not bring the secret into what is kept."""
+    assert ask(replying(b'{"rate": "Bearer sesame"}')) == ("errored", "what stands at rate is no number: Bearer ***")
+
+
+def test_a_secret_without_a_value_is_not_left_out() -> None:
+    """Where the token is not there nothing is asked: an answer for strangers is no answer."""
+
+    async def story() -> None:
+        values = {"url": "http://127.0.0.1:9/x", "value": "rate", "at_most": 1, "authorization": "TOKEN"}
+        questions = Questions({"sales": MetricQuestion.model_validate(values)}, {}, dict)
+        questions.begin()
+        async with asyncio.timeout(10):
+            while not questions.told():
+                await asyncio.sleep(0)
+        assert questions.told() == {"sales": Told("errored", "the secret TOKEN has no value")}
+        await questions.end()
+
+    asyncio.run(story())
+
+
+def test_an_answer_of_another_width_does_not_count() -> None:
+    """What was asked before the next width began is not heard at it, however late it comes."""
+    asked_, free = asyncio.Event(), asyncio.Event()
+
+    async def late(head: bytes, writer: asyncio.StreamWriter) -> None:
+        asked_.set()
+        await free.wait()
+        await replying(b'{"rate": 0}')(head, writer)
+
+    async def story() -> None:
+        async with serving(late) as url:
+            values = {"url": url, "value": "rate", "at_most": 1}
+            questions = Questions({"sales": MetricQuestion.model_validate(values)}, {}, dict)
+            questions.begin()
+            await asked_.wait()
+            first = questions._answers  # noqa: SLF001 - what is left behind is nowhere else
+            questions.begin()
+            free.set()
+            async with asyncio.timeout(10):
+                while not questions.told():
+                    await asyncio.sleep(0.01)
+            assert first == {}
+            await questions.end()
+
+    asyncio.run(story())
 
 
 def test_nobody_answers() -> None:

@@ -99,5 +99,8 @@ def test_places() -> None:
     """Release, version and environment are filled in; any other name is refused by the file."""
     places = {"release": "7", "version": "1.2", "environment": "production"}
     assert filled("x=${{ release }}&y=${{version}}", places) == "x=7&y=1.2"
+    for path in ("a[b]", "a..b", ".", "a[0"):
+        with pytest.raises(ValueError, match="expected a path such as"):
+            question(value=path, at_most=1)
     with pytest.raises(ValueError, match="is no place of a metric"):
         question(url="http://host/${{ secrets.TOKEN }}", at_most=1)

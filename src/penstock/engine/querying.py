@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.canaries import Told
 from penstock.environments import MetricQuestion
-from penstock.errors import ReportError
+from penstock.errors import PenstockError, ReportError
 from penstock.questions import Answer, filled, judged, number_at, prometheus_number
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ async def _document(question: MetricQuestion, places: Mapping[str, str], token: 
         raise ReportError(f"not answered: {type(error).__name__}") from error
     if answer.status_code != httpx.codes.OK and not (question.prometheus and body.startswith(b"{")):
         raise ReportError(f"answered with status {answer.status_code}")
+    if token is not None:
+        body = body.replace(token.encode(), b"***")  # what echoes it must not bring it into a reason
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -92,10 +94,11 @@ class Questions:
         self._asking: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Ask from now on; what was answered before, at another width, does not count."""
-        self._answers.clear()
-        if self._questions and self._asking is None:
-            self._asking = asyncio.create_task(self._ask_on())
+        """Ask from now on; what was asked before, at another width, does not count."""
+        if self._asking is not None:
+            self._asking.cancel()
+        self._answers = {}
+        self._asking = asyncio.create_task(self._ask_on(self._answers)) if self._questions else None
 
     async def end(self) -> None:
         """Ask no more."""
@@ -108,17 +111,24 @@ class Questions:
         now = asyncio.get_running_loop().time()
         return {name: _told(answer, now - at) for name, (at, answer) in self._answers.items()}
 
-    async def _ask_on(self) -> None:
+    async def _ask_on(self, answers: dict[str, tuple[float, Answer]]) -> None:
         while True:
-            await asyncio.gather(*(self._ask(name) for name in self._questions))
+            await asyncio.gather(*(self._ask(name, answers) for name in self._questions))
             await asyncio.sleep(PAUSE)
 
-    async def _ask(self, name: str) -> None:
-        question = self._questions[name]
-        token = None if question.authorization is None else self._tokens().get(question.authorization)
+    async def _ask(self, name: str, answers: dict[str, tuple[float, Answer]]) -> None:
         began = asyncio.get_running_loop().time()
-        answer = await asked(question, self._places, token)
-        self._answers[name] = began, answer
+        answers[name] = began, await self._answer(self._questions[name])
+
+    async def _answer(self, question: MetricQuestion) -> Answer:
+        secret = question.authorization
+        try:
+            token = None if secret is None else self._tokens().get(secret)
+        except PenstockError as error:
+            return Answer("errored", str(error))
+        if secret is not None and not token:
+            return Answer("errored", f"the secret {secret} has no value")
+        return await asked(question, self._places, token)
 
 
 def _told(answer: Answer, age: float) -> Told:
