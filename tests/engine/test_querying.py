@@ -127,7 +127,7 @@ def test_an_answer_of_another_width_does_not_count() -> None:
             questions = Questions({"sales": MetricQuestion.model_validate(values)}, {}, dict)
             questions.begin()
             await asked_.wait()
-            first = questions._answers  # noqa: SLF001 - what is left behind is nowhere else
+            first = questions._answers
             questions.begin()
             free.set()
             async with asyncio.timeout(10):
