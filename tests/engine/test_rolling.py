@@ -9,10 +9,10 @@ import pytest
 
 from engine.builders import PROJECT, House, until
 from penstock.engine.contracts import Counted
-from penstock.engine.delivery import Delivery, Wanted
+from penstock.engine.delivery import Delivery, FrozenError, Wanted
 from penstock.environments import RolloutRules
 from penstock.errors import StateError
-from penstock.releases import ReleaseStatus
+from penstock.releases import Frozen, ReleaseStatus
 from penstock.rollouts import FULL, Asked
 from penstock.store.contract import Release
 from penstock.traffic import EDGES_MS, Arm
@@ -336,6 +336,78 @@ def test_what_nobody_can_judge_keeps_no_traffic(house: House) -> None:
                 await task
         assert statuses(house) == [("0.1", "serving"), ("0.2", "rolled_back")]
         assert split(house) == {"0.1": FULL}
+
+    house.play(story())
+
+
+def test_what_is_frozen_lets_a_rollout_go_on(house: House) -> None:
+    """A newer release that a freeze refuses takes nobody's place."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        delivery = Delivery(house.world)
+        older = asyncio.create_task(delivery.release(house.wanted("0.2", rollout=rules()), lambda: None))
+        await until(lambda: tried(house) is not None)
+        house.store.releases.freeze(PROJECT.id, "production", Frozen("ada", "an audit", 1.0, 1))
+        newer = asyncio.create_task(delivery.release(house.wanted("0.3", rollout=rules()), lambda: None))
+        async with asked(house):
+            assert (await older).status is ReleaseStatus.SERVING
+        with pytest.raises(FrozenError, match="an audit"):
+            await newer
+
+    house.play(story())
+
+
+def test_the_port_moves_with_the_promotion(house: House) -> None:
+    """A release with another port is tried at the port of what serves, at half of the traffic too."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        wanted = house.wanted("0.2", port=8802, rollout=rules(canary="50%", interval=0.001, deadline="30m"))
+        async with rolling(house, wanted) as task:
+            assert {(b.version, b.weight) for b in house.router.routes[0].backends} == {("0.1", 5000), ("0.2", 5000)}
+            assert house.router.routes[0].port == 8801
+            async with asked(house):
+                assert (await task).status is ReleaseStatus.SERVING
+        assert [route.port for route in house.router.routes] == [8802]
+
+    house.play(story())
+
+
+def test_a_router_that_does_not_follow_is_asked_again(house: House) -> None:
+    """A refusal while a canary is taken back leaves it no traffic: the router is given the same once more."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        delivery = Delivery(house.world)
+        task = asyncio.create_task(delivery.release(house.wanted("0.2", rollout=rules()), lambda: None))
+        await until(lambda: split(house) == {"0.1": 9500, "0.2": 500})
+        house.router.refusal = "not now"
+        await delivery.wish(PROJECT.id, "production", Asked(1.0, "abort", "ada"))
+        assert (await task).status is ReleaseStatus.ROLLED_BACK
+        assert split(house) == {"0.1": FULL}
+
+    house.play(story())
+
+
+def test_what_cannot_come_back_is_told(house: House) -> None:
+    """An old release that does not start again leaves the new one's reason standing, and hinders nobody else."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        await house.deliver(house.wanted("0.1", environment="staging", port=8803))
+        house.machine.statuses["0.2"] = 503
+        async with delivering(house, house.wanted("0.2", rollout=rules(strategy="recreate"))) as task:
+            house.machine.statuses["0.1"] = 503
+            house.clock.ahead += 1000
+            await until(lambda: len(house.machine.started) >= 4)
+            house.clock.ahead += 1000
+            release = await task
+        assert release.status is ReleaseStatus.REJECTED
+        assert "did not answer /health with 200" in (release.reason or "")
+        assert "and what served before cannot be started again" in (release.reason or "")
+        await Delivery(house.world).recover()
+        assert house.served(8803) is not None
 
     house.play(story())
 

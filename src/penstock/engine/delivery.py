@@ -5,7 +5,7 @@ coordinator that dies at any point is followed by one that derives the same rout
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -157,7 +157,9 @@ class Delivery:
         """Why a rollout is to end: its command says so, a verb, or a newer release that waits for its turn."""
 
         def why() -> str | None:
-            claims = self._claims.get((release.project, release.environment), [])
+            place = (release.project, release.environment)
+            # What is frozen takes no newer release either, so nobody gives way to one.
+            claims = [] if self._releases.frozen(*place) else self._claims.get(place, [])
             newer = any(c.generation > release.generation and not _alike(release, c) for c in claims)
             return stopping() or self._halted.get(release.id) or ("a newer release takes its place" if newer else None)
 
@@ -250,6 +252,7 @@ class Delivery:
             crossing = self._migrating.crossing(target)
             self._refuse_rollback(environment, crossing, force=force, down=down)
             first = down and any(m.contract for m in crossing)
+            warm = {r.id for r in self._releases.replicas(target.id)}
             try:
                 if first:
                     await self._migrating.down(crossing, request, actor)
@@ -260,6 +263,8 @@ class Delivery:
                     await self._migrating.down(crossing, request, actor)
             finally:
                 self._routing.joining.discard(target.id)
+                if self._releases.get(target.id).status is ReleaseStatus.RETIRED and not warm:
+                    await self._replicas.end(target.id)  # it was started for this, and does not serve
                 self._releases.note(target.id, phase=None)
             return self._releases.get(target.id)
 
@@ -315,6 +320,8 @@ class Delivery:
             await self._routing.apply()
             for release in self._releases.of(project, environment):
                 await self._watching.end(release)
+                if "probe" in release.spec:
+                    await self._prober.end(release)
                 await self._replicas.end(release.id)
             return ended
 
@@ -396,21 +403,24 @@ class Delivery:
             if release.status in MOVING and self._is_orphan(release):
                 await self._drop_begun(release, release.request, "the command that asked for it died")
             elif release.status in MOVING:
-                await self._switching.put_back(release)
+                await self._told(release, self._switching.put_back)
         for release in self._releases.of():
             if release.status in {ReleaseStatus.SERVING, ReleaseStatus.CANARY}:
                 async with self._turn(release.project, release.environment):
-                    await asyncio.to_thread(install, self._world, release)
-                    await self._start_again(release)
+                    await self._told(release, self._start_again)
         if self._routing.routes():
             await self._routing.apply()
 
-    async def _start_again(self, release: Release) -> None:
-        """Start what is missing of a release that should serve; what cannot be started is told, and hinders nobody."""
+    async def _told(self, release: Release, begin: Callable[[Release], Awaitable[None]]) -> None:
+        """Start what should serve; what cannot be started is told, and hinders nobody."""
         try:
-            await self._replicas.start_again(release)
-        except EngineError as error:
+            await begin(release)
+        except (PenstockError, OSError) as error:
             self._releases.note(release.id, phase=f"cannot start again: {error}")
+
+    async def _start_again(self, release: Release) -> None:
+        await asyncio.to_thread(install, self._world, release)
+        await self._replicas.start_again(release)
 
     def _is_orphan(self, release: Release) -> bool:
         request = self._world.store.requests.get(release.request)
@@ -478,7 +488,7 @@ class Delivery:
     async def _take_over(self, release: Release, stopping: Stopping) -> Release:
         """What is healthy gets the traffic: all at once, or by widths that the evidence allows."""
         stable = self._releases.serving(release.project, release.environment)
-        terms = terms_of(rules_of(release), "sticky" if "sticky" in release.spec else "random")
+        terms = terms_of(rules_of(release), "sticky" if stable is not None and "sticky" in stable.spec else "random")
         if stable is None or not terms.widths:
             if not await self._switching.switch(release, release.generation, fate="retire", reason=None):
                 await self._end(release, "a newer release was there first")
@@ -509,8 +519,13 @@ class Delivery:
         """End and reject what got no traffic; what made way for it serves again."""
         serving = self._releases.serving(release.project, release.environment)
         reason = await self._hooks.undo(release, serving, reason)
+        if "probe" in release.spec:
+            await self._prober.end(release)
         await self._replicas.end(release.id)
-        await self._switching.put_back(release)
+        try:
+            await self._switching.put_back(release)
+        except PenstockError as error:
+            reason = f"{reason}; and what served before cannot be started again: {error}"
         await self._reject(release.id, reason)
 
     async def _reject(self, release: int, reason: str) -> None:

@@ -35,6 +35,8 @@ from penstock.rollouts import (
 from penstock.store.contract import Release
 from penstock.traffic import NOTHING, Increment, Reading, between
 
+NOWHERE = -1
+"""The width of a look while the router does not follow: no width's evidence, and no width's time."""
 ILL = 3
 """Looks in a row at which no replica of a candidate is healthy: then it cannot go on."""
 KEPT_MOVES = 50
@@ -93,7 +95,8 @@ class Rolling:
         """Who asks the recorded requests where the file says that nobody else calls."""
         if (release.spec.get("rollout") or {}).get("traffic") != "probe":
             return None
-        return asyncio.create_task(call(self._world, release, int(release.spec["port"])))
+        stable = self._releases.get(self._state(release.id)[1])
+        return asyncio.create_task(call(self._world, release, int(stable.spec["port"])))
 
     async def _until_ended(
         self, release: Release, caller: asyncio.Task[None] | None, questions: Questions, stopping: Stopping
@@ -106,10 +109,8 @@ class Rolling:
                 in_force = await self._put_in_force(watch)
                 questions.begin()
             event = await self._event(release.id, stable, state, watch, stopping)
-            if isinstance(event, Observed) and not in_force:
-                event = replace(event, counts=None)
             if isinstance(event, Observed):
-                event = replace(event, customs=questions.told())
+                event = replace(event, customs=questions.told()) if in_force else replace(event, width=NOWHERE)
             before = state
             state, move = advanced(state, event)
             if replace(state, seen=before.seen) != before:

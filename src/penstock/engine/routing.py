@@ -45,7 +45,8 @@ class Routing:
         parts = {**dict.fromkeys(joining, 0), **parts}
         if not parts:
             return None
-        first = max(parts, key=lambda n: (parts[n], n))
+        # Port, certificate and how users are known are those of what serves, until another release does.
+        first = max(parts, key=lambda n: (found[n].status is ReleaseStatus.SERVING, parts[n], n))
         mirrors = {tried.id: mirrored} if tried is not None and any(parts.values()) else {}
         # What is tried comes first: then a wider share only adds users to it, where users stay with their release.
         order = sorted(parts, key=lambda n: (tried is None or n != tried.id, n))

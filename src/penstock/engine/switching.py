@@ -4,6 +4,7 @@ The store is written before the router; what a release has begun to answer it ma
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from penstock.engine.migrating import MigrationError
@@ -12,9 +13,13 @@ from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.world import World
 from penstock.environments import RolloutRules
+from penstock.errors import EngineError
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import cold, terms_of
 from penstock.store.contract import Release
+
+TRIES = 5
+"""So often is a router that does not follow asked again before that is an error."""
 
 
 class Switching:
@@ -38,7 +43,7 @@ class Switching:
             replaced = old.id if old else None
             self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
         self._releases.note(release.id, phase="switching")
-        await self._routing.apply()
+        await self._follow()
         if old is not None:
             self._releases.note(release.id, phase=f"draining {old.version}")
             await self.drain(old.id)
@@ -47,22 +52,38 @@ class Switching:
 
     async def drain(self, release: int) -> None:
         """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
-        router, clock = self._world.router, self._world.clock
+        clock = self._world.clock
         if is_hooked(self._releases.get(release).spec):
             await self._leave(release)
             return
         await asyncio.sleep(self._world.settle)
         limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
-        while await router.in_flight(str(release)) and clock.monotonic() < limit:
+        while await self._is_answering(release) and clock.monotonic() < limit:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self._move(release, old.fate or "retire", reason=old.reason)
-        await self._routing.apply()
+        await self._follow()
         await asyncio.sleep(self._world.settle)
         serving = self._releases.serving(old.project, old.environment)
         keep = 1 if serving is None else int(serving.spec.get("keep", 1))
         for number in cold(self._routing.placed(old.project, old.environment), keep):
             await self._replicas.end(number)
+
+    async def _follow(self) -> None:
+        """Have the router follow what is recorded; where it cannot be reached this is tried again for a while."""
+        for _ in range(TRIES):
+            with suppress(EngineError):
+                await self._routing.apply()
+                return
+            await asyncio.sleep(self._world.look)
+        await self._routing.apply()
+
+    async def _is_answering(self, release: int) -> bool:
+        """Whether a release has requests that it has not answered; so it may be where the router does not tell."""
+        try:
+            return await self._world.router.in_flight(str(release)) > 0
+        except EngineError:
+            return True
 
     async def _leave(self, release: int) -> None:
         """What a command deployed elsewhere has no request of ours to finish."""
@@ -73,7 +94,7 @@ class Switching:
     async def withdraw(self, release: Release, reason: str) -> None:
         """No new request to a release that was tried; then it finishes what it began, and ends."""
         self._move(release.id, "withdraw", fate="roll_back", reason=reason)
-        await self._routing.apply()
+        await self._follow()
         await self.drain(release.id)
 
     async def step_aside(self, release: Release) -> None:
@@ -87,7 +108,7 @@ class Switching:
             self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
             self._releases.move(old.id, "replace", fate="retire", reason=None)
         self._releases.note(release.id, phase=f"ending {old.version}")
-        await self._routing.apply()
+        await self._follow()
         await self.drain(old.id)
         await self._replicas.end(old.id)
 
