@@ -183,7 +183,9 @@ class Delivery:
         for release in own:
             if release.status in MOVING:
                 return release
-        if own and own[-1].status in _REFUSED and own[-1].reason != INTERRUPTED and own[-1].package == wanted.package:
+        # What has served was taken back by a newer word: what comes after that is for the generation to refuse.
+        refused = own and own[-1].status in _REFUSED and own[-1].since is None and own[-1].reason != INTERRUPTED
+        if refused and own[-1].package == wanted.package:
             return own[-1]
         with self._world.store.transaction(durable=True):
             values = asdict(wanted)
