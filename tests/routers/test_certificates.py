@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,10 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from penstock.engine.contracts import Backend, Route, Tls
 from penstock.errors import EngineError
 from penstock.routers.envoy import EnvoyRouter
-from penstock.runners.process import ProcessRunner
 from routers.pairs import issue
 from routers.toys import Client, Toy, ask, envoys, free_port, listens, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
-    router = EnvoyRouter(tmp_path / "router", ProcessRunner())
-    yield router
-    await router.stop()
-
-
-@pytest.fixture
-async def toy() -> AsyncIterator[Toy]:
-    async with Toy("one").serving() as toy:
-        yield toy
 
 
 def remove(tls: Tls) -> None:

@@ -24,29 +24,6 @@ from routers.toys import Client, Toy, ask, envoys, free_port, listens, recorded,
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def runner() -> ProcessRunner:
-    return ProcessRunner()
-
-
-@pytest.fixture
-async def router(tmp_path: Path, runner: ProcessRunner) -> AsyncIterator[EnvoyRouter]:
-    router = EnvoyRouter(tmp_path / "router", runner)
-    yield router
-    await router.stop()
-
-
-@pytest.fixture
-async def toy() -> AsyncIterator[Toy]:
-    async with Toy("one").serving() as toy:
-        yield toy
-
-
 def backend(toy: Toy, weight: int = 10_000, health: str = "/health") -> Backend:
     return Backend(toy.name, f"{toy.name}-version", (toy.port,), health, weight)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -11,23 +10,10 @@ import pytest
 
 from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.routers.envoy import EnvoyRouter
-from penstock.runners.process import ProcessRunner
 from penstock.traffic import Arm
 from routers.toys import Toy, ask, free_port, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
-    router = EnvoyRouter(tmp_path / "router", ProcessRunner())
-    yield router
-    await router.stop()
 
 
 async def _say(question: bytes, _: object) -> bytes:

@@ -4,8 +4,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,28 +15,9 @@ from penstock.engine.contracts import Backend, Exchange, Route
 from penstock.errors import EngineError
 from penstock.routers import taps
 from penstock.routers.envoy import EnvoyRouter
-from penstock.runners.process import ProcessRunner
 from routers.toys import Toy, ask, free_port
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
-    router = EnvoyRouter(tmp_path / "router", ProcessRunner())
-    yield router
-    await router.stop()
-
-
-@pytest.fixture
-async def toy() -> AsyncIterator[Toy]:
-    async with Toy("one").serving() as toy:
-        yield toy
 
 
 @pytest.fixture
