@@ -310,15 +310,15 @@ class Delivery:
                 if is_hooked(release.spec):
                     await self._stop_hooks(release)
                 elif release.status is ReleaseStatus.SERVING:
-                    self._move(release.id, "stop", reason="stopped")
+                    self._switching.move(release.id, "stop", reason="stopped")
                     ended.append(f"{environment} {release.version}")
                 elif release.status is ReleaseStatus.CANARY:
-                    self._move(release.id, "withdraw", fate="roll_back", reason="stopped")
-                    self._move(release.id, "roll_back", reason="stopped")
+                    self._switching.move(release.id, "withdraw", fate="roll_back", reason="stopped")
+                    self._switching.move(release.id, "roll_back", reason="stopped")
                 elif release.status in MOVING:
-                    self._move(release.id, "reject", reason="stopped")
+                    self._switching.move(release.id, "reject", reason="stopped")
                 elif release.status is ReleaseStatus.DRAINING:
-                    self._move(release.id, release.fate or "retire", reason=release.reason)
+                    self._switching.move(release.id, release.fate or "retire", reason=release.reason)
             await self._routing.apply()
             for release in self._releases.of(project, environment):
                 await self._watching.end(release)
@@ -470,7 +470,7 @@ class Delivery:
         if "probe" not in release.spec:
             return
         if release.status is ReleaseStatus.STARTING:
-            self._move(release.id, "probe")
+            self._switching.move(release.id, "probe")
         self._releases.note(release.id, phase="probing")
         stable = self._releases.serving(release.project, release.environment)
         probed = await self._prober.probe(release, stable, stopping)
@@ -532,7 +532,7 @@ class Delivery:
 
     async def _reject(self, release: int, reason: str) -> None:
         self._routing.joining.discard(release)
-        self._move(release, "reject", reason=reason)
+        self._switching.move(release, "reject", reason=reason)
         if self._routing.routes():
             await self._routing.apply()
 
@@ -541,10 +541,6 @@ class Delivery:
         reason = why_not_back(release.environment, self._migrating.crossing(release), way)
         if reason is not None and not force:
             raise MigrationError(reason)
-
-    def _move(self, release: int, event: str, **values: Any) -> None:
-        with self._world.store.transaction(durable=True):
-            self._releases.move(release, event, **values)
 
 
 def _alike(release: Release, wanted: Wanted) -> bool:

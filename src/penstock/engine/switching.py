@@ -61,7 +61,7 @@ class Switching:
         while await self._is_answering(release) and clock.monotonic() < limit:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
-        self._move(release, old.fate or "retire", reason=old.reason)
+        self.move(release, old.fate or "retire", reason=old.reason)
         await self._follow()
         await asyncio.sleep(self._world.settle)
         serving = self._releases.serving(old.project, old.environment)
@@ -88,12 +88,12 @@ class Switching:
     async def _leave(self, release: int) -> None:
         """What a command deployed elsewhere has no request of ours to finish."""
         old = self._releases.get(release)
-        self._move(release, old.fate or "retire", reason=old.reason)
+        self.move(release, old.fate or "retire", reason=old.reason)
         await self._replicas.end(release)
 
     async def withdraw(self, release: Release, reason: str) -> None:
         """No new request to a release that was tried; then it finishes what it began, and ends."""
-        self._move(release.id, "withdraw", fate="roll_back", reason=reason)
+        self.move(release.id, "withdraw", fate="roll_back", reason=reason)
         await self._follow()
         await self.drain(release.id)
 
@@ -124,7 +124,7 @@ class Switching:
         await self._replicas.end(release.id)
         old = self._releases.get(int(rollout["stable"]))
         if old.status is ReleaseStatus.DRAINING:
-            self._move(old.id, "retire", reason=None)
+            self.move(old.id, "retire", reason=None)
             old = self._releases.get(old.id)
         if old.status is ReleaseStatus.RETIRED and self._releases.serving(old.project, old.environment) is None:
             await self._replicas.bring_up(old, lambda: None)
@@ -134,7 +134,8 @@ class Switching:
             self._routing.joining.discard(old.id)
             await self._routing.apply()
 
-    def _move(self, release: int, event: str, **values: Any) -> None:
+    def move(self, release: int, event: str, **values: Any) -> None:
+        """One transition of a release, on the disk before anything follows from it."""
         with self._world.store.transaction(durable=True):
             self._releases.move(release, event, **values)
 
