@@ -19,9 +19,11 @@ from images import engine as find_engine
 from penstock.artifacts import Digest
 from penstock.engine.contracts import Command, ContainerEngine, RuntimeRequest, Runtimes
 from penstock.errors import EngineError, SourceError
+from penstock.images import parse_image
 from penstock.runtimes.choosing import ChosenRuntimes
 from penstock.runtimes.images import ImageRuntimes, described
 from penstock.runtimes.imaging import base_reference, build_argv
+from penstock.runtimes.pulling import why_not
 from penstock.runtimes.uv import UvRuntimes
 from runtimes.registry import Registry, served
 
@@ -208,6 +210,16 @@ def test_images_that_cannot_be_had(images: ImageRuntimes, registry: Registry, pl
         closed = f"localhost:{free.getsockname()[1]}/x:1"
     assert "its registry cannot be reached" in refused(images, closed, place, folder)
     assert "localhost is no registry" in refused(images, "localhost/penstock-test-none:1", place, folder)
+
+
+def test_a_number_in_a_port_is_no_status() -> None:
+    """A registry at port 40337 or 40443 that is down is not taken for one that answered 403 or 404."""
+    for port in (40337, 40443):
+        name = parse_image(f"localhost:{port}/x:1")
+        said = f"pinging container registry localhost:{port}: dial tcp 127.0.0.1:{port}: connect: connection refused"
+        assert "its registry cannot be reached" in why_not(name, said, "podman")
+        assert "may not be pulled" in why_not(name, f"localhost:{port}: StatusCode: 403, <html>", "podman")
+        assert "does not exist" in why_not(name, f"localhost:{port}: unexpected status code 404", "podman")
 
 
 def test_a_name_without_a_host(images: ImageRuntimes, place: Place, tmp_path: Path) -> None:

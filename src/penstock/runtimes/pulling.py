@@ -17,14 +17,18 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 ABSENT = re.compile(r"image not known|no such (?:image|object)|does not exist|failed to find image", re.IGNORECASE)
 """In which words an engine says that it has no such image."""
 _LOOK_SECONDS = 60
+_STATUS = r"(?:status|code)\D{0,9}"  # before a number, which may be a part of a port or a digest as well
 _WHY = (
     ("no image found in|no matching manifest for", "is not made for {platform}: name an image that is"),
     ("no space left", "does not fit on this machine's disk: make room, then run again"),
     (
-        "unauthorized|authentication required|access.*denied|denied:|forbidden|403",
+        rf"unauthorized|authentication required|access.*denied|denied:|forbidden|{_STATUS}403",
         "may not be pulled: correct its name, or log in with `{kind} login {host}`",
     ),
-    ("manifest unknown|name unknown|not found|404|invalid tag", "does not exist at its registry: correct its name"),
+    (
+        rf"manifest unknown|name unknown|not found|{_STATUS}404|invalid tag",
+        "does not exist at its registry: correct its name",
+    ),
     (
         "no such host|connection refused|timeout|timed out|unreachable|dial tcp|tls|x509|certificate|EOF",
         "could not be pulled, as its registry cannot be reached: look at the network, then run again",
