@@ -245,6 +245,16 @@ def summary(watch: Watch) -> str:
     return "; ".join((counts, *gap, *watch.notes))
 
 
+def anew(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What stands on a release that serves once more: it is watched again, from what the router has counted by then.
+
+    `values` is what stood on it. What a breach of its asked for and is not done yet is not forgotten.
+    """
+    if not values or values.get("todo"):
+        return values
+    return {"round": int(values.get("round", 0)) + 1}
+
+
 # --- across deaths -------------------------------------------------------------------------------------------------
 
 

@@ -667,6 +667,19 @@ def test_recovery_of_a_rollback_that_drains(house: House) -> None:
     house.play(story())
 
 
+def test_a_rollback_is_not_made_twice(house: House) -> None:
+    """A coordinator that finds a rollback switched and not answered answers it; it does not go back once more."""
+
+    async def story() -> None:
+        for version in ("0.1", "0.2", "0.3"):
+            await house.deliver(house.wanted(version, keep=2))
+        for _ in range(2):
+            back = await Delivery(house.world).rollback(PROJECT.id, "production", 99, "ada")
+            assert (back.version, house.served()) == ("0.2", "0.2")
+
+    house.play(story())
+
+
 def test_one_rollout_at_a_time(house: House) -> None:
     """Of two wishes for one environment at once the newer takes the older one's place; never do both go on."""
 

@@ -421,7 +421,8 @@ def test_an_older_release_is_not_even_tried(house: House) -> None:
         await house.deliver(house.wanted("0.3"))
         release = await house.deliver(late)
         assert (release.status, release.reason) == (ReleaseStatus.REJECTED, "a newer release was there first")
-        assert {b.weight for routes in house.router.history for b in routes[0].backends if b.version == "0.2"} == {0}
+        assert "0.2" not in {b.version for routes in house.router.history for b in routes[0].backends}
+        assert "0.2" not in {spec.variables["PENSTOCK_VERSION"] for spec in house.machine.started}
 
     house.play(story())
 
@@ -499,6 +500,38 @@ def test_what_stepped_aside_comes_back(house: House) -> None:
         assert statuses(house) == [("0.1", "serving"), ("0.2", "rejected")]
         assert house.served() == "0.1"
         assert house.store.releases.replicas(old.id)
+
+    house.play(story())
+
+
+def test_recreate_goes_back_alone(house: House) -> None:
+    """Where no two releases may run at once, a rollback ends the newer one before it starts the older one."""
+
+    async def story() -> None:
+        alone = rules(strategy="recreate")
+        await house.deliver(house.wanted("0.1", rollout=alone))
+        two = await house.deliver(house.wanted("0.2", rollout=alone))
+        back = await Delivery(house.world).rollback(PROJECT.id, "production", 99, "ada")
+        assert (back.version, back.status, back.phase) == ("0.1", ReleaseStatus.SERVING, None)
+        assert house.served() == "0.1"
+        assert not house.store.releases.replicas(two.id)
+        events = house.store.releases.events([back.id, two.id])
+        assert [e.event for e in events][-3:] == ["replace", "restore", "roll_back"]
+        assert all(len({b.version for b in routes[0].backends}) == 1 for routes in house.router.history if routes)
+
+    house.play(story())
+
+
+def test_recreate_goes_back_to_what_does_not_start(house: House) -> None:
+    """The older release has its place, and whoever asked is told that it does not answer."""
+
+    async def story() -> None:
+        alone = rules(strategy="recreate")
+        await house.deliver(house.wanted("0.1", package=house.package("0.1", start_timeout=0.2), rollout=alone))
+        await house.deliver(house.wanted("0.2", rollout=alone))
+        house.machine.statuses["0.1"] = 503
+        with pytest.raises(StateError, match=r"0\.1 has its place back, and does not serve: replica 1 of 1 did not"):
+            await Delivery(house.world).rollback(PROJECT.id, "production", 99, "ada")
 
     house.play(story())
 

@@ -74,9 +74,14 @@ def now(house: House, release: Release) -> Release:
     return house.store.releases.get(release.id)
 
 
+def counts(house: House, release: Release) -> int:
+    """The requests of a release's watch."""
+    return state(now(house, release)).arm.requests
+
+
 async def seen(house: House, release: Release, requests: int) -> None:
     """Wait until so many requests are recorded."""
-    await until(lambda: now(house, release).watch and state(now(house, release)).arm.requests == requests)
+    await until(lambda: "state" in (now(house, release).watch or {}) and counts(house, release) == requests)
 
 
 def test_a_breach_rolls_back(house: House) -> None:
@@ -97,6 +102,31 @@ def test_a_breach_rolls_back(house: House) -> None:
         last = happenings(house.store, PROJECT.id, "production")[-1]
         assert (last.what, last.version, last.who) == ("rolled back to", "0.1", "its watch")
         assert last.why == "0.2: 100 of the last 500 requests failed (20 %), where 1 % may"
+
+    house.play(story())
+
+
+def test_what_serves_again_is_watched_again(house: House) -> None:
+    """A release that was given its place back is watched from then on, and its own breach is found and told anew."""
+
+    async def story() -> None:
+        house.machine.script[TELL] = Act()
+        notify = rules(on_breach="notify", notify=TELL)
+        one = await house.deliver(house.wanted("0.1", watch=notify))
+        starts = counted_starts(house)
+        async with attended(house):
+            house.router.count(str(one.id), answered(1000, 300))
+            await until(lambda: (now(house, one).watch or {}).get("todo") == [])
+            await house.deliver(house.wanted("0.2"))
+            await Delivery(house.world).rollback(PROJECT.id, "production", 99, "ada")
+            await seen(house, one, 0)
+            house.router.count(str(one.id), answered(500, 1))
+            await seen(house, one, 500)
+            assert state(now(house, one)).ended is None, "what it did before it was replaced is not held against it"
+            house.router.count(str(one.id), answered(1000, 300))
+            await until(lambda: (now(house, one).watch or {}).get("todo") == [])
+        assert len(told(house)) == 2
+        assert len(set(starts)) == len(starts) == 2
 
     house.play(story())
 

@@ -52,6 +52,7 @@ class Wanted:
 
 INTERRUPTED = "interrupted"
 """The reason of what `resume` begins anew."""
+_LATE = "a newer release was there first"
 _REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK})
 
 
@@ -147,6 +148,9 @@ class Delivery:
         release = self._begun(wanted)
         if release.status not in MOVING:
             return release
+        if release.status is not ReleaseStatus.CANARY and not self._switching.is_newest(release):
+            await self._end(release, _LATE)
+            return self._releases.get(release.id)
         try:
             return await self._roll(release, stopping, force=wanted.force)
         finally:
@@ -227,8 +231,8 @@ class Delivery:
     ) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
 
-        With `only` it is refused where another release than that one serves by then. Whoever
-        waited while an earlier rollback was finished has what they asked for, and it is not gone back from.
+        With `only` it is refused where another release than that one serves by then. Whoever waited while an earlier
+        rollback was finished has what they asked for; one that an earlier coordinator switched is only finished.
 
         Going back across a migration that is marked `contract` takes `force`, or `down`: then the way back of each
         migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
@@ -245,8 +249,8 @@ class Delivery:
             ]
             if only is not None and (serving is None or serving.id != only):
                 raise StateError(f"another release serves {environment} by now")
-            if only is None and serving is not None and request in self._answered:
-                return serving
+            if only is None and serving is not None and request in {*self._answered, serving.generation}:
+                return await self._finish_rollback(serving, request, actor, down=down)
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
@@ -258,17 +262,35 @@ class Delivery:
             try:
                 if first:
                     await self._migrating.down(crossing, request, actor)
-                await self._go_back(serving, target, request, reason)
+                alone = not warm and self._switching.is_alone(serving)
+                if not alone:
+                    await self._go_back(serving, target, request, reason)
                 if not await self._switching.switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
-                if down and not first:
-                    await self._migrating.down(crossing, request, actor)
+                return await self._finish_rollback(target, request, actor, down=down, cold=alone)
             finally:
                 self._routing.joining.discard(target.id)
                 if self._releases.get(target.id).status is ReleaseStatus.RETIRED and not warm:
                     await self._replicas.end(target.id)  # it was started for this, and does not serve
                 self._releases.note(target.id, phase=None)
-            return self._releases.get(target.id)
+
+    async def _finish_rollback(
+        self, target: Release, request: int, actor: str, *, down: bool, cold: bool = True
+    ) -> Release:
+        """What follows the switch: where two releases have no room the old one starts now, and migrations are undone.
+
+        May be done again by the next coordinator.
+        """
+        if cold and not is_hooked(target.spec):
+            try:
+                await self._replicas.bring_up(target, lambda: None)
+            except UnhealthyError as error:
+                raise StateError(f"{target.version} has its place back, and does not serve: {error}") from error
+            self._routing.joining.discard(target.id)
+            self._releases.note(target.id, phase=None)
+        if down:
+            await self._migrating.down(self._migrating.crossing(target), request, actor)
+        return self._releases.get(target.id)
 
     async def _break(self, release: Release, why: str) -> None:
         """Go back from a release that broke its watch, while it serves."""
@@ -388,8 +410,9 @@ class Delivery:
         async with self._turn(release.project, release.environment):
             release = self._releases.get(release.id)
             back = await self._hooks.going_back(release) if release.status is ReleaseStatus.SERVING else None
-            if back is not None:
-                await self._switching.switch(back.target, back.generation, fate="roll_back", reason=back.why)
+            if back is not None and await self._switching.switch(
+                back.target, back.generation, fate="roll_back", reason=back.why
+            ):
                 place = {"project": release.project, "environment": release.environment}
                 waiting = [r for r in self._world.store.requests.open() if r.kind == "rollback"]
                 self._answered |= {r.id for r in waiting if place.items() <= r.payload.items()}
@@ -401,11 +424,12 @@ class Delivery:
                 await self._switching.drain(release.id)
 
     async def _serve_again(self) -> None:
-        for release in self._releases.of():
-            if release.status in MOVING and self._is_orphan(release):
-                await self._drop_begun(release, release.request, "the command that asked for it died")
-            elif release.status in MOVING:
-                await self._told(release, self._switching.put_back)
+        for release in [r for r in self._releases.of() if r.status in MOVING]:
+            async with self._turn(release.project, release.environment):
+                if self._is_orphan(release):
+                    await self._drop_begun(release, release.request, "the command that asked for it died")
+                elif self._releases.get(release.id).status in MOVING:
+                    await self._told(release, self._switching.put_back)
         for release in self._releases.of():
             if release.status in {ReleaseStatus.SERVING, ReleaseStatus.CANARY}:
                 async with self._turn(release.project, release.environment):
@@ -493,10 +517,10 @@ class Delivery:
         terms = terms_of(rules_of(release), "sticky" if stable is not None and "sticky" in stable.spec else "random")
         if stable is None or not terms.widths:
             if not await self._switching.switch(release, release.generation, fate="retire", reason=None):
-                await self._end(release, "a newer release was there first")
+                await self._end(release, _LATE)
             return self._releases.get(release.id)
         if not self._switching.is_newest(release):
-            await self._end(release, "a newer release was there first")
+            await self._end(release, _LATE)
             return self._releases.get(release.id)
         self._rolling.begin(release, stable, terms)
         self._routing.joining.discard(release.id)
@@ -514,7 +538,7 @@ class Delivery:
         if move.kind != "promote":
             await self._switching.withdraw(release, move.reason)
         elif not await self._switching.switch(release, release.generation, fate="retire", reason=None):
-            await self._switching.withdraw(release, "a newer release was there first")
+            await self._switching.withdraw(release, _LATE)
         return self._releases.get(release.id)
 
     async def _end(self, release: Release, reason: str) -> None:

@@ -48,11 +48,14 @@ class Replicas:
         self._releases = world.store.releases
         self._routing = routing
         self._images = ReleaseImages(world)
+        self._forgiven: dict[str, int] = {}
 
     async def bring_up(self, release: Release, stopping: Stopping) -> None:
         """Replicas started, each answering its health path, all found healthy by the router too."""
         self.refuse_taken_port(release)
         count = int(release.spec["replicas"])
+        if release.since is not None:
+            self._forgive(release)
         self._releases.note(release.id, phase=f"starting {count} replica{'s' if count > 1 else ''}")
         await asyncio.to_thread(install, self._world, release)
         manifest = manifest_of(self._world, release)
@@ -204,7 +207,15 @@ class Replicas:
         return None
 
     def _crashes(self, replica: Replica) -> int:
-        return 0 if replica.handle is None else self._world.runner.starts(Handle(**replica.handle)) - 1
+        if replica.handle is None:
+            return 0
+        return self._world.runner.starts(Handle(**replica.handle)) - 1 - self._forgiven.get(replica.id, 0)
+
+    def _forgive(self, release: Release) -> None:
+        """How often replicas ended in their life before, which says nothing of whether they become healthy now."""
+        for replica in self._releases.replicas(release.id):
+            if replica.handle is not None:
+                self._forgiven[replica.id] = self._world.runner.starts(Handle(**replica.handle)) - 1
 
     def _last(self, replica: Replica) -> str:
         code = self._world.runner.last_exit(Handle(**(replica.handle or {})))

@@ -17,6 +17,7 @@ from penstock.errors import EngineError
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import cold, terms_of
 from penstock.store.contract import Release
+from penstock.watches import anew
 
 TRIES = 5
 """So often is a router that does not follow asked again before that is an error."""
@@ -39,9 +40,11 @@ class Switching:
             old = self._releases.serving(release.project, release.environment)
             if old is not None:
                 self._releases.move(old.id, "replace", fate=fate, reason=reason)
-            event = "promote" if release.status in MOVING else "restore"
-            replaced = old.id if old else None
-            self._releases.move(release.id, event, generation=generation, replaced=replaced, reason=None)
+            values = {"generation": generation, "replaced": old.id if old else None, "reason": None}
+            if release.status in MOVING:
+                self._releases.move(release.id, "promote", **values)
+            else:
+                self._releases.move(release.id, "restore", watch=anew(release.watch), **values)
         self._releases.note(release.id, phase="switching")
         await self._follow()
         if old is not None:
@@ -100,7 +103,7 @@ class Switching:
     async def step_aside(self, release: Release) -> None:
         """Where the file says `recreate`, what serves ends before the new release starts."""
         old = self._releases.serving(release.project, release.environment)
-        if old is None or terms_of(rules_of(release)).strategy != "recreate":
+        if old is None or not self.is_alone(release):
             return
         if not self.is_newest(release):
             raise MigrationError("a newer release was there first")
@@ -111,6 +114,10 @@ class Switching:
         await self._follow()
         await self.drain(old.id)
         await self._replicas.end(old.id)
+
+    def is_alone(self, release: Release) -> bool:
+        """Whether the file says that no two releases of its environment may run at once."""
+        return terms_of(rules_of(release)).strategy == "recreate"
 
     def is_newest(self, release: Release) -> bool:
         """Whether no newer command has put a release in force in its environment."""
@@ -129,7 +136,7 @@ class Switching:
         if old.status is ReleaseStatus.RETIRED and self._releases.serving(old.project, old.environment) is None:
             await self._replicas.bring_up(old, lambda: None)
             with self._world.store.transaction(durable=True):
-                self._releases.move(old.id, "restore", reason=None)
+                self._releases.move(old.id, "restore", watch=anew(old.watch), reason=None)
                 self._releases.note(release.id, rollout={**rollout, "stopped": False})
             self._routing.joining.discard(old.id)
             await self._routing.apply()

@@ -118,9 +118,9 @@ class Watching:
         return Reading(found.epoch, arm, NOTHING) if found.epoch else None
 
     def _begun(self, release: Release, read: Reading) -> Watch:
-        """The watch of a release that was just promoted; one that was no canary before is counted from its start."""
+        """The watch of a release that was just promoted; one that had no traffic before is counted from its start."""
         since = self._world.clock.now() if release.since is None else release.since
-        tried = "state" in (release.rollout or {})
+        tried = "state" in (release.rollout or {}) or _round(release) > 0
         first = read if tried else replace(read, canary=NOTHING)
         return begun(_rules(release), since, first, self._reference(release))
 
@@ -134,7 +134,7 @@ class Watching:
 
     def _record(self, release: Release, watch: Watch) -> None:
         """How a watch stands; of a breach also the reason, and what it asks for, before that is done."""
-        values: dict[str, Any] = {"state": written(watch)}
+        values: dict[str, Any] = {"round": _round(release), "state": written(watch)}
         ended = watch.ended is not None
         more: dict[str, Any] = {}
         if watch.ended is not None and watch.ended.kind == "breach":
@@ -214,10 +214,11 @@ class Watching:
             return None
         if known["handle"] is not None:
             return Handle(**known["handle"])
-        return self._world.runner.find(_process(number), self._stem(number).with_suffix(".record"))
+        release = self._releases.get(number)
+        return self._world.runner.find(_process(release), self._stem(release).with_suffix(".record"))
 
-    def _stem(self, number: int) -> Path:
-        return self._world.home.release(number) / "notify"
+    def _stem(self, release: Release) -> Path:
+        return self._world.home.release(release.id) / f"notify{_nth(release)}"
 
     async def _start(self, release: Release) -> Handle:
         await asyncio.to_thread(install, self._world, release)
@@ -240,9 +241,9 @@ class Watching:
             **variables_of(world, release, manifest, own_image=False),
             "PENSTOCK_REASON": release.reason or "",
         }
-        stem = self._stem(release.id)
+        stem = self._stem(release)
         spec = ProcessSpec(
-            id=_process(release.id),
+            id=_process(release),
             command=str(_rules(release).notify),
             workspace=folder,
             variables=runtime_variables(world, manifest, folder, variables),
@@ -264,6 +265,15 @@ def _is_news(before: Watch, after: Watch) -> bool:
     return not same or after.seen - before.seen >= REST
 
 
-def _process(number: int) -> str:
+def _round(release: Release) -> int:
+    """How often a release was given its place back; it is watched anew each time."""
+    return int((release.watch or {}).get("round", 0))
+
+
+def _nth(release: Release) -> str:
+    return f"-{_round(release) + 1}" if _round(release) else ""
+
+
+def _process(release: Release) -> str:
     """What the runner knows the process of a release's notice by."""
-    return f"release-{number}/notify"
+    return f"release-{release.id}/notify{_nth(release)}"
