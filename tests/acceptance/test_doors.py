@@ -41,7 +41,7 @@ def test_an_environment_has_a_certificate_and_knows_its_users(tiny: Tiny, tmp_pa
     before = Path(tls.key).read_bytes()
     Path(tls.key).write_bytes(Path(issue(tmp_path / "other").key).read_bytes())
     tiny.commit(accuracy=0.95)
-    said = tiny("run", "--to", "staging", code=3)
+    said = tiny("run", "--to", "staging", code=1)
     assert f"the key {tls.key} does not belong to the certificate" in sentence(said.out, "stopped at staging")
     assert ask(port, tls)[0] == version
     Path(tls.key).write_bytes(before)

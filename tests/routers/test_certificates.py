@@ -21,6 +21,16 @@ def remove(tls: Tls) -> None:
     Path(tls.key).unlink()
 
 
+def spoil(tls: Tls, folder: Path, how: str) -> None:
+    """Renew the certificate in a way that is not to be served with."""
+    if how == "gone":
+        remove(tls)
+    elif how == "weak":
+        issue(folder, weak=True)
+    else:
+        Path(tls.key).write_bytes(Path(issue(folder / "strange").key).read_bytes())
+
+
 def trusting(tls: Tls, *protocols: str) -> ssl.SSLContext:
     """A caller that trusts this very certificate as it is now."""
     context = ssl.create_default_context(cafile=tls.certificate)
@@ -57,7 +67,7 @@ async def test_an_environment_answers_over_tls(router: EnvoyRouter, tmp_path: Pa
         await ask(port)
     assert (await shown(port, "h2", "http/1.1"))[1] == "http/1.1"
     assert (await shown(port, "h2"))[1] == "h2"
-    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "router").glob("tls-*")] == [0, 0]
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "router").glob("tls-*")] == [0, 0, 0]
 
 
 async def test_a_renewed_certificate_is_taken_up_and_no_connection_notices(
@@ -76,7 +86,7 @@ async def test_a_renewed_certificate_is_taken_up_and_no_connection_notices(
     toy.slow.set()
     assert b"second" in await reader.readuntil(b"0\r\n\r\n")
     await client.close()
-    assert len(list((tmp_path / "router").glob("tls-*"))) == 2
+    assert len(list((tmp_path / "router").glob("tls-*"))) == 3
 
 
 async def test_what_is_no_certificate_is_told_and_changes_nothing(
@@ -102,6 +112,25 @@ async def test_what_is_no_certificate_is_told_and_changes_nothing(
     assert b"PRIVATE" not in (tmp_path / "router" / "envoy.log").read_bytes()
     await router.apply(secured(port, toy, issue(tmp_path)))
     assert (await shown(port))[0] != before
+
+
+@pytest.mark.parametrize("broken", ["gone", "weak", "strange"])
+async def test_a_renewal_that_fails_holds_up_nobody(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was renewed and is not to be served with is told; all other changes come into force beside it."""
+    port, other, tls = free_port(), free_port(), issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    before, _ = await shown(port)
+    spoil(tls, tmp_path, broken)
+    plain = Route("other", other, (Backend("other", "1", (toy.port,), "/health", 10_000),))
+    await router.apply([*secured(port, toy, tls), plain])
+    assert (await shown(port))[0] == before
+    assert (await ask(other)).status == 200
+    assert "keeps the certificate" in caplog.text
+    issue(tmp_path)
+    await router.apply(secured(port, toy, tls))
+    assert (await shown(port))[0] not in {None, before}
 
 
 async def test_tls_can_begin_and_end(router: EnvoyRouter, tmp_path: Path, toy: Toy) -> None:

@@ -378,6 +378,13 @@ class Router(Protocol):
         """Put the state in force; returns when new requests follow it. Raises EngineError where they do not."""
         ...
 
+    def insist_on(self, tls: Tls) -> None:
+        """Raise EngineError for a certificate that is not to be served with.
+
+        `apply` does so only for one of which no copy serves already: what lies at its paths later holds up nobody.
+        """
+        ...
+
     async def healthy(self, release: str) -> int:
         """How many replicas of a backend that was applied the router itself finds healthy now."""
         ...

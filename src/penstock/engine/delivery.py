@@ -461,6 +461,7 @@ class Delivery:
         try:
             self._refuse_way_back(release, force=force)
             self._replicas.refuse_taken_port(release)
+            self._routing.insist_on_certificate(release)
             await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
             await self._switching.step_aside(release)
             await self._bring_up(release, stopping)

@@ -59,6 +59,12 @@ class Routing:
         health = manifest_of(self._world, release).health
         return Backend(str(release.id), release.version, ports, health, weight, mirror)
 
+    def insist_on_certificate(self, release: Release) -> None:
+        """Raise EngineError where a release that is to come has a certificate that is not to be served with."""
+        tls = tls_of(release.spec)
+        if tls is not None:
+            self._world.router.insist_on(tls)
+
     async def apply(self) -> None:
         """Put the wanted routes in force; a home that serves nothing has no router."""
         routes = self.routes()

@@ -5,12 +5,13 @@ and an Envoy that comes back after its death finds what it had.
 """
 
 import hashlib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.engine.contracts import Route, Tls
+from penstock.engine.contracts import Tls
 from penstock.errors import EngineError
 
 if TYPE_CHECKING:
@@ -22,15 +23,17 @@ PREFIX = "tls-"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The PEM bytes of a certificate (with its chain) and of its private key, and the name of both."""
+    """The PEM bytes of a certificate (with its chain) and of its private key, the name of both, whence they came."""
 
     name: str
+    origin: Tls
     certificate: bytes
     key: bytes
 
     def keep(self, folder: Path) -> None:
-        """Write both beside each other, for the owner alone, where they are not there yet."""
-        for suffix, content in ((".crt", self.certificate), (".key", self.key)):
+        """Write all beside each other, for the owner alone, where it is not there yet."""
+        origin = json.dumps(asdict(self.origin)).encode()
+        for suffix, content in ((".crt", self.certificate), (".key", self.key), (".json", origin)):
             path = folder / f"{self.name}{suffix}"
             if not path.exists():
                 fresh = path.with_name(f".{path.name}.new")
@@ -43,20 +46,26 @@ class Pair:
                 fresh.rename(path)
 
 
-def read(route: Route) -> Pair | None:
-    """The certificate of a route; None where it has none. Raises EngineError where it is not to be served with."""
-    if route.tls is None:
-        return None
-    certificate = _bytes(route.tls.certificate, "certificate")
-    key = _bytes(route.tls.key, "key")
-    given = _certificate(route.tls, certificate)
-    if given.public_key() != _key(route.tls, key).public_key():
+def read(tls: Tls) -> Pair:
+    """The pair that lies at these paths. Raises EngineError where it is not to be served with."""
+    certificate = _bytes(tls.certificate, "certificate")
+    key = _bytes(tls.key, "key")
+    given = _certificate(tls, certificate)
+    if given.public_key() != _key(tls, key).public_key():
         raise EngineError(
-            f"the key {route.tls.key} does not belong to the certificate "
-            f"{route.tls.certificate}: give both of the same pair"
+            f"the key {tls.key} does not belong to the certificate {tls.certificate}: give both of the same pair"
         )
-    name = hashlib.sha256(len(certificate).to_bytes(8, "big") + certificate + key).hexdigest()[:20]
-    return Pair(f"{PREFIX}{name}", certificate, key)
+    content = len(certificate).to_bytes(8, "big") + certificate + key + json.dumps(asdict(tls)).encode()
+    return Pair(f"{PREFIX}{hashlib.sha256(content).hexdigest()[:20]}", tls, certificate, key)
+
+
+def kept(folder: Path, tls: Tls) -> Pair | None:
+    """The copy in a folder of what lay at these paths before; None where there is none."""
+    for path in sorted(folder.glob(f"{PREFIX}*.json")):
+        parts = path.with_suffix(".crt"), path.with_suffix(".key")
+        if json.loads(path.read_bytes()) == asdict(tls) and all(part.exists() for part in parts):
+            return Pair(path.stem, tls, *(part.read_bytes() for part in parts))
+    return None
 
 
 def _bytes(path: str, what: str) -> bytes:

@@ -6,7 +6,7 @@ What lies in the folder is the truth, so any coordinator can go on where another
     envoy.json       what Envoy starts with
     clusters.json, routes-ENVIRONMENT.json, secret-ENVIRONMENT.json, listeners.json
                      the state (see xds.py), replaced by rename
-    tls-DIGEST.crt, tls-DIGEST.key    copies of the certificates in use
+    tls-DIGEST.crt, tls-DIGEST.key, tls-DIGEST.json    copies of the certificates in use, and whence they came
     admin.sock       Envoy's admin address
     envoy.log        what Envoy says
     process/         the shim's own folder
@@ -18,15 +18,16 @@ route table names them, and old clusters go when no route table names them any m
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from penstock.engine.contracts import Counted, Exchange, Handle, ProcessSpec, Route, Runner
+from penstock.engine.contracts import Counted, Exchange, Handle, ProcessSpec, Route, Runner, Tls
 from penstock.errors import EngineError
 from penstock.routers import certificates, counts, taps, xds
 from penstock.routers.admin import SOCKET, Admin, connected
@@ -36,6 +37,8 @@ _POLL_SECONDS = 0.005
 _WORKERS_TURN_SECONDS = 0.02
 _DRAIN_SECONDS = 5
 _GRACE_SECONDS = 5.0
+
+log = logging.getLogger("penstock")
 
 
 class EnvoyRouter:
@@ -54,23 +57,38 @@ class EnvoyRouter:
     async def apply(self, routes: Sequence[Route]) -> None:
         """Put the whole wanted state in force, or leave the state before it in force and raise EngineError.
 
-        Starts Envoy where it does not run. Takes as long as Envoy needs, at most `patience` per kind of document.
+        Starts Envoy where it does not run. Takes as long as Envoy needs, at most `patience` per kind of document. A
+        certificate that was renewed and is not to be served with holds up nobody: the one before serves on.
         """
         xds.refuse_contradictions(routes)
-        pairs = {route.environment: pair for route in routes if (pair := certificates.read(route)) is not None}
         async with self._turn:
             if not routes and not self._running():
                 return
+            secured = {route.environment: route.tls for route in routes if route.tls is not None}
+            older = {e: pair for e, tls in secured.items() if (pair := certificates.kept(self._folder, tls))}
+            pairs = {environment: _read(tls, older.get(environment)) for environment, tls in secured.items()}
             await self._start_if_needed()
             before = self._on_disk()
-            for pair in pairs.values():
-                pair.keep(self._folder)
-            names = {environment: pair.name for environment, pair in pairs.items()}
             try:
-                await self._move(before, xds.documents(routes, str(self._folder), names))
+                await self._put_in_force(before, routes, pairs)
             except EngineError as error:
                 await self._restore(before)
-                raise _in_words(error, routes) from error
+                if {**pairs, **older} == pairs:
+                    raise _in_words(error, routes) from error
+                log.warning("the router keeps the certificates that it has: %s", error)
+                await self._put_in_force(before, routes, {**pairs, **older})
+
+    async def _put_in_force(
+        self, before: xds.Documents, routes: Sequence[Route], pairs: Mapping[str, certificates.Pair]
+    ) -> None:
+        for pair in pairs.values():
+            pair.keep(self._folder)
+        names = {environment: pair.name for environment, pair in pairs.items()}
+        await self._move(before, xds.documents(routes, str(self._folder), names))
+
+    def insist_on(self, tls: Tls) -> None:
+        """Raise EngineError for a certificate and key that are not to be served with."""
+        certificates.read(tls)
 
     async def healthy(self, release: str) -> int:
         """How many replicas pass Envoy's own health check now; 0 for a release that it does not know."""
@@ -271,7 +289,7 @@ class EnvoyRouter:
             if path.name not in named:
                 path.unlink()
         for path in self._files(certificates.PREFIX):
-            if path.name not in texts:
+            if path.stem not in texts:
                 path.unlink()
 
     def _raise_refusal(self, begin: int) -> None:
@@ -288,6 +306,17 @@ class EnvoyRouter:
         async with self._admin() as admin:
             stats = await admin.stats(xds.gauges(clusters, names))
         return sum(map(int, stats.values()))
+
+
+def _read(tls: Tls, older: certificates.Pair | None) -> certificates.Pair:
+    """What lies at the paths now, or the copy of what lay there before if that is not to be served with."""
+    try:
+        return certificates.read(tls)
+    except EngineError as error:
+        if older is None:
+            raise
+        log.warning("the router keeps the certificate that it has: %s", error)
+        return older
 
 
 def _command() -> str:

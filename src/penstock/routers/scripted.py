@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.engine.contracts import Backend, Counted, Exchange, Route
+from penstock.engine.contracts import Backend, Counted, Exchange, Route, Tls
 from penstock.errors import EngineError
-from penstock.routers import xds
+from penstock.routers import certificates, xds
 from penstock.traffic import EDGES_MS, NOTHING, Arm
 
 # Coprime to 10000, so that 10000 requests in a row meet each point of the split exactly once, well mixed.
@@ -54,6 +54,10 @@ class ScriptedRouter:
         if refusal is not None:
             raise EngineError(refusal)
         self.history.append(tuple(routes))
+
+    def insist_on(self, tls: Tls) -> None:
+        """Raise EngineError for a certificate that is not to be served with."""
+        certificates.read(tls)
 
     async def healthy(self, release: str) -> int:
         """How many ports of the release are not `ill`; 0 for a release that was not applied."""
