@@ -98,12 +98,18 @@ SCENARIOS = {
     "serve": ((), ("run",)),
     "replace": ((("run", "--ref", "one"),), ("run",)),
     "rollback": ((("run", "--ref", "one"), ("run",)), ("rollback", "production")),
+    "alone": (
+        (("run", "--file", "recreate.yaml", "--ref", "one"), ("run", "--file", "recreate.yaml")),
+        ("rollback", "--project", ".", "production"),
+    ),
     **{
         name: ((("run", "--file", f"{name}.yaml", "--ref", "one"),), ("run", "--file", f"{name}.yaml"))
         for name in ROLLOUTS
     },
 }
-NEW = {"cancel": ("cancel",), **dict.fromkeys(("replace", "rollback", *ROLLOUTS), ("re", "router", "probe"))}
+BACK = ("rollback", "alone")
+"""Scenarios that go back: `alone` is a rollback where no two releases may run at once."""
+NEW = {"cancel": ("cancel",), **dict.fromkeys(("replace", *BACK, *ROLLOUTS), ("re", "router", "probe"))}
 """Scenarios that repeat the points of others: only points whose names begin or end so are their own."""
 
 FIRST = {"serve": ("step.start:before_commit", 3)}
@@ -366,11 +372,11 @@ def _go_on(place: Place, scenario: str, fault: Fault | None) -> tuple[Command, f
     last = place.rows("SELECT coalesce(max(seq), 0) FROM events")[0][0]
     asked = place.rows("SELECT count(*) FROM requests WHERE kind = 'run'")[0][0] > len(SCENARIOS[scenario][0])
     begun, at = time.monotonic(), time.time()
-    if scenario == "rollback":
+    if scenario in BACK:
         command = place.type("resume")
         _wait(command)
         if not place.rows("SELECT 1 FROM releases WHERE status = 'rolled_back'"):
-            command = place.type("rollback", "production", fault=fault)
+            command = place.type(*SCENARIOS[scenario][1], fault=fault)
     else:
         command = place.type(*(("resume",) if asked or scenario == "cancel" else SCENARIOS[scenario][1]), fault=fault)
     _wait(command)
@@ -453,7 +459,7 @@ def unserved(place: Place, scenario: str, port: int) -> Iterator[str]:
     moving = "SELECT id, status FROM releases WHERE status IN ('starting', 'probing', 'canary', 'draining')"
     for number, status in place.rows(moving):
         yield f"release {number} is {status}"
-    allowed = {"one", "two"} if scenario == "rollback" else {"two"}
+    wanted = "one" if scenario in BACK else "two"
     limit = time.monotonic() + 10
     said = [answers(port)]
     while said != [said[-1]] * 8 or said[-1] is None:
@@ -462,7 +468,7 @@ def unserved(place: Place, scenario: str, port: int) -> Iterator[str]:
             return
         time.sleep(0.02)
         said = [answers(port) for _ in range(8)]
-    if (said[-1] or {}).get("model") not in allowed:
+    if (said[-1] or {}).get("model") != wanted:
         yield f"production answers {said[-1]}"
 
 

@@ -15,7 +15,7 @@ from penstock.cli.wiring import crasher
 
 SEED = os.environ.get("CRASH_SEED", "1")
 ROLLOUTS = ("canary", "canary", "shadow", "recreate")
-SAMPLE = ("steps",) * 14 + ("serve",) * 5 + ("cancel",) * 2 + ("replace", "rollback", *ROLLOUTS)
+SAMPLE = ("steps",) * 14 + ("serve",) * 5 + ("cancel",) * 2 + ("replace", "rollback", "alone", *ROLLOUTS)
 
 
 class Points:
