@@ -6,7 +6,6 @@ whose answers nobody sees. In between stands a `Rollout`, a frozen value: looks 
 what is written down after each of them is all that a new coordinator needs to decide as the old one would have.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -60,34 +59,9 @@ def cold(placed: Sequence[Placed], keep: int = 1) -> tuple[int, ...]:
     return (*(p.release for p in warm[keep:]), *(p.release for p in placed if p.status in ended))
 
 
-# --- who belongs where ---------------------------------------------------------------------------------------------
-
-
-def slot(key: str, salt: str) -> int:
-    """The place of a user (a header or cookie) from 0 to 9,999: always the same one, drawn anew for each salt.
-
-    With a salt per rollout it is not always the same users who try what is new.
-    """
-    drawn = hashlib.blake2b(f"{len(salt)}:{salt}{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(drawn) % FULL
-
-
-def is_at_canary(key: str, salt: str, width: int) -> bool:
-    """Whether a user gets the canary at a width in parts of ten thousand: widening only ever adds users."""
-    return slot(key, salt) < width
-
-
 # --- terms ---------------------------------------------------------------------------------------------------------
 
 Strategy = Literal["recreate", "blue_green", "canary", "shadow"]
-
-PHASES: Mapping[Strategy, tuple[str, ...]] = {
-    "recreate": ("stop", "start", "promote"),
-    "blue_green": ("start", "probe", "promote", "drain"),
-    "canary": ("start", "probe", "widen", "promote", "drain"),
-    "shadow": ("start", "probe", "mirror", "promote", "drain"),
-}
-"""What each strategy does, in order. Only `recreate` ends the old release before the new one starts."""
 
 
 @dataclass(frozen=True, slots=True)

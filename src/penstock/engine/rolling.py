@@ -62,12 +62,10 @@ class Rolling:
         """Have the next look at a release come at once."""
         self._woken.setdefault(release, asyncio.Event()).set()
 
-    def begin(self, release: Release, stable: Release, terms: Terms) -> Move:
-        """The first move of a release that is healthy and probed: recorded, unless it is to be promoted at once."""
+    def begin(self, release: Release, stable: Release, terms: Terms) -> None:
+        """Record the first move of a release that is healthy and probed. The terms have widths."""
         state, move = begin(terms, self._world.clock.now())
-        if move.kind != "promote":
-            self._record(release.id, state, move, stable=stable.id, strategy=terms.strategy)
-        return move
+        self._record(release.id, state, move, stable=stable.id, strategy=terms.strategy)
 
     async def judge(self, release: Release, stopping: Stopping) -> Move:
         """Look and decide until the rollout has ended; returns its last move, which the caller carries out."""
@@ -245,4 +243,4 @@ def phase(state: Rollout, move: Move) -> str:
     if state.ended is not None or not seen:
         return what
     more = f", about {move.missing:,} more" if move.missing else ""
-    return f"{what}: {seen:,} requests{more}"
+    return f"{what}: {seen:,} request{'s' if seen > 1 else ''}{more}"
