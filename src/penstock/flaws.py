@@ -1,28 +1,22 @@
 """What is wrong with a pipeline as a whole, though each value of it is fine: names, loops, collisions."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
-from penstock.matrices import MAX_CELLS, Cell, cells, combinations, filled, fits, in_order, size
+from penstock.environment_flaws import champion_flaws, environment_flaws
+from penstock.gate_flaws import gate_flaws
+from penstock.matrices import MAX_CELLS, Cell, combinations, filled, fits, in_order, size
+from penstock.outlines import Flaw, Outline, Where, loop_of, told
 from penstock.parts import LOOKED_AT, Matrix
 from penstock.patterns import has_wildcard, matches
 from penstock.pipelines import (
     MAX_NEEDS,
-    METRIC,
     PLACE,
-    Gate,
-    Outputs,
     Package,
     Pipeline,
     Step,
     TooLargeError,
-    needs,
     reads,
-    sequence,
 )
-from penstock.recordings import NAMES
-from penstock.recordings import STEP as REPLAY
-from penstock.rules import FORMATS
 from penstock.values import cell_name, family_of, shortened
 
 MAX_STEPS = 20_000
@@ -33,25 +27,6 @@ MAX_WILDCARDS = 1_000
 MAX_FILLED = 1 << 20
 """Characters of a text once its places are filled in; of all cells' texts together, 16 times as many."""
 
-Where = tuple[str | int, ...]
-"""The keys and list places that lead to a value of the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """Something wrong with a value of the file.
-
-    `word` and `known` are a name that does not exist and those that do, for a hint; `lacking` is the value whose
-    absence is complained of; `at_key` says that the key is meant, not its value.
-    """
-
-    where: Where
-    sentence: str
-    word: str = ""
-    known: tuple[str, ...] = ()
-    lacking: Where | None = None
-    at_key: bool = False
-
 
 def flaws(pipeline: Pipeline) -> list[Flaw]:
     """What only the whole pipeline can show: names that do not exist, loops, collisions; empty where it is sound.
@@ -61,39 +36,12 @@ def flaws(pipeline: Pipeline) -> list[Flaw]:
     if too_large := [*_size_flaws(pipeline)]:
         return too_large
     try:
-        return [*_flaws(_Whole(pipeline))]
+        return [*_flaws(Outline(pipeline))]
     except TooLargeError as error:
         return [Flaw(("steps",), str(error))]
 
 
-class _Whole:
-    """A pipeline with what is worked out of it once."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.outputs = Outputs(pipeline)
-        self.needs = needs(pipeline, self.outputs)
-        self.variants = {name: cells(s.matrix) for name, s in pipeline.steps.items() if s.matrix is not None}
-        self.cells = {name: {cell_name(name, cell): None for cell in found} for name, found in self.variants.items()}
-        self.axes = {name: _common_axes(pipeline.steps[name], found) for name, found in self.variants.items()}
-        self.names = (*pipeline.steps, *(["package"] if pipeline.package else []))
-
-    def no_cell(self, name: str) -> tuple[str, tuple[str, ...], Where] | None:
-        """What is wrong with the name of a cell of a step that exists, the cells there are, and what it is for lack of.
-
-        None where the cell exists.
-        """
-        family = family_of(name)
-        known = self.cells.get(family, {})
-        if name in known:
-            return None
-        lacking = ("steps", family, "matrix")
-        if not known:
-            return f'"{shortened(name)}" names a cell, but step "{family}" has no matrix', (), lacking
-        return f'step "{family}" has no cell "{shortened(name)}"', tuple(known), lacking
-
-
-def _flaws(whole: _Whole) -> Iterator[Flaw]:
+def _flaws(whole: Outline) -> Iterator[Flaw]:
     pipeline = whole.pipeline
     yield from _matrix_flaws(whole)
     yield from _interpolation_flaws(whole)
@@ -105,9 +53,9 @@ def _flaws(whole: _Whole) -> Iterator[Flaw]:
     yield from _secret_flaws(pipeline)
     yield from _outside_flaws(pipeline)
     yield from _container_flaws(pipeline)
-    yield from _gate_flaws(whole)
-    yield from _environment_flaws(pipeline)
-    yield from _champion_flaws(pipeline)
+    yield from gate_flaws(whole)
+    yield from environment_flaws(pipeline)
+    yield from champion_flaws(pipeline)
 
 
 # --- matrices and sizes --------------------------------------------------------------------------------------------
@@ -150,7 +98,7 @@ def _length(step: Step, matrix: Matrix) -> int:
     return sum(map(len, texts)) + 100 * (len(texts) + len(matrix.axes))
 
 
-def _matrix_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _matrix_flaws(whole: Outline) -> Iterator[Flaw]:
     for name in whole.variants:
         matrix = whole.pipeline.steps[name].matrix
         if matrix is not None:
@@ -212,7 +160,7 @@ def _texts(pipeline: Pipeline) -> Iterator[tuple[Where, str]]:
             yield from ((("environments", name, "deploy", k), text) for k, text in texts.items() if text is not None)
 
 
-def _interpolation_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _interpolation_flaws(whole: Outline) -> Iterator[Flaw]:
     variables = whole.pipeline.variables
     known = ("version", "commit", *(f"variables.{name}" for name in variables))
     for where, text in _texts(whole.pipeline):
@@ -247,14 +195,7 @@ def _places(text: str, variables: Mapping[str, str]) -> tuple[dict[tuple[str, bo
     return found, length
 
 
-def _common_axes(step: Step, found: Iterable[Cell]) -> tuple[str, ...]:
-    """What a text of a step with a matrix can name of it: the axes that each of its cells has."""
-    every = [list(cell) for cell in found] or [list(step.matrix.axes) if step.matrix is not None else []]
-    shared = set(every[0]).intersection(*every)
-    return tuple(f"matrix.{axis}" for axis in every[0] if axis in shared)
-
-
-def _axis_flaw(whole: _Whole, where: Where, word: str, axes: tuple[str, ...]) -> Flaw:
+def _axis_flaw(whole: Outline, where: Where, word: str, axes: tuple[str, ...]) -> Flaw:
     lacking = (*where[:2], "matrix")
     if not axes and where[0] != "steps":
         return Flaw(where, f'"{shortened(word)}" is known in steps with a matrix only', lacking=lacking)
@@ -273,7 +214,7 @@ def _axis_flaw(whole: _Whole, where: Where, word: str, axes: tuple[str, ...]) ->
 # --- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _need_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _need_flaws(whole: Outline) -> Iterator[Flaw]:
     pipeline = whole.pipeline
     for name, step in pipeline.steps.items():
         for n, written in enumerate(step.needs):
@@ -285,8 +226,8 @@ def _need_flaws(whole: _Whole) -> Iterator[Flaw]:
         if step.when.outcome == "failed" and not whole.needs[name]:
             sentence = "this never comes: the step needs nothing that could fail: name it in needs"
             yield Flaw(("steps", name, "when"), sentence, lacking=("steps", name, "needs"))
-    if loop := _loop(whole.needs):
-        yield Flaw(_culprit(whole, loop), f"the steps need each other in a loop: {_told(loop)}")
+    if loop := loop_of(whole.needs):
+        yield Flaw(_culprit(whole, loop), f"the steps need each other in a loop: {told(loop)}")
 
 
 def _filled(need: str, step: Step, variants: Iterable[Cell]) -> Iterator[str]:
@@ -301,7 +242,7 @@ def _filled(need: str, step: Step, variants: Iterable[Cell]) -> Iterator[str]:
     yield from (name for name in found if "${{" not in name)
 
 
-def _need_flaw(whole: _Whole, where: Where, name: str, need: str) -> Flaw | None:
+def _need_flaw(whole: Outline, where: Where, name: str, need: str) -> Flaw | None:
     steps = whole.pipeline.steps
     if family_of(need) == name:
         return Flaw(where, f'step "{name}" needs itself')
@@ -315,29 +256,7 @@ def _need_flaw(whole: _Whole, where: Where, name: str, need: str) -> Flaw | None
     return Flaw(where, f'no step is named "{shortened(need)}"', need, whole.names, ("steps", need))
 
 
-def _loop(wanted: Mapping[str, Iterable[str]]) -> list[str]:
-    """One loop, from a name back to itself, or nothing."""
-    left = set(wanted) - set(sequence(wanted))
-    if not left:
-        return []
-    place = {name: n for n, name in enumerate(wanted)}
-    way = {min(left, key=place.__getitem__): 0}
-    while True:  # each that is left needs one that is left: the way comes back to itself
-        name = min(left.intersection(wanted[next(reversed(way))]), key=place.__getitem__)
-        if name in way:
-            break
-        way[name] = len(way)
-    loop = list(way)[way[name] :]
-    first = loop.index(min(loop, key=place.__getitem__))
-    return [*loop[first:], *loop[: first + 1]]
-
-
-def _told(loop: list[str]) -> str:
-    shown = loop if len(loop) <= 12 else [*loop[:10], "…", loop[-1]]
-    return " needs ".join(shown)
-
-
-def _culprit(whole: _Whole, loop: list[str]) -> Where:
+def _culprit(whole: Outline, loop: list[str]) -> Where:
     """The value by which the first of a loop needs the second; the package's by which it does, where it is first."""
     name, need = loop[0], loop[1]
     step = whole.pipeline.steps[name]
@@ -349,7 +268,7 @@ def _culprit(whole: _Whole, loop: list[str]) -> Where:
     return ("steps", name, "evidence", "truth") if place is None else ("steps", name, "inputs", place)
 
 
-def _cell_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _cell_flaws(whole: Outline) -> Iterator[Flaw]:
     """Who takes files of a step with cells must say of which cell."""
     count = 0
     for step in whole.pipeline.steps.values() if whole.cells else ():
@@ -365,13 +284,13 @@ def _cell_flaws(whole: _Whole) -> Iterator[Flaw]:
         yield from _package_flaws(whole, whole.pipeline.package)
 
 
-def _wanted(whole: _Whole, step: Step) -> Iterator[list[str]]:
+def _wanted(whole: Outline, step: Step) -> Iterator[list[str]]:
     """The needs of each cell of a step, or of the step itself."""
     for cell in whole.variants.get(step.name, ({},)):
         yield [name for need in step.needs for name in _filled(need, step, (cell,))]
 
 
-def _read_of_cells(whole: _Whole, step: Step) -> dict[str, tuple[Where, str]]:
+def _read_of_cells(whole: Outline, step: Step) -> dict[str, tuple[Where, str]]:
     """The steps with cells whose outputs a step reads, each with the first pattern that does and its place."""
     read: dict[str, tuple[Where, str]] = {}
     inputs = len(step.inputs or ())
@@ -383,7 +302,7 @@ def _read_of_cells(whole: _Whole, step: Step) -> dict[str, tuple[Where, str]]:
 
 
 def _choice_flaw(
-    whole: _Whole, step: Step, read: Mapping[str, tuple[Where, str]], chosen: Mapping[str, set[str]]
+    whole: Outline, step: Step, read: Mapping[str, tuple[Where, str]], chosen: Mapping[str, set[str]]
 ) -> Flaw | None:
     for owner, (where, pattern) in read.items():
         if len(chosen.get(owner, ())) != 1:
@@ -396,7 +315,7 @@ def _choice_flaw(
     return None
 
 
-def _chosen(whole: _Whole, wanted: Iterable[str]) -> dict[str, set[str]]:
+def _chosen(whole: Outline, wanted: Iterable[str]) -> dict[str, set[str]]:
     """The cells that are needed, by their step; a step's name means them all."""
     chosen: dict[str, set[str]] = {}
     for need in wanted:
@@ -405,14 +324,14 @@ def _chosen(whole: _Whole, wanted: Iterable[str]) -> dict[str, set[str]]:
     return chosen
 
 
-def _cells_told(whole: _Whole, where: Where, what: str, owner: str, hint: str) -> Flaw:
+def _cells_told(whole: Outline, where: Where, what: str, owner: str, hint: str) -> Flaw:
     names = [*whole.cells[owner]]
     shown = ", ".join(f'"{name}"' for name in names[:5]) + (" …" if len(names) > 5 else "")
     lacking = ("steps", owner, "matrix")
     return Flaw(where, f'{what} step "{owner}", which has cells: {hint}, of {shown}', lacking=lacking)
 
 
-def _package_flaws(whole: _Whole, package: Package) -> Iterator[Flaw]:
+def _package_flaws(whole: Outline, package: Package) -> Iterator[Flaw]:
     for n, need in enumerate(package.needs):
         if flaw := _package_need_flaw(whole, ("package", "needs", n), need):
             yield flaw
@@ -425,7 +344,7 @@ def _package_flaws(whole: _Whole, package: Package) -> Iterator[Flaw]:
                 yield _cells_told(whole, ("package", key, n), what, owner, hint)
 
 
-def _request_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _request_flaws(whole: Outline) -> Iterator[Flaw]:
     package = whole.pipeline.package
     if package is None or package.requests is None:
         return
@@ -439,7 +358,7 @@ def _request_flaws(whole: _Whole) -> Iterator[Flaw]:
             yield _cells_told(whole, ("package", "requests"), what, owner, "name one as needs of the package")
 
 
-def _package_need_flaw(whole: _Whole, where: Where, need: str) -> Flaw | None:
+def _package_need_flaw(whole: Outline, where: Where, need: str) -> Flaw | None:
     family = family_of(need)
     if family not in whole.pipeline.steps:
         names = tuple(whole.pipeline.steps)
@@ -453,7 +372,7 @@ def _package_need_flaw(whole: _Whole, where: Where, need: str) -> Flaw | None:
     return Flaw(where, fault[0], need, fault[1], fault[2]) if fault else None
 
 
-def _output_flaws(whole: _Whole) -> Iterator[Flaw]:
+def _output_flaws(whole: Outline) -> Iterator[Flaw]:
     place = {name: n for n, name in enumerate(whole.pipeline.steps)}
     first: dict[str, str] = {}
     for at, (name, step) in enumerate(whole.pipeline.steps.items()):
@@ -506,9 +425,6 @@ def _twice(
             return
 
 
-# --- gates ---------------------------------------------------------------------------------------------------------
-
-
 def _container_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
     """What only steps in an image can have, and what only steps outside of one can."""
     if pipeline.runtime is not None and pipeline.runtime.is_image:
@@ -521,238 +437,3 @@ def _container_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
         if not step.network:
             sentence = "only a container can be without a network: give the runtime an image or a dockerfile"
             yield Flaw(("steps", name, "network"), sentence, lacking=("runtime", "image"))
-
-
-def _gate_flaws(whole: _Whole) -> Iterator[Flaw]:
-    for name, gate in whole.pipeline.gates.items():
-        for where, leaf in _leaves(("gates", name), gate):
-            yield from _leaf_flaws(whole, where, leaf)
-
-
-def _leaves(where: Where, gate: Gate) -> Iterator[tuple[Where, Gate]]:
-    """The gates that a gate is made of, or itself, each with its place in the file."""
-    if not gate.is_whole:
-        yield where, gate
-    for n, member in enumerate(gate.members):
-        yield from _leaves((*where, gate.subject, n), member)
-
-
-_FILES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "metric": (("metrics", "benchmark", "coverage"), "has neither metrics nor benchmark: add metrics: FILE to it"),
-    "benchmark": (("benchmark",), "has no benchmark: add benchmark: FILE to it"),
-    "evidence": (("evidence",), "has no evidence: add evidence: FILE to it"),
-    "same_as": (("evidence",), "has no evidence: add evidence: FILE to it"),
-    "tests": (("report", "runs_pytest"), "has no report: add report: FILE to it"),
-    "coverage": (("coverage",), "has no coverage: add coverage: FILE to it"),
-}
-"""What a step must leave for a gate on it, and the sentence where it does not."""
-
-
-def _leaf_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
-    yield from _baseline_flaws(whole, where, gate)
-    if gate.model is not None:
-        package = whole.pipeline.package
-        if package is None or not package.model:
-            sentence = "there are no model files to judge: add model: FILES to the package"
-            yield Flaw((*where, "model"), sentence, lacking=("package", "model"))
-        for n, kind in enumerate(gate.one_of or ()):
-            if kind not in FORMATS:
-                sentence = f'no model file has the format "{shortened(kind)}"'
-                yield Flaw((*where, "one_of", n), sentence, kind, FORMATS)
-        return
-    named = gate.metric or gate.benchmark
-    if named is not None and not METRIC.fullmatch(named):
-        words = f'expected a {gate.subject} as STEP.NAME, such as train.accuracy, found "{shortened(named)}"'
-        yield Flaw((*where, gate.subject), words)
-        return
-    if gate.metric is not None and gate.step == REPLAY:
-        yield from _replay_flaws(whole, where, gate)
-        return
-    yield from _subject_flaws(whole, where, gate, gate.subject, gate.step)
-    if gate.same_as is not None:
-        yield from _subject_flaws(whole, where, gate, "same_as", gate.same_as)
-
-
-def _replay_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
-    """What is wrong with a gate on what the replay of recorded requests measures."""
-    metric, package = str(gate.metric), whole.pipeline.package
-    known = tuple(f"{REPLAY}.{name}" for name in NAMES)
-    if package is None or package.requests is None:
-        sentence = f'"{shortened(metric)}" is measured with recorded requests: add requests: FILE to the package'
-        yield Flaw((*where, "metric"), sentence, lacking=("package", "requests"))
-    elif metric not in known:
-        sentence = f'a replay does not measure "{shortened(metric)}", but {", ".join(known[:-1])} and {known[-1]}'
-        yield Flaw((*where, "metric"), sentence, metric, known)
-    else:
-        yield from _aggregate_flaws(whole, where, gate, "metric", REPLAY)
-
-
-def _subject_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:
-    """What is wrong with the step that a gate names under a key."""
-    step = whole.pipeline.steps.get(family_of(named))
-    keys, sentence = _FILES[key]
-    if step is None:
-        known = tuple(whole.pipeline.steps)
-        yield Flaw((*where, key), f'no step is named "{shortened(named)}"', named, known, ("steps", named))
-    elif "[" in named and (fault := whole.no_cell(named)):
-        yield Flaw((*where, key), fault[0], named, fault[1], fault[2])
-    elif not any(getattr(step, name, None) for name in keys):
-        yield Flaw((*where, key), f'step "{step.name}" {sentence}', lacking=("steps", step.name, keys[0]))
-    else:
-        yield from _aggregate_flaws(whole, where, gate, key, named)
-        if gate.evidence is not None:
-            yield from _batch_flaws(where, gate, step)
-
-
-def _batch_flaws(where: Where, gate: Gate, step: Step) -> Iterator[Flaw]:
-    """What bets on examples that come in batches cannot decide."""
-    if step.evidence is None or step.evidence.batch is None:
-        return
-    for key, is_wrong, hint in (
-        ("score", gate.score not in {None, "correct"}, "only correct has bounds that bets need: leave it out"),
-        ("slices", gate.slices is not None, "slices are judged at the end: leave batch out"),
-        ("same_as", gate.same_as is not None, "all predictions are looked at: leave batch out"),
-        ("within", gate.within is not None, "write at_least and at_most as two gates"),
-        ("margin", gate.relative_margin is not None, "write the margin as a number"),
-        ("reuse", gate.reuse == "enforce", "where it stops tells more than pass or fail: leave batch out"),
-    ):
-        if is_wrong:
-            yield Flaw((*where, key), f'step "{step.name}" is asked in batches: {hint}', at_key=True)
-    room = 2 * (gate.indifference or 0)
-    for key, bound in (("at_least", gate.at_least), ("at_most", gate.at_most), ("margin", gate.absolute_margin)):
-        edge = bound if key != "at_most" or bound is None else 1 - bound
-        is_floor = key != "margin"
-        if edge is not None and (edge + room >= 1 or (is_floor and edge <= 0)):
-            sentence = (
-                f'step "{step.name}" is asked in batches, and no bet is won on that: write a bound within 0 and 1'
-            )
-            yield Flaw((*where, key), sentence)
-    if len(where) > 2:
-        sentence = f'step "{step.name}" is asked in batches until its gate is decided: make it a gate of its own'
-        yield Flaw((*where, "evidence"), sentence, at_key=True)
-    if not gate.by_interval and gate.same_as is None:
-        sentence = f'step "{step.name}" is asked in batches, so the gate needs a confidence: such as 0.95'
-        yield Flaw((*where, "evidence"), sentence, lacking=(*where, "confidence"), at_key=True)
-
-
-def _aggregate_flaws(whole: _Whole, where: Where, gate: Gate, key: str, named: str) -> Iterator[Flaw]:
-    lacking: Where = ("steps", family_of(named), "matrix")
-    known = [*whole.cells.get(named, ())]
-    if gate.aggregate is not None and not known:
-        one = "[" in named
-        sentence = "one cell is named: leave it out" if one else f'step "{named}" has no matrix: leave it out'
-        yield Flaw((*where, "aggregate"), f'"aggregate" is over all cells, but {sentence}', lacking=lacking)
-    elif known and key != "metric":
-        rest = (gate.benchmark or "").removeprefix(named) if key == "benchmark" else ""
-        yield Flaw((*where, key), f'step "{named}" has cells: name one, such as "{known[0]}{rest}"')
-    elif known and gate.aggregate is None:
-        metric = f"{known[0]}.{(gate.metric or '').removeprefix(f'{named}.')}"
-        sentence = f'step "{named}" has cells: add aggregate: mean, min or max, or name one, as "{metric}"'
-        yield Flaw((*where, "metric"), sentence, lacking=(*where, "aggregate"))
-
-
-def _baseline_flaws(whole: _Whole, where: Where, gate: Gate) -> Iterator[Flaw]:
-    baseline, known = gate.baseline, tuple(whole.pipeline.environments)
-    if baseline is not None and baseline.kind == "champion" and baseline.detail and baseline.detail not in known:
-        sentence = f'no environment is named "{shortened(baseline.detail)}"'
-        place = (*where, str(gate.baseline_key))
-        yield Flaw(place, sentence, baseline.detail, known, ("environments", baseline.detail))
-
-
-# --- environments --------------------------------------------------------------------------------------------------
-
-
-def _environment_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    ports: dict[int, str] = {}
-    known = tuple(pipeline.environments)
-    for name, environment in pipeline.environments.items():
-        for n, need in enumerate(environment.needs):
-            if need == name:
-                yield Flaw(("environments", name, "needs", n), f'environment "{name}" needs itself')
-            elif need not in pipeline.environments:
-                sentence = f'no environment is named "{shortened(need)}"'
-                yield Flaw(("environments", name, "needs", n), sentence, need, known, ("environments", need))
-        if environment.port is not None and (other := ports.setdefault(environment.port, name)) != name:
-            sentence = f'the port {environment.port} is that of environment "{other}" too: choose another'
-            yield Flaw(("environments", name, "port"), sentence)
-    wanted = {
-        name: [n for n in e.needs if n in pipeline.environments and n != name]
-        for name, e in pipeline.environments.items()
-    }
-    if loop := _loop(wanted):
-        place = pipeline.environments[loop[0]].needs.index(loop[1])
-        sentence = f"the environments need each other in a loop: {_told(loop)}"
-        yield Flaw(("environments", loop[0], "needs", place), sentence)
-    yield from _config_flaws(pipeline)
-    yield from _probe_flaws(pipeline)
-    yield from _drift_flaws(pipeline)
-    yield from _serve_flaws(pipeline)
-
-
-def _config_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    """Templates that the package does not hold, and names of files that the pipeline has for something else."""
-    contents = () if pipeline.package is None else pipeline.package.contents
-    for name, environment in pipeline.environments.items():
-        for n, file in enumerate(environment.config):
-            where = ("environments", name, "config")
-            if contents and not any(matches(pattern, file.template) for pattern in contents):
-                sentence = f'the template "{shortened(file.template)}" is no file of the package: add it to its code'
-                yield Flaw((*where, n, "template"), sentence, lacking=("package", "code"))
-            if file.told_as is not None and file.told_as in pipeline.variables:
-                sentence = f'"{file.told_as}" is a variable of the pipeline already: choose another name'
-                yield Flaw((*where, n, "as"), sentence)
-
-
-def _probe_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    """Recorded requests that no release could be asked, for the package does not hold them."""
-    contents = () if pipeline.package is None else pipeline.package.contents
-    for name, environment in pipeline.environments.items():
-        file = None if environment.probe is None else environment.probe.requests
-        if file is not None and contents and not any(matches(pattern, file) for pattern in contents):
-            sentence = f'the recorded requests "{shortened(file)}" are no file of the package: add them to its code'
-            yield Flaw(("environments", name, "probe", "requests"), sentence, lacking=("package", "code"))
-
-
-def _drift_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    """Samples that the package does not hold, and runs asked for by environments that watch nothing."""
-    contents = () if pipeline.package is None else pipeline.package.contents
-    for name, environment in pipeline.environments.items():
-        rules = environment.drift
-        if rules is not None and contents and not any(matches(pattern, rules.reference) for pattern in contents):
-            sentence = f'the sample "{shortened(rules.reference)}" is no file of the package: add it to its code'
-            yield Flaw(("environments", name, "drift", "reference"), sentence, lacking=("package", "code"))
-    known = tuple(pipeline.environments)
-    for n, name in enumerate(() if pipeline.on is None else pipeline.on.drift):
-        if name not in pipeline.environments:
-            sentence = f'no environment is named "{shortened(name)}"'
-            yield Flaw(("on", "drift", n), sentence, name, known, ("environments", name))
-        elif pipeline.environments[name].drift is None:
-            sentence = (
-                f'environment "{name}" does not watch for drift: add drift: FILE to it, with a sample of requests'
-            )
-            yield Flaw(("on", "drift", n), sentence, lacking=("environments", name, "drift"))
-
-
-def _serve_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    if not pipeline.environments:
-        return
-    if pipeline.package is None:
-        sentence = "an environment needs a package to release: add package with model, code and serve"
-        yield Flaw(("environments",), sentence, lacking=("package",), at_key=True)
-    elif pipeline.package.serve is None and any(e.deploy is None for e in pipeline.environments.values()):
-        sentence = "an environment needs a package that serves: add serve: COMMAND to the package"
-        yield Flaw(("environments",), sentence, lacking=("package", "serve"), at_key=True)
-
-
-def _champion_flaws(pipeline: Pipeline) -> Iterator[Flaw]:
-    known = tuple(pipeline.environments)
-    if pipeline.champion is not None:
-        if pipeline.champion not in known:
-            sentence = f'no environment is named "{shortened(pipeline.champion)}"'
-            yield Flaw(("champion",), sentence, pipeline.champion, known, ("environments", pipeline.champion))
-        return
-    needed = {need for environment in pipeline.environments.values() for need in environment.needs}
-    last = [name for name in known if name not in needed]
-    if len(last) > 1 and needed.issubset(known):  # else a misspelt need is the mistake, and told already
-        sentence = f'no environment needs "{last[0]}" or "{last[1]}": say which holds the champion, as champion: NAME'
-        yield Flaw(("environments",), sentence, lacking=("champion",), at_key=True)

@@ -26,7 +26,8 @@ from penstock.environments import (
     WatchRules,
 )
 from penstock.errors import PipelineError, Problem
-from penstock.flaws import MAX_STEPS, Flaw, Where, flaws
+from penstock.flaws import MAX_STEPS, flaws
+from penstock.outlines import Flaw, Where
 from penstock.parts import (
     Check,
     Concurrency,
