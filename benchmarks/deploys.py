@@ -346,7 +346,7 @@ class Reload(Contender):
     def deploy(self, number: int) -> None:
         self.train(number)
         self._process.send_signal(signal.SIGHUP)
-        until(lambda: all(answering(self.port) == number for _ in range(5)))
+        until(lambda: all(answering(self.port) == number for _ in range(5)), self.drain + 60)
 
     def stop(self) -> None:
         end(self._process)
