@@ -41,9 +41,14 @@ def after_approval(status: ApprovalStatus, event: str) -> ApprovalStatus:
         raise TransitionError(f"an approval that is {status} cannot {event}") from None
 
 
+OWN = "person"
+"""What a release's settings hold of whoever asked for it, their PATH and language: that is no setting."""
+
+
 def settings_digest(spec: Mapping[str, Any]) -> str:
     """SHA-256 of a release's settings (plain JSON), the same for any order of their keys."""
-    plain = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    wanted = {key: value for key, value in spec.items() if key != OWN}
+    plain = json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
 
 
@@ -78,6 +83,12 @@ class Terms:
     expires: float
     requester: str
     by_another: bool = False
+
+    @property
+    def whom(self) -> str:
+        """Whose approval it takes, in words."""
+        other = f", other than {self.requester}" if self.by_another else ""
+        return f"{' or '.join(self.roles) or 'anybody'}{other}"
 
 
 def has_role(held: Collection[str] | None, roles: Collection[str]) -> bool:

@@ -8,6 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from penstock.parts import Part
 from penstock.values import (
+    LIST,
     PLACE,
     Branches,
     CommandText,
@@ -308,6 +309,23 @@ def _as_watch(value: Any) -> Any:
     return {"for": value} if isinstance(value, str | int | float) else value
 
 
+Role = Literal["developer", "deployer", "admin"]
+
+
+class ApprovalRules(Part):
+    """Who must approve a release before it begins, and how long there is for it."""
+
+    roles: Annotated[tuple[Role, ...], Field(fail_fast=True), LIST, Field(min_length=1)] = Field(
+        default=("deployer",), description="Who has one of these roles may approve."
+    )
+    expires: Seconds = Field(default=86_400.0, description="How long it waits for that.")
+    by_another: Flag = Field(default=False, description="Whether it must be somebody else than who asked for the run.")
+
+
+def _as_approval(value: Any) -> Any:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 SERVING = frozenset(
     {"port", "replicas", "placed_as", "rollout", "keep", "drain", "probe", "watch", "sticky", "drift", "tls"}
 )
@@ -386,6 +404,9 @@ class Environment(Part):
     config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
         default=(), description="Files of the package that are filled in with the environment's values."
     )
+    approval: Annotated[
+        ApprovalRules | None, BeforeValidator(_as_approval, json_schema_input_type=bool | ApprovalRules | None)
+    ] = Field(default=None, description="Who must approve a release before it begins; absent: nobody.")
     migrate: Annotated[Migrate, BeforeValidator(_as_migrate, json_schema_input_type=str | Migrate)] | None = Field(
         default=None, description="A command that runs once per package, before its replicas start."
     )

@@ -73,6 +73,11 @@ RUN_TRANSITIONS: Mapping[tuple[RunStatus, str], RunStatus] = {
     (RunStatus.RUNNING, "cancel"): RunStatus.CANCELED,
     (RunStatus.RUNNING, "interrupt"): RunStatus.QUEUED,
     (RunStatus.RUNNING, "supersede"): RunStatus.SUPERSEDED,
+    (RunStatus.RUNNING, "wait"): RunStatus.WAITING,
+    (RunStatus.WAITING, "continue"): RunStatus.QUEUED,
+    (RunStatus.WAITING, "fail"): RunStatus.FAILED,
+    (RunStatus.WAITING, "cancel"): RunStatus.CANCELED,
+    (RunStatus.WAITING, "supersede"): RunStatus.SUPERSEDED,
 }
 
 STEP_TRANSITIONS: Mapping[tuple[StepStatus, str], StepStatus] = {
@@ -425,11 +430,26 @@ class GateView:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalView:
+    """What a person was asked to approve, and what they said, in words by `sentence`. Times are since the epoch."""
+
+    status: str
+    roles: tuple[str, ...]
+    requester: str
+    expires: float
+    by: str | None
+    at: float | None
+    reason: str | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseView:
     """One environment of a run: the release that this run brought there, and where the rollout stands.
 
-    `status` is a release status, or `queued`, or `skipped` with a reason; `phase` a short word while it moves
-    (`starting 2 replicas`, `switching`, `draining 0.1.dev3`). `rollout` is what the release keeps of its rollout.
+    `status` is a release status, or `queued`, `waiting` for approval, `skipped` or `refused` with a reason; `phase` a
+    short word while it moves (`starting 2 replicas`, `switching`, `draining 0.1.dev3`). `rollout` is what the release
+    keeps of its rollout; `approval` is there where somebody has to approve it, or had to.
     """
 
     environment: str
@@ -440,6 +460,7 @@ class ReleaseView:
     phase: str | None = None
     replaced: str | None = None
     rollout: Mapping[str, Any] | None = None
+    approval: ApprovalView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ def sum_up(world: "World", request: "Request", run: int | None, *, as_json: bool
 def next_commands(shown: RunView) -> list[str]:
     """Where to look next, most useful first."""
     red = [s.name for s in shown.steps if s.status in {"failed", "errored"}]
+    if shown.status == "waiting":
+        waiting = [r.environment for r in shown.releases if r.status == "waiting"]
+        return [*(f"penstock approve {shown.run} {name}" for name in waiting), f"penstock show {shown.run}"]
     if shown.status == "queued":
         return [f"penstock resume {shown.run}", f"penstock cancel {shown.run}"]
     if red:

@@ -130,7 +130,7 @@ def _coordinator(world: World) -> Finding:
     lock = CoordinatorLock(world.home.lock)
     held = not lock.acquire()
     lock.release()
-    open_runs = [str(r.id) for r in world.store.runs.open()]
+    open_runs = [str(r.id) for r in world.store.runs.open() if r.status != "waiting"]
     if held:
         return Finding("coordinator", True, f"one is at work; open runs: {', '.join(open_runs) or 'none'}")
     waiting = f"; run {', '.join(open_runs)} waits for penstock resume" if open_runs else ""

@@ -110,9 +110,11 @@ class Follower:
         return [Handle(**a.handle) for a in attempts if a.handle and a.status is AttemptStatus.RUNNING]
 
     def _interrupted(self, number: int) -> dict[str, Any]:
-        """Which runs Ctrl-C means: the request's own, or those that `resume` took up."""
+        """Which runs Ctrl-C means: the request's own, the one that it approves, or those that `resume` took up."""
         request = self._world.store.requests.get(number)
+        if request.kind == "approve":
+            return {"runs": [int(request.payload["run"])]}
         if request.kind != "resume":
             return {"request": number}
         me = myself()
-        return {"runs": [r.id for r in self._world.store.runs.open() if r.owner == me]}
+        return {"runs": [r.id for r in self._world.store.runs.open() if r.owner == me and r.status != "waiting"]}

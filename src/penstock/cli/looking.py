@@ -230,7 +230,8 @@ def status(
         return
     with _world() as (world, _):
         chosen = None if project is None else project_here(world, project).id
-        rows = [row for row in _status_rows(world, chosen) if env in {None, row.environment.rpartition("/")[2]}]
+        found = [*_status_rows(world, chosen), *_first_rows(world, chosen)]
+        rows = [row for row in found if env in {None, row.environment.rpartition("/")[2]}]
         versions = {r.id: r.version for r in world.store.releases.of(chosen)}
     if json_:
         from dataclasses import asdict
@@ -287,7 +288,8 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
     watched = watch_words(release, own[-1], lambda: is_attended(world)) if serves else None
-    note = "; ".join(filter(None, (said, words, watched, look.sentence if look else None))) or None
+    asked = _asked(world, release.project, release.environment)
+    note = "; ".join(filter(None, (asked, said, words, watched, look.sentence if look else None))) or None
     return StatusRow(
         environment=label,
         status=str(release.status),
@@ -300,6 +302,34 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         rollout=standing_of(tried.rollout, tried.status, tried.reason) if tried else None,
         drift=look,
     )
+
+
+def _asked(world: "World", project: str, environment: str) -> str | None:
+    """What waits for somebody's approval to be released to an environment."""
+    found = [a for a in world.store.approvals.pending() if (a.project, a.environment) == (project, environment)]
+    return f"{found[-1].pinned.version} {found[-1].sentence}" if found else None
+
+
+def _first_rows(world: "World", project: str | None) -> "list[StatusRow]":
+    """Environments that never had a release and to which one waits to be approved."""
+    from penstock.cli.tables import StatusRow
+
+    known = {(r.project, r.environment) for r in world.store.releases.of(project)}
+    names = {p.id: p.name for p in world.store.runs.projects()}
+    several = len(names) > 1 and project is None
+    return [
+        StatusRow(
+            environment=f"{names[asked.project]}/{asked.environment}" if several else asked.environment,
+            status="waiting",
+            version=asked.pinned.version,
+            url=None,
+            replicas="-",
+            since=None,
+            note=asked.sentence,
+        )
+        for asked in world.store.approvals.pending()
+        if project in {None, asked.project} and (asked.project, asked.environment) not in known
+    ]
 
 
 def _news(world: "World", newest: "Release") -> str | None:

@@ -55,6 +55,7 @@ VERBS = (
     ("status", looking.status),
     ("tests", testing.known_tests),
     ("gate", gating.gate),
+    ("approve", running.approve),
     ("deploy", delivering.deploy),
     ("promote", rollouts.promote),
     ("abort", rollouts.abort),

@@ -116,6 +116,8 @@ def release_words(release: ReleaseView) -> tuple[str, str]:
         return word, "  ".join(filter(None, (release.url, _phase(release))))
     if release.phase and release.status not in _ENDED_RELEASE:
         return _phase(release), ""
+    if release.status == "waiting" and release.approval is not None:
+        return word, release.approval.sentence.removeprefix("waits ")
     return word, release.reason or ""
 
 
@@ -142,7 +144,7 @@ def _numbers(text: str) -> set[str]:
 
 _ENDED_RELEASE = frozenset({"retired", "rejected", "rolled_back", "skipped", "errored", "stopped"})
 MOVING = frozenset({"running", "starting", "probing", "canary", "draining", "rolling back"})
-_RED = frozenset({"failed", "fail", "errored", "rejected", "rolled back", "unhealthy"})
+_RED = frozenset({"failed", "fail", "errored", "rejected", "refused", "rolled back", "unhealthy"})
 _YELLOW = frozenset({"warned", "inconclusive", "canceled", "waiting", "unattended"})
 _GREEN = frozenset({"passed", "pass", "serving"})
 DIM = frozenset({"cached", "skipped", "queued", "superseded", "retired", "stopped", "wait"})
@@ -393,7 +395,12 @@ def release_row(release: ReleaseView, now: float | None) -> Row:
     name = safe(release.environment, quiet or "bold")
     if words != release.status.replace("_", " "):  # a phase is a phrase: it would push the others' column aside
         return Row(mark_of(word, now), (name,), safe(words))
-    return Row(mark_of(word, now), (name, safe(words, style_of(words))), safe(note, quiet), 3 if word in _RED else 0)
+    return Row(
+        mark_of(word, now),
+        (name, safe(words, style_of(words))),
+        safe(note, quiet),
+        3 if word in _RED | {"waiting"} else 0,
+    )
 
 
 def _release_word(release: ReleaseView) -> str:

@@ -193,6 +193,30 @@ def cancel(run: Annotated[int, typer.Argument(metavar="RUN", help="The run's num
         typer.echo(f"run {run} is {world.store.runs.get(run).status}")
 
 
+def approve(
+    run: Annotated[int, typer.Argument(metavar="RUN", help="The run that waits.")],
+    env: Annotated[str, typer.Argument(metavar="ENV", help="The environment that it waits to release to.")],
+    *,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse it instead: the run fails with the reason.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever reads the history.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Approve a release that waits for it, and go on with its run to its end.
+
+    Example: penstock approve 12 production --reason "looked at the canary of staging"
+    """
+    from penstock.cli.delivering import plain_reason
+    from penstock.cli.wiring import open_world
+
+    settings = read_settings()
+    why = None if reason is None else plain_reason(reason)
+    with open_world(settings) as world:
+        world.store.runs.get(run)
+        payload = {"run": run, "environment": env, "reject": reject, "reason": why}
+        code = _follow(world, settings.actor, "approve", payload, json_)
+    raise typer.Exit(code)
+
+
 def rerun(
     run: Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")],
     *,
@@ -273,9 +297,14 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
         request = Follower(world, actor, show).ask(kind, payload)
     refused(request)
     if kind == "resume" and not (request.result or {"runs": True}).get("runs"):
-        typer.echo("nothing to resume: no run is open")
+        typer.echo(_nothing_to_resume(world))
         return 0
     return sum_up(world, request, _run_of(world, request), as_json=as_json)
+
+
+def _nothing_to_resume(world: "World") -> str:
+    waiting = [f"run {r.id} waits: {r.reason}" for r in world.store.runs.open() if r.status == "waiting"]
+    return f"nothing to resume: {'; '.join(waiting) or 'no run is open'}"
 
 
 def _run_of(world: "World", request: "Request") -> int | None:
@@ -287,5 +316,5 @@ def _run_of(world: "World", request: "Request") -> int | None:
         return int(request.payload["run"])
     if request.kind != "resume":
         return None
-    mine = (request.result or {}).get("runs") or [r.id for r in world.store.runs.open()]
+    mine = (request.result or {}).get("runs") or [r.id for r in world.store.runs.open() if r.status != "waiting"]
     return int(mine[-1]) if mine else None

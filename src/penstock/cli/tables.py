@@ -35,7 +35,7 @@ from penstock.standings import Standing
 from penstock.store.contract import DriftLook
 
 _WHOLE = 1000
-_UNTAKEN = frozenset({"queued", "skipped", "rejected", "rolled_back", "errored"})
+_UNTAKEN = frozenset({"queued", "waiting", "skipped", "refused", "rejected", "rolled_back", "errored"})
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
@@ -154,6 +154,8 @@ def _show_lines(view: RunView, width: int) -> Iterator[Text]:
     yield from _block("tests", [_test_row(test) for test in view.tests], width)
     steps = [step_row(s, None) for s in view.steps if s.stage == "deploy"]
     yield from _block("deploy", [*steps, *(release_row(r, None) for r in view.releases)], width, frozenset({2}))
+    said = [(r.environment, r.approval.sentence) for r in view.releases if r.approval is not None]
+    yield from _block("approvals", [Row(Text(""), (safe(e, "bold"),), safe(s), _WHOLE) for e, s in said], width)
     numbers = [Row(Text(""), (safe(name), safe(figure(v))), Text("")) for name, v in sorted(view.metrics.items())]
     yield from _block("metrics", numbers, width, frozenset({1}))
     yield from _block("notes", [note_row(note, _WHOLE) for note in view.notes], width)
@@ -216,7 +218,7 @@ def _passed(view: RunView) -> str:
 
 def _stopped(view: RunView) -> str:
     """Where the run stopped: the first of what failed, then of what could not be told."""
-    failed = _red(view, "failed", "fail", {"rejected", "rolled_back"})
+    failed = _red(view, "failed", "fail", {"refused", "rejected", "rolled_back"})
     untold = _red(view, "errored", "inconclusive", {"errored"})
     found = [*failed, *untold]
     if not found:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from penstock.commits import Commit
+from penstock.engine.approving import decide, drop, refuse_unapproved, tend
 from penstock.engine.context import RunContext, need_of
 from penstock.engine.delivery import Delivery, Wanted
 from penstock.engine.driving import Driver, release_spec
@@ -120,6 +121,7 @@ class Coordinator:
 
     def _look(self) -> None:
         """One look at the store: take up new requests and runs, and notice followers that died."""
+        tend(self._world)
         for number in self._store.requests.open_numbers():
             if number not in self._handling:
                 self._take_up(self._store.requests.get(number))
@@ -131,6 +133,8 @@ class Coordinator:
         """Drive the open runs that may go on, those of concurrency groups as their limits allow."""
         members: list[Member] = []
         for run, status, owner in self._store.runs.owners():
+            if status is RunStatus.WAITING:
+                continue
             owned = is_alive(owner)
             if owned or status is RunStatus.RUNNING:
                 members += self._member(run, active=run in self._driving or status is RunStatus.RUNNING)
@@ -251,7 +255,7 @@ class Coordinator:
         """A run that cannot be driven is errored, whatever its steps' state."""
         runs = self._store.runs
         status = runs.status(run)
-        if status in ENDED_RUN:
+        if status in ENDED_RUN or status is RunStatus.WAITING:
             return
         with self._store.transaction():
             if status is RunStatus.QUEUED:
@@ -259,11 +263,11 @@ class Coordinator:
             runs.move(run, "error", reason=reason)
 
     async def _until_ended(self, run: int) -> RunStatus:
-        """Wait until a run has ended, or was interrupted."""
+        """Wait until a run has ended, was interrupted, or waits for a person."""
         while True:
             status = self._store.runs.status(run)
             task = self._driving.get(run)
-            if status in ENDED_RUN:
+            if status in ENDED_RUN or status is RunStatus.WAITING:
                 return status
             if task is None:
                 if status is RunStatus.QUEUED and not self._owned.get(run, True):
@@ -292,6 +296,7 @@ class Coordinator:
             "interrupt": self._stop_run,
             "deploy": self._deploy,
             "rollback": self._rollback,
+            "approve": self._approve,
             "promote": self._wish,
             "abort": self._wish,
             "stop": self._stop,
@@ -317,7 +322,7 @@ class Coordinator:
         number = self._store.runs.number_of(request.id) or self._add_run(request)
         self._admit()
         status = await self._until_ended(number)
-        if status in ENDED_RUN:
+        if status is not RunStatus.QUEUED:
             self._store.requests.end(request.id, EXIT_CODES[status], {"run": number})
 
     def _add_run(self, request: Request) -> int:
@@ -378,11 +383,15 @@ class Coordinator:
 
     async def _resume(self, request: Request) -> None:
         wanted = request.payload.get("run")
-        runs = [r for r in self._store.runs.open() if wanted in {None, r.id}]
+        runs = [r for r in self._store.runs.open() if r.id == (wanted or r.id)]
+        if wanted is None:
+            runs = [r for r in runs if r.status is not RunStatus.WAITING]
         if not runs and wanted is not None:
             raise StateError(f"nothing to resume: run {wanted} has already {_HAS[self._store.runs.get(wanted).status]}")
         for run in runs:
-            if not is_alive(run.owner):  # else its own command goes on, also when this one dies
+            if run.status is not RunStatus.WAITING and not is_alive(
+                run.owner
+            ):  # else its own command goes on, also when this one dies
                 self._store.runs.own(run.id, request.follower)
             self._owned[run.id] = True
             if run.id in self._drivers:
@@ -407,9 +416,10 @@ class Coordinator:
             return  # by this very request, whose end an earlier coordinator did not come to record
         if run.status in ENDED_RUN:
             raise StateError(f"run {number} has already {_HAS[run.status]}")
-        if number not in self._driving and run.status is RunStatus.QUEUED and why != "interrupted":
+        waits = number not in self._driving and run.status in {RunStatus.QUEUED, RunStatus.WAITING}
+        if waits and why != "interrupted":
             await self._delivery.give_up(run.request)  # what it had begun to release before it was interrupted
-        if number not in self._driving and run.status is RunStatus.QUEUED:
+        if waits:
             self._close(run, why)
         elif number not in self._driving:
             self._drive(run)
@@ -436,6 +446,7 @@ class Coordinator:
             for step in runs.steps(run.id):
                 if step.status is StepStatus.QUEUED:
                     runs.apply(step, "cancel", reason=f"the run was {why}")
+            drop(self._world, run.id, f"the run was {why}")
             runs.move(run.id, "supersede" if why == "superseded" else "cancel", reason=why)
         self._tell()
 
@@ -456,20 +467,22 @@ class Coordinator:
         pipeline = Pipeline.model_validate(run.pipeline)
         environment = pipeline.environments[wanted["environment"]]
         person = {**self._world.environment, **wanted["person"]}
+        to_release = Wanted(
+            project=run.project,
+            environment=environment.name,
+            generation=request.id,
+            request=request.id,
+            run=run.id,
+            version=run.version,
+            package=str(wanted["package"]),
+            spec=release_spec(run, pipeline, environment, person),
+            actor=request.actor,
+            force=bool(wanted.get("force")),
+        )
+        if environment.approval is not None:
+            refuse_unapproved(self._world, run.project, to_release.pinned(self._world))
         release = await self._delivery.release(
-            Wanted(
-                project=run.project,
-                environment=environment.name,
-                generation=request.id,
-                request=request.id,
-                run=run.id,
-                version=run.version,
-                package=str(wanted["package"]),
-                spec=release_spec(run, pipeline, environment, person),
-                actor=request.actor,
-                force=bool(wanted.get("force")),
-            ),
-            lambda: None if is_alive(request.follower) else "interrupted",
+            to_release, lambda: None if is_alive(request.follower) else "interrupted"
         )
         if release.status is not ReleaseStatus.SERVING:
             self._store.requests.refuse(request.id, 1, f"{environment.name} keeps what it had: {release.reason}")
@@ -488,6 +501,14 @@ class Coordinator:
             why=wanted.get("reason"),
         )
         self._store.requests.end(request.id, 0, {"release": release.id})
+
+    async def _approve(self, request: Request) -> None:
+        """Take a person's word on what waits for it, and follow the run, which goes on by it."""
+        run = decide(self._world, request)
+        self._owned[run.id] = True
+        self._admit()
+        status = await self._until_ended(run.id)
+        self._store.requests.end(request.id, EXIT_CODES[status], {"run": run.id})
 
     async def _wish(self, request: Request) -> None:
         """End the rollout of an environment by a person's word."""

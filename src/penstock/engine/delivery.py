@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penstock.approvals import Pinned, settings_digest
+from penstock.engine.approving import insist, over, use
 from penstock.engine.hooking import HookError, Hooks, commands_of
 from penstock.engine.installing import StoppedRollout, Stopping, install
 from penstock.engine.migrating import Migrating, MigrationError
@@ -35,7 +37,8 @@ class Wanted:
     """What is to be released: a package of a version, where, and for which request.
 
     `spec` holds port, number of replicas, variables and what of the person's environment is passed on; `force` has a
-    package go back across a migration that is marked `contract`.
+    package go back across a migration that is marked `contract`. `approval` is the approval that it takes, by number:
+    0 where it takes one that nobody gave, None where it takes none.
     """
 
     project: str
@@ -48,6 +51,12 @@ class Wanted:
     spec: Mapping[str, Any]
     actor: str
     force: bool = False
+    approval: int | None = None
+
+    def pinned(self, world: World) -> Pinned:
+        """What is approved where this is."""
+        before = over(world.store, self.project, self.environment, self.request)
+        return Pinned(self.environment, self.package, self.version, settings_digest(self.spec), before)
 
 
 INTERRUPTED = "interrupted"
@@ -177,6 +186,11 @@ class Delivery:
             await self._drop_begun(wanted, wanted.request, reason)
             raise FrozenError(reason)
 
+    def serves(self, wanted: Wanted) -> bool:
+        """Whether what is wanted serves already, so that nothing would be begun."""
+        serving = self._releases.serving(wanted.project, wanted.environment)
+        return serving is not None and self._is_same(serving, wanted)
+
     def _is_same(self, release: Release, wanted: Wanted) -> bool:
         """Whether a release is what is wanted, and lives."""
         return _alike(release, wanted) and all(self._replicas.lives(r) for r in self._releases.replicas(release.id))
@@ -191,9 +205,13 @@ class Delivery:
         refused = own and own[-1].status in _REFUSED and own[-1].since is None and own[-1].reason != INTERRUPTED
         if refused and own[-1].package == wanted.package:
             return own[-1]
+        if wanted.approval is not None:
+            insist(self._world, wanted.approval, wanted.pinned(self._world))
         with self._world.store.transaction(durable=True):
+            if wanted.approval is not None:
+                use(self._world.store, wanted.approval)
             values = asdict(wanted)
-            del values["force"]
+            del values["force"], values["approval"]
             return self._releases.add(values)
 
     async def wish(self, project: str, environment: str, wish: Asked) -> Release:

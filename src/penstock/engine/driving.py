@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from penstock.engine import logfiles
+from penstock.engine.approving import UnapprovedError, drop, sought, waiting_words
 from penstock.engine.building import OwnSteps
 from penstock.engine.configuring import config_mistakes
 from penstock.engine.context import RunContext
@@ -24,6 +26,7 @@ from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
 from penstock.engine.turns import Shared
 from penstock.engine.variables import passed_on
+from penstock.environments import ApprovalRules
 from penstock.errors import PenstockError
 from penstock.gates import counted
 from penstock.pipelines import Environment, Pipeline, interpolate
@@ -116,8 +119,9 @@ class Driver:
             if await self._steps():
                 await self._close_replicas()
                 await self._deliver()
-            await self._finish()
-            if self._runs.status(run) in ENDED_RUN:
+            while not await self._finish():  # what waited for approval was approved meanwhile
+                await self._deliver()
+            if self._runs.status(run) in {*ENDED_RUN, RunStatus.WAITING}:
                 await asyncio.to_thread(logfiles.put_to_rest, self._context.folder)
         finally:
             await self._abandon()
@@ -273,25 +277,36 @@ class Driver:
     # --- environments
 
     async def _deliver(self) -> None:
-        """Release to each environment in order; a red run releases to none."""
-        run = self._context.run
+        """Release to each environment in order; a red run releases to none. What is to be approved first waits."""
         self._pass_package()
-        for target in self._runs.targets(run.id):
-            if self._context.stopping is not None or target.status in {"released", "skipped", "refused", "errored"}:
+        for name in [target.environment for target in self._runs.targets(self._context.run.id)]:
+            target, environment = self._targets()[name], self._context.pipeline.environments[name]
+            if self._context.stopping is not None or target.status in _OVER or self._needs_waiting(environment):
                 continue
-            environment = self._context.pipeline.environments[target.environment]
             reason = self._why_not(environment)
             if reason is not None:
                 self._set(target, "skipped", reason)
             else:
                 await self._release(target, environment)
 
+    def _targets(self) -> dict[str, Target]:
+        return {t.environment: t for t in self._runs.targets(self._context.run.id)}
+
+    def _needs_waiting(self, environment: Environment) -> bool:
+        """Whether an environment that must be released to first waits for approval, or for one that does."""
+        targets, environments = self._targets(), self._context.pipeline.environments
+        return any(
+            targets[name].status == "waiting"
+            or (targets[name].status == "queued" and self._needs_waiting(environments[name]))
+            for name in environment.needs
+        )
+
     def _why_not(self, environment: Environment) -> str | None:
         """Why this run does not release to an environment, or None."""
         red = self._red()
         if red is not None:
             return red
-        others = {t.environment: t for t in self._runs.targets(self._context.run.id)}
+        others = self._targets()
         for name in environment.needs:
             if others[name].status != "released":
                 return f"needs {name}, which was not released to"
@@ -338,11 +353,18 @@ class Driver:
             spec=release_spec(run, self._context.pipeline, environment, self._context.person),
             actor=request.actor,
         )
-        self._set(target, "moving", None)
         try:
+            if environment.approval is not None:
+                wanted = replace(wanted, approval=self._approval(wanted, target, environment.approval))
+                if self._targets()[environment.name].status == "waiting":
+                    return
+            self._set(target, "moving", None)
             release = await self._delivery.release(wanted, lambda: self._context.stopping)
         except FrozenError as error:
             self._set(target, "skipped", str(error))
+            return
+        except UnapprovedError as error:  # what served the same serves no more: it is asked for now
+            self._set(target, "queued" if wanted.approval == 0 else "refused", str(error))
             return
         except StoppedRollout:
             return
@@ -350,6 +372,19 @@ class Driver:
             self._set(target, "errored", str(error))
             return
         self._record(target, release)
+
+    def _approval(self, wanted: Wanted, target: Target, rules: ApprovalRules) -> int:
+        """The approval by which a release may begin, 0 where none would; it may be that its target waits for it now.
+
+        Raises FrozenError before anybody is asked in vain, UnapprovedError where it was not given.
+        """
+        frozen = self._world.store.releases.frozen(wanted.project, wanted.environment)
+        known = self._world.store.approvals.newest(wanted.run, wanted.environment)
+        if frozen is not None and known is None:
+            raise FrozenError(frozen.sentence(wanted.environment))
+        if known is None and self._delivery.serves(wanted):
+            return 0
+        return sought(self._world, self._context.run, target, wanted.pinned(self._world), rules).id
 
     def _record(self, target: Target, release: Release) -> None:
         if release.status is ReleaseStatus.SERVING:
@@ -365,7 +400,8 @@ class Driver:
 
     # --- the end
 
-    async def _finish(self) -> None:
+    async def _finish(self) -> bool:
+        """Record how the run ends, or that it waits; False where there is something to release again."""
         run = self._context.run.id
         with suppress(PenstockError):
             await self._close_replicas()
@@ -374,11 +410,13 @@ class Driver:
             with self._world.store.transaction():
                 self._runs.own(run, NOBODY)
                 self._runs.move(run, "interrupt", reason="interrupted: penstock resume goes on")
-            return
+            return True
         if stopping is not None:
             await self._delivery.give_up(self._context.run.request)
             self._cancel_rest(stopping)
-            return
+            return True
+        if any(t.status in {"queued", "waiting"} for t in self._targets().values()):
+            return self._wait()
         states = self._context.states()
         gates = [verdict for g in self._runs.gates(run) if (verdict := self._counted(g)) is not None]
         targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
@@ -389,6 +427,18 @@ class Driver:
             if origin is not None:
                 self._world.store.baselines.keep_origin(run, origin)
                 keep_fixed(self._context)
+        return True
+
+    def _wait(self) -> bool:
+        """The run waits for a person, and nobody for the run; False where it need not."""
+        targets, environments = self._targets(), self._context.pipeline.environments
+        if any(t.status == "queued" and not self._needs_waiting(environments[name]) for name, t in targets.items()):
+            return False
+        run = self._context.run
+        with self._world.store.transaction(durable=True):
+            self._runs.move(run.id, "wait", reason=waiting_words(targets.values()))
+            self._world.store.requests.end(run.request, 4, {"run": run.id})
+        return True
 
     @property
     def _replicas(self) -> tuple[PrivateReplica, ...]:
@@ -410,12 +460,15 @@ class Driver:
             for state in self._context.states():
                 if state.status is StepStatus.QUEUED:
                     self._context.move(state.name, "cancel", reason=f"the run was {why}")
+            drop(self._world, run, f"the run was {why}")
             if why == "superseded":
                 self._runs.move(run, "supersede", reason="a newer run of its group took its place")
             else:
                 self._runs.move(run, "cancel", reason="canceled")
 
 
+_OVER = frozenset({"released", "skipped", "refused", "errored"})
+"""Where a run stands with an environment that it has done with."""
 _REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK, ReleaseStatus.DRAINING})
 """The ends of a release that does not serve; one that was tried in traffic may still answer what it has begun."""
 _VERDICTS: Mapping[str | None, str] = {

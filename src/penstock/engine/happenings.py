@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.migrations import Migration, MigrationStatus
-from penstock.store.contract import Release, ReleaseEvent, Request
+from penstock.store.contract import Approval, Release, ReleaseEvent, Request
 from penstock.store.sql import Store
 from penstock.watches import WATCH
 
@@ -56,6 +56,7 @@ def happenings(store: Store, project: str, environment: str) -> list[Happening]:
         ),
         *map(_migration, (m for m in store.migrations.of(project, environment) if m.ended is not None)),
         *_freezes(here),
+        *(one for asked in store.approvals.of(project, environment) for one in _approval(store, asked)),
     ]
     return sorted(found, key=lambda h: h.at)
 
@@ -107,6 +108,22 @@ def _freezes(requests: list[Request]) -> Iterator[Happening]:
             what = "frozen" if request.kind == "freeze" else "unfrozen"
             at = request.ended or request.created
             yield Happening(at, what, None, None, None, request.actor, request.payload.get("reason"))
+
+
+_ENDED: Mapping[str, str] = {"refuse": "not approved", "expire": "not approved", "void": "approval void"}
+
+
+def _approval(store: Store, asked: Approval) -> Iterator[Happening]:
+    """Who was asked, and what was said or what ended it."""
+    who, version, run = asked.terms.requester, asked.pinned.version, asked.run
+    yield Happening(asked.created, "approval asked", version, None, run, who, asked.terms.whom)
+    for at, event, reason in store.approvals.events(asked.id):
+        if event == "approve":
+            yield Happening(at, "approved", version, None, run, asked.decided_by or "", reason)
+        elif event in _ENDED:
+            by = asked.decided_by if event == "refuse" else None
+            why = f"nobody did until {asked.until}" if event == "expire" else reason
+            yield Happening(at, _ENDED[event], version, None, run, by or "penstock", why)
 
 
 def _broken(store: Store, release: Release, event: ReleaseEvent) -> str | None:

@@ -23,6 +23,7 @@ from penstock.errors import NotFoundError, PenstockError, PipelineError
 from penstock.parts import Triggers
 from penstock.patterns import branch_matches, matches
 from penstock.pipelines import Pipeline
+from penstock.runs import RunStatus
 from penstock.schedules import due
 from penstock.store.contract import NOBODY, Values
 from penstock.store.triggers import Occasion
@@ -364,8 +365,8 @@ class Adopter:
 
     def adopt(self) -> list[int]:
         """Ask for every orphan once; returns their numbers."""
-        owners = self._world.store.runs.owners()
-        found = [n for n, _, owner in owners if n not in self._adopted and owner != NOBODY and not is_alive(owner)]
+        owners = [(n, o) for n, status, o in self._world.store.runs.owners() if status is not RunStatus.WAITING]
+        found = [n for n, owner in owners if n not in self._adopted and owner != NOBODY and not is_alive(owner)]
         if found:
             with self._world.store.transaction():
                 for number in found:

@@ -6,9 +6,9 @@ from typing import Any
 
 from penstock.engine.observations import red_tests
 from penstock.releases import ReleaseStatus, address
-from penstock.runs import ReleaseView, RunView, StepView
+from penstock.runs import ApprovalView, ReleaseView, RunView, StepView
 from penstock.standings import standing_of
-from penstock.store.contract import Attempt, Run, Target
+from penstock.store.contract import Approval, Attempt, Run, Target
 from penstock.store.sql import Store
 
 
@@ -75,7 +75,31 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
         replaced = serving.version if serving else None
         if target.status == "moving":
             status, phase = "starting", "waiting for its turn"
-    return ReleaseView(target.environment, run.version, status, url, target.reason, phase, replaced, rollout)
+    asked = store.approvals.newest(run.id, target.environment)
+    return ReleaseView(
+        target.environment,
+        run.version,
+        status,
+        url,
+        target.reason,
+        phase,
+        replaced,
+        rollout,
+        None if asked is None else _approval(asked),
+    )
+
+
+def _approval(asked: Approval) -> ApprovalView:
+    return ApprovalView(
+        status=str(asked.status),
+        roles=asked.terms.roles,
+        requester=asked.terms.requester,
+        expires=asked.terms.expires,
+        by=asked.decided_by,
+        at=asked.decided,
+        reason=asked.reason,
+        sentence=asked.sentence,
+    )
 
 
 def _release_of(store: Store, run: Run, target: Target) -> Any:
@@ -124,6 +148,7 @@ def to_json(shown: RunView) -> dict[str, Any]:
                 "url": r.url,
                 "reason": r.reason,
                 "rollout": rollout_json(r.rollout, r.status, r.reason),
+                "approval": None if r.approval is None else asdict(r.approval),
             }
             for r in shown.releases
         ],

@@ -195,10 +195,16 @@ class States:
             replicas=alive,
             wanted=int(release.spec["replicas"]),
             since=release.since,
-            note=release.phase or release.reason or (look.sentence if look else None),
+            note=self._asked(release) or release.phase or release.reason or (look.sentence if look else None),
             tried=last.version if tried else None,
             rollout=tried,
         )
+
+    def _asked(self, release: Release) -> str | None:
+        """What waits for somebody's approval to be released where this release is."""
+        here = (release.project, release.environment)
+        asked = [a for a in self._world.store.approvals.pending() if (a.project, a.environment) == here]
+        return f"{asked[-1].pinned.version} {asked[-1].sentence}" if asked else None
 
 
 def _passed_over(seen: Seen, names: Mapping[str, str]) -> PassedState:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from penstock.approvals import ApprovalStatus, Pinned, Terms
 from penstock.plans import StepKind
 from penstock.quarantines import full_name
 from penstock.releases import ReleaseStatus
@@ -155,7 +156,7 @@ class PackageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One environment of a run: `status` is queued, moving, released, skipped, refused or errored."""
+    """One environment of a run: `status` is queued, waiting, moving, released, skipped, refused or errored."""
 
     run: int
     environment: str
@@ -194,6 +195,56 @@ class Release:
     created: float
     since: float | None
     ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What a person was asked to approve, and what they said.
+
+    `request` is that of the run; `decision` the request that approved or refused it, by whose word (`decided_by`) and
+    when; `reason` theirs, or why it is void, as words after "because".
+    """
+
+    id: int
+    project: str
+    run: int
+    request: int
+    pinned: Pinned
+    terms: Terms
+    status: ApprovalStatus
+    decision: int | None
+    decided_by: str | None
+    decided: float | None
+    reason: str | None
+    created: float
+
+    @property
+    def environment(self) -> str:
+        return self.pinned.environment
+
+    @property
+    def until(self) -> str:
+        """When it expires; day and hour are the reader's own."""
+        return _minute(self.terms.expires)
+
+    @property
+    def sentence(self) -> str:
+        """Where it stands, as the end of a sentence about the release."""
+        match self.status:
+            case ApprovalStatus.PENDING:
+                way = f"penstock approve {self.run} {self.environment}"
+                return f"waits for approval ({self.terms.whom}) until {self.until}: {way}"
+            case ApprovalStatus.EXPIRED:
+                return f"nobody approved it until {self.until}"
+            case ApprovalStatus.VOID:
+                return f"its approval is void, because {self.reason}"
+        said = "refused" if self.status is ApprovalStatus.REFUSED else "approved"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{said} by {self.decided_by} on {_minute(self.decided or 0.0)}{why}"
+
+
+def _minute(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Requests:
         """The request was carried out (well or not); ending one twice keeps the first end."""
         self._close(number, RequestStatus.ENDED, exit_code, result, None)
 
+    def reopen(self, number: int) -> None:
+        """What has ended for the time being is carried out again."""
+        values = {"status": RequestStatus.OPEN, "exit_code": None, "result": None, "error": None, "ended": None}
+        self._connection.execute(update(requests).where(requests.c.id == number).values(**values))
+
     def refuse(self, number: int, exit_code: int, error: str) -> None:
         """The request cannot be carried out, with the sentence that says why."""
         self._close(number, RequestStatus.REFUSED, exit_code, None, error)

@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from penstock.errors import DiskError, EngineError
 from penstock.store import disks
 from penstock.store.actions import Actions, Blobs
+from penstock.store.approvals import Approvals
 from penstock.store.baselines import Baselines
 from penstock.store.cases import Cases
 from penstock.store.drifts import Drifts
@@ -57,6 +58,7 @@ class Store:
         self.runs = Runs(connection, self._journal)
         self.releases = Releases(connection, self._journal)
         self.migrations = Migrations(connection, self._journal)
+        self.approvals = Approvals(connection, self._journal)
         self.actions = Actions(connection, self._journal)
         self.blobs = Blobs(connection)
         self.secrets = Tokens(connection)

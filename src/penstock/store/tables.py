@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0010"
+HEAD = "0011"
 
 metadata = MetaData()
 
@@ -362,6 +362,35 @@ migrations = Table(
     Column("ended", Float),
     Index("migrations_by_environment", "project", "environment", "id"),
     Index("migrations_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+# What persons were asked to approve, and what they said.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("environment", String, nullable=False),
+    Column("run", ForeignKey("runs.id"), nullable=False),
+    Column("request", ForeignKey("requests.id"), nullable=False),
+    Column("package", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("settings", String, nullable=False),
+    Column("over", Integer),
+    Column("roles", JSON, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("by_another", Boolean, nullable=False),
+    Column("status", String, nullable=False),
+    Column("decision", ForeignKey("requests.id")),
+    Column("decided_by", String),
+    Column("decided", Float),
+    Column("reason", Text),
+    Column("created", Float, nullable=False),
+    Index("approvals_by_environment", "project", "environment", "id"),
+    Index("approvals_by_run", "run", "environment"),
+    Index("approvals_by_status", "status"),
     sqlite_autoincrement=True,
 )
 
