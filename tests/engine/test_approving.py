@@ -1,17 +1,15 @@
 """What has to be approved waits, costs nothing meanwhile, is released once when it was approved, and ends in words."""
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from engine.builders import DIGITS, Command, House, until
+from engine.builders import DIGITS, House, until
 from penstock.approvals import ApprovalStatus
 from penstock.engine.coordinator import Coordinator
-from penstock.releases import Frozen, ReleaseStatus
+from penstock.releases import Frozen
 from penstock.runs import RequestStatus, RunStatus, RunView
 from penstock.store.contract import Approval, Request, Run
 
@@ -23,7 +21,7 @@ STAGED: dict[str, Any] = {
         "production": {"port": 8802, "needs": ["staging"], "approval": RULES},
         "archive": {"port": 8803, "needs": ["production"]},
         "other": {"port": 8804},
-    }
+    },
 }
 
 
@@ -85,7 +83,7 @@ def gate(house: House) -> Gate:
 
 
 def test_a_run_waits_and_goes_on(gate: Gate) -> None:
-    """Its request ends with 4, what depends on it waits too, what does not is released; approved, it is released once."""
+    """Its request ends with 4, what needs it waits too, what does not is released; approved, it is released once."""
     gate.commit()
     run = gate.run()
     assert run.status is RunStatus.WAITING
@@ -132,3 +130,312 @@ def test_a_run_that_was_refused_fails(gate: Gate) -> None:
     assert gate.store.releases.of(run.project, "production") == []
     again = gate.say(run)
     assert str(again.error).endswith("the prices are wrong; penstock run asks again")
+
+
+def test_two_places_wait_apart(gate: Gate) -> None:
+    """Each is approved by itself; the run waits on until nothing of it does, and is red if one was refused."""
+    places = {"eu": {"port": 8801, "approval": True}, "us": {"port": 8802, "approval": True}}
+    gate.commit(environments=places, champion="eu")
+    run = gate.run()
+    assert gate.say(run, "eu").exit_code == 4
+    assert gate.targets(run) == {"eu": "released", "us": "waiting"}
+    assert gate.store.runs.get(run.id).reason == f"us {gate.asked(run, 'us').sentence}"
+    assert gate.say(run, "us", reject=True).exit_code == 1
+    assert gate.targets(run) == {"eu": "released", "us": "refused"}
+    assert gate.house.served(8801) == run.version
+
+
+def test_the_second_refusal_ends_the_run(gate: Gate) -> None:
+    """A run of which one place was refused waits for the other, without a step in between."""
+    places = {"eu": {"port": 8801, "approval": True}, "us": {"port": 8802, "approval": True}}
+    gate.commit(environments=places, champion="eu")
+    run = gate.run()
+    assert gate.say(run, "eu", reject=True).exit_code == 4
+    assert gate.store.runs.get(run.id).reason == f"us {gate.asked(run, 'us').sentence}"
+    assert gate.say(run, "us").exit_code == 1
+    assert gate.targets(run) == {"eu": "refused", "us": "released"}
+
+
+# --- what ends by itself -------------------------------------------------------------------------------------------
+
+
+def test_time_ends_what_nobody_approved(gate: Gate) -> None:
+    """To the second, when the next coordinator looks; the run fails with the sentence, and approve says so too."""
+    gate.commit()
+    run = gate.run()
+    gate.house.clock.ahead = 24 * 3600 - 60
+    gate.look()
+    assert gate.store.runs.status(run.id) is RunStatus.WAITING
+    gate.house.clock.ahead = 24 * 3600 + 1
+    said = gate.say(run)
+    asked = gate.asked(run)
+    assert said.error == f"the time to approve run 1 for production ended on {asked.until}: penstock run asks again"
+    assert (asked.status, said.exit_code) == (ApprovalStatus.EXPIRED, 2)
+    ended = gate.store.runs.get(run.id)
+    assert (ended.status, ended.reason) == (RunStatus.FAILED, f"production: nobody approved it until {asked.until}")
+
+
+def test_a_newer_run_takes_the_place_of_one_that_waits(gate: Gate) -> None:
+    """The older one is superseded, the newer one waits; an older one that comes late is superseded at once."""
+    gate.commit()
+    older = gate.run()
+    gate.commit("2")
+    newer = gate.run()
+    gate.look()
+    assert gate.store.runs.status(older.id) is RunStatus.SUPERSEDED
+    assert gate.store.runs.status(newer.id) is RunStatus.WAITING
+    assert gate.targets(older)["production"] == "refused"
+    said = gate.say(older)
+    words = "run 1 for production cannot be approved any more, because a newer release takes its place"
+    assert said.error == f"{words}: penstock run asks again"
+    assert gate.say(newer).exit_code == 0
+    assert gate.house.served(8802) == newer.version
+
+
+def test_an_older_run_that_comes_late_is_superseded(gate: Gate) -> None:
+    """It asks nobody where a newer one waits already."""
+    gate.commit()
+    first = gate.house.ask_run()
+    gate.commit("2")
+    newer = gate.run()
+
+    async def story() -> None:
+        await gate.house.carry_out(first)
+
+    gate.house.play(story())
+    runs = gate.store.runs.latest()
+    assert {r.request: r.status for r in runs}[first] is RunStatus.SUPERSEDED
+    assert gate.store.runs.status(newer.id) is RunStatus.WAITING
+    assert len(gate.store.approvals.of(newer.project)) == 1
+
+
+def test_a_deploy_by_hand_takes_the_place_of_what_waits(gate: Gate) -> None:
+    """A person's deploy is newer than the run: that is superseded, and its approval void."""
+    gate.commit()
+    first = gate.run()
+    gate.say(first)
+    gate.commit("2")
+    run = gate.run()
+    assert deploy(gate, first).exit_code == 0
+    gate.look()
+    assert gate.store.runs.status(run.id) is RunStatus.SUPERSEDED
+    asked = gate.asked(run)
+    assert (asked.status, asked.reason) == (ApprovalStatus.VOID, "a newer release takes its place")
+
+
+def test_another_release_voids(gate: Gate) -> None:
+    """Where another release than the one that was pinned was there last, nobody approved the step from that one."""
+    gate.commit()
+    gate.say(gate.run())
+    gate.commit("2")
+    run = gate.run()
+    gate.store._connection.exec_driver_sql("UPDATE approvals SET over = 77 WHERE status = 'pending'")
+    gate.look()
+    reason = "its approval is void, because another release went to production meanwhile"
+    assert gate.store.runs.get(run.id).reason == f"production: {reason}"
+    assert gate.store.runs.status(run.id) is RunStatus.FAILED
+
+
+def test_what_is_pinned_is_looked_at_as_the_release_begins(gate: Gate) -> None:
+    """An approval that was given for other settings than those of the release is void then; nothing is begun."""
+    gate.commit()
+    run = gate.run()
+    gate.store._connection.exec_driver_sql("UPDATE approvals SET settings = 'sha256:other'")
+    assert gate.say(run).exit_code == 1
+    (shown,) = [r for r in gate.shown(run).releases if r.environment == "production"]
+    reason = "its approval is void, because the settings of production are others"
+    assert (shown.status, shown.reason) == ("refused", reason)
+    assert gate.asked(run).status is ApprovalStatus.VOID
+    assert gate.store.releases.of(run.project, "production") == []
+    assert gate.store.runs.status(run.id) is RunStatus.FAILED
+
+
+# --- who, and when it cannot be --------------------------------------------------------------------------------------
+
+
+def test_somebody_else_must_approve(gate: Gate) -> None:
+    """With `by_another` whoever asked for the run is refused, and the run waits on."""
+    other = {"production": {"port": 8802, "approval": {"by_another": True}}}
+    gate.commit(environments=other)
+    run = gate.run()
+    assert "(deployer, other than ada)" in str(run.reason)
+    said = gate.say(run)
+    assert said.error == "ada asked for this release, and somebody else must approve it"
+    assert gate.store.runs.status(run.id) is RunStatus.WAITING
+
+
+def test_what_waits_for_nothing(gate: Gate) -> None:
+    """An environment that needs no approval, one that is not there, and a run that is red: a sentence each."""
+    gate.commit()
+    run = gate.run()
+    words = "run 1 asks for no approval for staging: penstock show 1 says where it stands"
+    assert gate.say(run, "staging").error == words
+    known = "staging, production, archive, other"
+    assert gate.say(run, "moon").error == f'run 1 releases to no environment "moon"; it has {known}'
+    assert gate.store.runs.status(run.id) is RunStatus.WAITING
+
+
+def test_a_frozen_environment_is_not_approved(gate: Gate) -> None:
+    """A run skips it and asks nobody; one that waits waits on, and is approved once it is unfrozen."""
+    gate.commit()
+    run = gate.run()
+    gate.store.releases.freeze(run.project, "production", Frozen("bob", "the audit", 1.0, 7))
+    said = gate.say(run)
+    assert said.error == "production is frozen by bob: the audit: penstock unfreeze production first"
+    other = gate.run()
+    assert other.status is RunStatus.PASSED
+    assert gate.targets(other)["production"] == "skipped"
+    gate.store.releases.unfreeze(run.project, "production", "bob")
+    assert gate.say(run).exit_code == 0
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def deploy(gate: Gate, run: Run) -> Request:
+    package = gate.store.runs.packages(run.project, run.version)[0]
+    payload = {"environment": "production", "package": package.digest, "run": run.id, "person": {"PATH": "/own"}}
+    number = gate.house.ask("deploy", payload)
+
+    async def story() -> None:
+        await gate.house.carry_out(number)
+
+    gate.house.play(story())
+    return gate.store.requests.get(number)
+
+
+def test_only_what_was_approved_is_deployed_by_hand(gate: Gate) -> None:
+    """What waits, was refused or never asked is refused with what to do; what was approved may come back."""
+    gate.commit()
+    run = gate.run()
+    what = f"{run.version} with these settings"
+    assert deploy(gate, run).error == f"{what} {gate.asked(run).sentence}"
+    gate.say(run)
+    gate.commit("2")
+    second = gate.run()
+    gate.say(second)
+    assert deploy(gate, run).exit_code == 0
+    assert gate.house.served(8802) == run.version
+    gate.commit("3")
+    third = gate.run()
+    gate.say(third, reject=True)
+    assert str(deploy(gate, third).error).startswith(f"{third.version} with these settings was refused by ada on ")
+    gate.commit("4")
+    gate.house.run(no_deploy=True)
+    fourth = gate.store.runs.latest(limit=1)[0]
+    words = f"{fourth.version} with these settings was never approved for production: penstock run of its commit asks"
+    assert deploy(gate, fourth).error == f"{words} for it"
+
+
+def test_a_way_back_needs_no_approval(gate: Gate) -> None:
+    """A rollback is made at once, and a run that waited meanwhile is superseded: it was for another state of things."""
+    gate.commit()
+    gate.say(first := gate.run())
+    gate.commit("2")
+    gate.say(gate.run())
+    gate.commit("3")
+    waiting = gate.run()
+
+    async def story() -> None:
+        payload = {"project": first.project, "environment": "production"}
+        assert (await gate.house.carry_out(gate.house.ask("rollback", payload))).exit_code == 0
+
+    gate.house.play(story())
+    gate.look()
+    assert gate.house.served(8802) == first.version
+    assert gate.store.runs.status(waiting.id) is RunStatus.SUPERSEDED
+
+
+# --- other verbs on a run that waits ----------------------------------------------------------------------------------
+
+
+def carried(gate: Gate, kind: str, **payload: Any) -> Request:
+    number = gate.house.ask(kind, payload)
+
+    async def story() -> None:
+        await gate.house.carry_out(number)
+
+    gate.house.play(story())
+    return gate.store.requests.get(number)
+
+
+def test_a_run_that_waits_is_canceled(gate: Gate) -> None:
+    """Nothing of it waits any more, and what it had released goes on."""
+    gate.commit()
+    run = gate.run()
+    assert carried(gate, "cancel", runs=[run.id]).exit_code == 0
+    assert gate.store.runs.status(run.id) is RunStatus.CANCELED
+    assert gate.targets(run)["production"] == "skipped"
+    assert (gate.asked(run).status, gate.asked(run).reason) == (ApprovalStatus.VOID, "the run was canceled")
+    assert gate.house.served(8801) == run.version
+    assert "the run was canceled" in str(gate.say(run).error)
+
+
+def test_resume_leaves_what_waits(gate: Gate) -> None:
+    """All open runs are none of these; asked for by its number it still waits, with 4."""
+    gate.commit()
+    run = gate.run()
+    assert carried(gate, "resume", run=None).result == {"runs": []}
+    assert carried(gate, "resume", run=run.id).exit_code == 4
+    assert gate.store.runs.status(run.id) is RunStatus.WAITING
+
+
+def test_what_waits_takes_no_place_in_its_group(gate: Gate) -> None:
+    """Runs one at a time: the next one begins while the first waits, and a run that goes on has its turn again."""
+    gate.commit(concurrency={"group": "releases"})
+    first = gate.run()
+    assert first.status is RunStatus.WAITING
+    gate.commit("2", concurrency={"group": "releases"}, environments={"staging": {"port": 8801}}, champion="staging")
+    assert gate.run().status is RunStatus.PASSED
+    assert gate.say(first).exit_code == 0
+
+
+def test_the_same_once_more_asks_nobody(gate: Gate) -> None:
+    """A run of what serves already in production changes nothing there, so that nobody is asked."""
+    gate.commit()
+    gate.say(gate.run())
+    again = gate.run()
+    assert again.status is RunStatus.PASSED
+    assert gate.store.approvals.newest(again.id, "production") is None
+
+
+def test_an_interrupted_release_goes_on_by_the_same_word(gate: Gate) -> None:
+    """Ctrl-C on the way to serve: resume goes on with that release, and nobody is asked again."""
+    gate.commit()
+    run = gate.run()
+    gate.house.machine.statuses[run.version] = None
+
+    async def story() -> None:
+        approving = gate.ask(run)
+        async with gate.house.coordinating():
+            await until(lambda: gate.store.releases.of(run.project, "production"))
+            interrupting = gate.house.ask("interrupt", {"runs": [run.id]})
+            assert (await gate.house.ended(interrupting)).exit_code == 0
+        assert gate.store.requests.get(approving).exit_code in {None, 130}
+        del gate.house.machine.statuses[run.version]
+        assert (await gate.house.carry_out(gate.house.ask("resume", {"run": run.id}))).exit_code == 0
+
+    gate.house.play(story())
+    assert [str(r.status) for r in gate.store.releases.of(run.project, "production")] == ["serving"]
+    assert gate.asked(run).status is ApprovalStatus.USED
+
+
+def test_what_was_withdrawn_by_an_interrupt_begins_again(gate: Gate) -> None:
+    """A release that never served, taken back because its command was stopped, is begun anew by the same word, once."""
+    gate.commit()
+    run = gate.run()
+    gate.say(run)
+    (first,) = gate.store.releases.of(run.project, "production")
+    connection = gate.store._connection
+    undone = "UPDATE releases SET status = 'rolled_back', since = NULL, reason = 'interrupted'"
+    connection.exec_driver_sql(f"{undone} WHERE id = {first.id}")
+    connection.exec_driver_sql("UPDATE runs SET status = 'queued'")
+    connection.exec_driver_sql("UPDATE targets SET status = 'moving' WHERE environment = 'production'")
+    assert carried(gate, "resume", run=run.id).exit_code == 0
+    assert gate.house.served(8802) == run.version
+    connection.exec_driver_sql("UPDATE releases SET status = 'retired' WHERE environment = 'production' AND id > 1")
+    connection.exec_driver_sql("UPDATE runs SET status = 'queued'")
+    connection.exec_driver_sql("UPDATE targets SET status = 'moving' WHERE environment = 'production'")
+    assert carried(gate, "resume", run=run.id).exit_code == 1
+    (target,) = [t for t in gate.store.runs.targets(run.id) if t.environment == "production"]
+    assert (target.status, target.reason) == ("refused", "what was approved has served already")

@@ -282,6 +282,8 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
 
     def latest(request: "Request") -> "RunView | None":
         number = _run_of(world, request)
+        if request.kind == "approve" and not _is_decided(world, request):
+            return None  # a refusal is one sentence
         return None if number is None else view(world.store, world.store.runs.glance(number))
 
     with LiveProgress(sys.stderr, time.time) as live:
@@ -300,6 +302,11 @@ def _follow(world: "World", actor: str, kind: str, payload: Mapping[str, Any], a
         typer.echo(_nothing_to_resume(world))
         return 0
     return sum_up(world, request, _run_of(world, request), as_json=as_json)
+
+
+def _is_decided(world: "World", request: "Request") -> bool:
+    asked = world.store.approvals.newest(int(request.payload["run"]), str(request.payload["environment"]))
+    return asked is not None and asked.decision == request.id
 
 
 def _nothing_to_resume(world: "World") -> str:

@@ -154,7 +154,8 @@ def _show_lines(view: RunView, width: int) -> Iterator[Text]:
     yield from _block("tests", [_test_row(test) for test in view.tests], width)
     steps = [step_row(s, None) for s in view.steps if s.stage == "deploy"]
     yield from _block("deploy", [*steps, *(release_row(r, None) for r in view.releases)], width, frozenset({2}))
-    said = [(r.environment, r.approval.sentence) for r in view.releases if r.approval is not None]
+    given = [(r.environment, r.approval) for r in view.releases if r.approval is not None]
+    said = [(name, a.sentence) for name, a in given if a.status in {"approved", "used"}]
     yield from _block("approvals", [Row(Text(""), (safe(e, "bold"),), safe(s), _WHOLE) for e, s in said], width)
     numbers = [Row(Text(""), (safe(name), safe(figure(v))), Text("")) for name, v in sorted(view.metrics.items())]
     yield from _block("metrics", numbers, width, frozenset({1}))

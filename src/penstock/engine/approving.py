@@ -239,7 +239,7 @@ def _open(world: World, run: Run, environment: str, approval: Approval | None) -
         case ApprovalStatus.APPROVED | ApprovalStatus.USED:
             goes_on = run.status in {RunStatus.QUEUED, RunStatus.RUNNING}
             way = f"resume {run.id} goes on with it" if goes_on else f"show {run.id} says where it stands"
-            raise StateError(f"{what} was {approval.sentence}: penstock {way}")
+            raise StateError(f"{what} was {approval.sentence}; penstock {way}")
         case ApprovalStatus.REFUSED:
             raise StateError(f"{what} was {approval.sentence}; penstock run asks again")
         case ApprovalStatus.EXPIRED:

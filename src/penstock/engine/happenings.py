@@ -116,7 +116,7 @@ _ENDED: Mapping[str, str] = {"refuse": "not approved", "expire": "not approved",
 def _approval(store: Store, asked: Approval) -> Iterator[Happening]:
     """Who was asked, and what was said or what ended it."""
     who, version, run = asked.terms.requester, asked.pinned.version, asked.run
-    yield Happening(asked.created, "approval asked", version, None, run, who, asked.terms.whom)
+    yield Happening(asked.created, "approval asked", version, None, run, who, f"role {asked.terms.whom}")
     for at, event, reason in store.approvals.events(asked.id):
         if event == "approve":
             yield Happening(at, "approved", version, None, run, asked.decided_by or "", reason)
