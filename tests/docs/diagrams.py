@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from penstock.approvals import APPROVAL_TRANSITIONS, ApprovalStatus
 from penstock.migrations import MIGRATION_TRANSITIONS, MigrationStatus
 from penstock.releases import RELEASE_TRANSITIONS, ReleaseStatus
 from penstock.runs import (
@@ -22,6 +23,7 @@ TABLES: Mapping[str, tuple[type[StrEnum], Table]] = {
     "A step": (StepStatus, STEP_TRANSITIONS),
     "An attempt": (AttemptStatus, ATTEMPT_TRANSITIONS),
     "A release": (ReleaseStatus, RELEASE_TRANSITIONS),
+    "An approval": (ApprovalStatus, APPROVAL_TRANSITIONS),
     "A migration": (MigrationStatus, MIGRATION_TRANSITIONS),
 }
 

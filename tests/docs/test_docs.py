@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from acceptance.tiny import end, make
 from docs.diagrams import TABLES, diagram
+from penstock.approvals import ApprovalStatus
 from penstock.baselines import Change
 from penstock.charts import Chart
 from penstock.cli.baselines import Shown
@@ -24,7 +25,7 @@ from penstock.plans import StepKind, plan
 from penstock.rehearsals import Plan, Rehearsal
 from penstock.releases import ReleaseStatus
 from penstock.runners import shim
-from penstock.runs import AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus, TestView
+from penstock.runs import ApprovalView, AttemptStatus, EndReason, RequestStatus, RunStatus, StepStatus, TestView
 from penstock.sources.definitions import load
 from penstock.standings import Standing
 from penstock.store.contract import DriftLook
@@ -152,6 +153,7 @@ def test_every_key_of_the_json_is_documented(printed: Mapping[str, Any], title: 
     [
         ("The chart object", Chart, []),
         ("The test object", TestView, []),
+        ("The approval object", ApprovalView, []),
         ("The plan list", Plan, ["sentence"]),
         ("The baseline list", Shown, []),
         ("The history list", Change, []),
@@ -222,6 +224,7 @@ STATUSES: Mapping[str, type[StrEnum]] = {
     "End reason": EndReason,
     "Request status": RequestStatus,
     "Release status": ReleaseStatus,
+    "Approval status": ApprovalStatus,
     "Migration status": MigrationStatus,
     "Step kind": StepKind,
     "Trigger": Trigger,

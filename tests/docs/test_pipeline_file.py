@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock.environments import (
+    ApprovalRules,
     Certificate,
     ConfigFile,
     Deploy,
@@ -62,6 +63,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`sticky`": StickyUsers,
     "`tls`": Certificate,
     "`config`": ConfigFile,
+    "`approval`": ApprovalRules,
     "`migrate`": Migrate,
     "`probe`": ProbeRules,
     "`rollout`": RolloutRules,

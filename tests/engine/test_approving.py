@@ -1,7 +1,6 @@
 """What has to be approved waits, costs nothing meanwhile, is released once when it was approved, and ends in words."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from engine.builders import DIGITS, House, until
 from penstock.approvals import ApprovalStatus
 from penstock.engine.coordinator import Coordinator
 from penstock.releases import Frozen
+from penstock.runners.scripted import Act
 from penstock.runs import RequestStatus, RunStatus, RunView
 from penstock.store.contract import Approval, Request, Run
 
@@ -33,9 +33,8 @@ class Gate:
         self.store = house.store
 
     def commit(self, text: str = "1", **pipeline: Any) -> None:
-        self.house.machine.script["train for"] = replace(
-            self.house.machine.script["train for"], files={"model/weights": text, "metrics.json": '{"accuracy": 0.95}'}
-        )
+        files = {"model/weights": text, "metrics.json": '{"accuracy": 0.95}'}
+        self.house.machine.script["train for"] = Act(files=files)
         self.house.commit({**DIGITS, **STAGED, **pipeline}, src__train=text)
 
     def run(self) -> Run:

@@ -90,3 +90,15 @@ def test_the_digest_of_settings_does_not_know_their_order() -> None:
     """The same settings have one digest in any order; another value has another."""
     assert settings_digest({"a": 1, "b": [2]}) == settings_digest({"b": [2], "a": 1})
     assert settings_digest({"a": 1}) != settings_digest({"a": 2})
+
+
+def test_the_persons_own_surroundings_are_no_settings() -> None:
+    """Whoever asks again from another terminal asks for the same."""
+    assert settings_digest({"a": 1, "person": {"PATH": "/bin"}}) == settings_digest({"a": 1, "person": {}})
+
+
+def test_whose_approval_it_takes_in_words() -> None:
+    """Roles, and that it must be another; nobody named is anybody."""
+    assert TERMS.whom == "deployer or owner"
+    assert replace(TERMS, by_another=True).whom == "deployer or owner, other than ada"
+    assert Terms((), 1.0, "ada").whom == "anybody"

@@ -1,11 +1,11 @@
-"""How callers reach an environment: what the file may say of users and certificates."""
+"""What the file may say of an environment's users, certificates and approvals."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from penstock.environments import Environment
+from penstock.environments import ApprovalRules, Environment
 
 FILES = {"certificate": "/etc/ssl/own.pem", "key": "/etc/ssl/own.key"}
 
@@ -48,3 +48,45 @@ def test_what_reaches_nobody_is_refused(keys: dict[str, Any], sentence: str) -> 
     """Each wrong way of saying it has a sentence of its own."""
     with pytest.raises(ValidationError, match=sentence):
         environment(**keys)
+
+
+@pytest.mark.parametrize(
+    ("given", "rules"),
+    [
+        (True, ApprovalRules()),
+        ({}, ApprovalRules(roles=("deployer",), expires=86_400.0, by_another=False)),
+        ({"roles": "admin", "expires": "90m"}, ApprovalRules(roles=("admin",), expires=5400.0)),
+        (
+            {"roles": ["developer", "deployer"], "by_another": True},
+            ApprovalRules(roles=("developer", "deployer"), by_another=True),
+        ),
+        (False, None),
+    ],
+)
+def test_who_must_approve(given: Any, rules: ApprovalRules | None) -> None:
+    """`true` is all defaults, `false` is nobody; either survives the round trip of a stored pipeline."""
+    kept = environment(approval=given)
+    assert kept.approval == rules
+    stored = kept.model_dump(mode="json", exclude_defaults=True)
+    assert Environment.model_validate({**stored, "name": "production"}) == kept
+
+
+def test_with_a_command_of_ones_own_too() -> None:
+    """What is deployed elsewhere can need approval as what is served here can."""
+    deploy = {"run": "sh deploy.sh", "health": "https://example.org/health"}
+    assert environment(port=None, deploy=deploy, approval=True).approval == ApprovalRules()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"roles": []}, "at least 1"),
+        ({"roles": ["root"]}, "'developer', 'deployer' or 'admin'"),
+        ({"expires": "0s"}, "expected a duration"),
+        ("deployer", "should be a valid dictionary"),
+    ],
+)
+def test_what_nobody_could_approve_is_refused(given: Any, sentence: str) -> None:
+    """No role, a role that does not exist, no time."""
+    with pytest.raises(ValidationError, match=sentence):
+        environment(approval=given)
