@@ -323,7 +323,7 @@ class ApprovalRules(Part):
 
 
 def _as_approval(value: Any) -> Any:
-    return ({} if value else None) if isinstance(value, bool) else value
+    return {} if value is True else value
 
 
 SERVING = frozenset(
@@ -404,9 +404,9 @@ class Environment(Part):
     config: Annotated[tuple[ConfigFile, ...], _CONFIGS] = Field(
         default=(), description="Files of the package that are filled in with the environment's values."
     )
-    approval: Annotated[
-        ApprovalRules | None, BeforeValidator(_as_approval, json_schema_input_type=bool | ApprovalRules | None)
-    ] = Field(default=None, description="Who must approve a release before it begins; absent: nobody.")
+    approval: (
+        Annotated[ApprovalRules, BeforeValidator(_as_approval, json_schema_input_type=bool | ApprovalRules)] | None
+    ) = Field(default=None, description="Who must approve a release before it begins; absent: nobody.")
     migrate: Annotated[Migrate, BeforeValidator(_as_migrate, json_schema_input_type=str | Migrate)] | None = Field(
         default=None, description="A command that runs once per package, before its replicas start."
     )

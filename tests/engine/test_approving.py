@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from engine.builders import DIGITS, House, until
+from acceptance.tiny import free_ports
+from engine.builders import DIGITS, Command, House, Server, until
 from penstock.approvals import ApprovalStatus
 from penstock.engine.coordinator import Coordinator
+from penstock.engine.triggers import Adopter
 from penstock.releases import Frozen
 from penstock.runners.scripted import Act
 from penstock.runs import RequestStatus, RunStatus, RunView
@@ -153,6 +155,43 @@ def test_the_second_refusal_ends_the_run(gate: Gate) -> None:
     assert gate.store.runs.get(run.id).reason == f"us {gate.asked(run, 'us').sentence}"
     assert gate.say(run, "us").exit_code == 1
     assert gate.targets(run) == {"eu": "refused", "us": "released"}
+
+
+def test_a_word_while_the_run_still_releases_elsewhere(gate: Gate) -> None:
+    """What waits already is approved while the next environment is on its way: the run releases it before it ends."""
+    places = {"eu": {"port": 8801, "approval": True}, "us": {"port": 8802}}
+    gate.commit(environments=places, champion="eu")
+
+    async def story() -> None:
+        number = gate.house.ask_run()
+        async with gate.house.coordinating():
+            await until(gate.store.approvals.pending)
+            run = gate.store.runs.latest(limit=1)[0]
+            gate.house.machine.statuses[run.version] = 503
+            approving = gate.ask(run, "eu")
+            await until(lambda: not gate.store.approvals.pending())
+            assert gate.store.runs.status(run.id) is RunStatus.RUNNING
+            gate.house.machine.statuses[run.version] = 200
+            assert (await gate.house.ended(approving)).exit_code == 0
+            assert (await gate.house.ended(number)).exit_code == 0
+            assert gate.targets(run) == {"eu": "released", "us": "released"}
+
+    gate.house.play(story())
+
+
+def test_what_is_deployed_elsewhere_is_approved_too(gate: Gate) -> None:
+    """The command of one's own runs once, and not before somebody said yes."""
+    port = free_ports(1)[0]
+    server = Server(port, "elsewhere", {})
+    deploy = {"run": "copy it there", "health": f"http://127.0.0.1:{port}/health"}
+    try:
+        gate.commit(environments={"production": {"deploy": deploy, "approval": RULES}})
+        run = gate.run()
+        assert [s for s in gate.house.machine.started if s.command == "copy it there"] == []
+        assert gate.say(run).exit_code == 0
+        assert len([s for s in gate.house.machine.started if s.command == "copy it there"]) == 1
+    finally:
+        server.close()
 
 
 # --- what ends by itself -------------------------------------------------------------------------------------------
@@ -438,3 +477,27 @@ def test_what_was_withdrawn_by_an_interrupt_begins_again(gate: Gate) -> None:
     assert carried(gate, "resume", run=run.id).exit_code == 1
     (target,) = [t for t in gate.store.runs.targets(run.id) if t.environment == "production"]
     assert (target.status, target.reason) == ("refused", "what was approved has served already")
+
+
+def test_serve_goes_on_with_what_was_approved(gate: Gate, command: Command) -> None:
+    """It adopts no run that waits, and one whose approver died, also where it adopted that run before."""
+    gate.commit()
+    number = gate.house.ask_run(command.follower)
+    adopter = Adopter(gate.house.world, "ada")
+    run = gate.store.runs
+
+    async def story() -> None:
+        async with gate.house.coordinating():
+            await until(lambda: run.of_request(number))
+            command.die()
+            assert adopter.adopt() == [1]
+            await until(lambda: run.status(1) is RunStatus.WAITING)
+            assert adopter.adopt() == []
+        other = Command()
+        gate.store.runs.own(1, other.follower)
+        with gate.store.transaction():
+            gate.store.runs.move(1, "continue")
+        other.die()
+        assert adopter.adopt() == [1]
+
+    gate.house.play(story())

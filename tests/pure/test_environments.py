@@ -60,11 +60,10 @@ def test_what_reaches_nobody_is_refused(keys: dict[str, Any], sentence: str) -> 
             {"roles": ["developer", "deployer"], "by_another": True},
             ApprovalRules(roles=("developer", "deployer"), by_another=True),
         ),
-        (False, None),
     ],
 )
-def test_who_must_approve(given: Any, rules: ApprovalRules | None) -> None:
-    """`true` is all defaults, `false` is nobody; either survives the round trip of a stored pipeline."""
+def test_who_must_approve(given: Any, rules: ApprovalRules) -> None:
+    """`true` is all defaults, as an empty mapping is; all survive the round trip of a stored pipeline."""
     kept = environment(approval=given)
     assert kept.approval == rules
     stored = kept.model_dump(mode="json", exclude_defaults=True)
@@ -84,6 +83,7 @@ def test_with_a_command_of_ones_own_too() -> None:
         ({"roles": ["root"]}, "'developer', 'deployer' or 'admin'"),
         ({"expires": "0s"}, "expected a duration"),
         ("deployer", "should be a valid dictionary"),
+        (False, "should be a valid dictionary"),
     ],
 )
 def test_what_nobody_could_approve_is_refused(given: Any, sentence: str) -> None:

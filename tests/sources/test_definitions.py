@@ -467,6 +467,24 @@ MALFORMED: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         PACK + "environments: {s: {port: 80, probe: {requests: src/a, errors: 120%, latency_p99_ratio: 0.5}}}\n",
         [(5, 63, "expected at most 1"), (5, 88, "expected at least 1")],
     ),
+    "approval by nobody who could": (
+        PACK + "environments: {s: {port: 80, approval: {roles: [deplyer], by: 3}}}\n",
+        [
+            (5, 49, 'expected developer or deployer or admin, found the text "deplyer": did you mean "deployer"?'),
+            (5, 59, 'unknown key "by" in environments.s.approval: expected one of roles, expires, by_another'),
+        ],
+    ),
+    "approval that is a text": (
+        PACK + "environments: {s: {port: 80, approval: deployer}}\n",
+        [(5, 40, 'expected true, or keys such as roles and expires, found the text "deployer"')],
+    ),
+    "doors that are no mappings": (
+        PACK + "environments: {s: {port: 80, tls: x, sticky: 3}}\n",
+        [
+            (5, 35, 'expected the keys certificate and key, found the text "x"'),
+            (5, 46, "expected the key header or cookie, found the number 3"),
+        ],
+    ),
     "watch with another key": (
         PACK + "environments: {s: {port: 80, watch: {during: 1h}}}\n",
         [(5, 38, 'unknown key "during" in environments.s.watch')],

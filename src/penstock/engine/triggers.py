@@ -365,8 +365,11 @@ class Adopter:
 
     def adopt(self) -> list[int]:
         """Ask for every orphan once; returns their numbers."""
-        owners = [(n, o) for n, status, o in self._world.store.runs.owners() if status is not RunStatus.WAITING]
-        found = [n for n, owner in owners if n not in self._adopted and owner != NOBODY and not is_alive(owner)]
+        owners = self._world.store.runs.owners()
+        waiting = {n for n, status, _ in owners if status is RunStatus.WAITING}
+        self._adopted -= waiting  # who approves it is its owner then, and may die too
+        left = [n for n, _, owner in owners if owner != NOBODY and not is_alive(owner)]
+        found = [n for n in left if n not in self._adopted | waiting]
         if found:
             with self._world.store.transaction():
                 for number in found:

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.environments import (
+    ApprovalRules,
+    Certificate,
     ConfigFile,
     Deploy,
     DriftRules,
@@ -23,6 +25,7 @@ from penstock.environments import (
     Migrate,
     ProbeRules,
     RolloutRules,
+    StickyUsers,
     WatchRules,
 )
 from penstock.errors import PipelineError, Problem
@@ -130,6 +133,9 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("environments", "*", "deploy"): Deploy,
     ("environments", "*", "config"): ConfigFile,
     ("environments", "*", "config", "*"): ConfigFile,
+    ("environments", "*", "approval"): ApprovalRules,
+    ("environments", "*", "sticky"): StickyUsers,
+    ("environments", "*", "tls"): Certificate,
     ("environments", "*", "migrate"): Migrate,
     ("environments", "*", "probe"): ProbeRules,
     ("environments", "*", "rollout"): RolloutRules,
@@ -151,6 +157,9 @@ _NOUNS: Mapping[type[Part], str] = {
     Quarantine: "a quarantine",
     Retry: "retry",
     Concurrency: "concurrency",
+    ApprovalRules: "approval",
+    StickyUsers: "sticky",
+    Certificate: "tls",
     Migrate: "migrate",
     ProbeRules: "probe",
     RolloutRules: "rollout",
@@ -482,6 +491,9 @@ _SHAPES: Mapping[type[Part] | None, str] = {
     Environment: "keys such as port",
     Deploy: "the keys run, rollback, health and timeout",
     ConfigFile: "the path of a template, or a mapping with the keys template, to and as",
+    StickyUsers: "the key header or cookie",
+    Certificate: "the keys certificate and key",
+    ApprovalRules: "true, or keys such as roles and expires",
     Migrate: "a command, or the keys run, timeout, lock_timeout and contract",
     ProbeRules: "a file of recorded requests, or keys such as requests and agreement",
     RolloutRules: "blue_green, recreate, or keys such as canary and abort_if",
