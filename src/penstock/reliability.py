@@ -148,7 +148,11 @@ def _word(step: PastStep, is_red: bool) -> str:
 
 
 _GATE_WORDS: Mapping[str, str] = {"pass": "passed", "fail": "failed"}
-_TARGET_WORDS: Mapping[str, str] = {"released": "passed", "refused": "failed", "errored": "silent", "moving": "silent"}
+_TARGET_WORDS: Mapping[str, str] = {
+    "released": "passed",
+    "refused": "failed",
+    **dict.fromkeys(("unapproved", "errored", "moving"), "silent"),
+}
 
 
 def _verdict(words: Sequence[str]) -> tuple[int, int]:

@@ -447,8 +447,8 @@ class ApprovalView:
 class ReleaseView:
     """One environment of a run: the release that this run brought there, and where the rollout stands.
 
-    `status` is a release status, or `queued`, `waiting` for approval, `skipped` or `refused` with a reason; `phase` a
-    short word while it moves (`starting 2 replicas`, `switching`, `draining 0.1.dev3`). `rollout` is what the release
+    `status` is a release status, or `queued`, `waiting` for approval, `skipped` or `unapproved` with a reason; `phase`
+    a short word while it moves (`starting 2 replicas`, `switching`, `draining 0.1.dev3`). `rollout` is what the release
     keeps of its rollout; `approval` is there where somebody has to approve it, or had to.
     """
 

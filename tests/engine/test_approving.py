@@ -122,7 +122,7 @@ def test_a_run_that_was_refused_fails(gate: Gate) -> None:
     assert str(run.reason).endswith(": the prices are wrong")
     assert gate.targets(run) == {
         "staging": "released",
-        "production": "refused",
+        "production": "unapproved",
         "archive": "skipped",
         "other": "released",
     }
@@ -142,7 +142,7 @@ def test_two_places_wait_apart(gate: Gate) -> None:
     assert gate.targets(run) == {"eu": "released", "us": "waiting"}
     assert gate.store.runs.get(run.id).reason == f"us {gate.asked(run, 'us').sentence}"
     assert gate.say(run, "us", reject=True).exit_code == 1
-    assert gate.targets(run) == {"eu": "released", "us": "refused"}
+    assert gate.targets(run) == {"eu": "released", "us": "unapproved"}
     assert gate.house.served(8801) == run.version
 
 
@@ -154,7 +154,7 @@ def test_the_second_refusal_ends_the_run(gate: Gate) -> None:
     assert gate.say(run, "eu", reject=True).exit_code == 4
     assert gate.store.runs.get(run.id).reason == f"us {gate.asked(run, 'us').sentence}"
     assert gate.say(run, "us").exit_code == 1
-    assert gate.targets(run) == {"eu": "refused", "us": "released"}
+    assert gate.targets(run) == {"eu": "unapproved", "us": "released"}
 
 
 def test_a_word_while_the_run_still_releases_elsewhere(gate: Gate) -> None:
@@ -222,7 +222,7 @@ def test_a_newer_run_takes_the_place_of_one_that_waits(gate: Gate) -> None:
     gate.look()
     assert gate.store.runs.status(older.id) is RunStatus.SUPERSEDED
     assert gate.store.runs.status(newer.id) is RunStatus.WAITING
-    assert gate.targets(older)["production"] == "refused"
+    assert gate.targets(older)["production"] == "unapproved"
     said = gate.say(older)
     words = "run 1 for production cannot be approved any more, because a newer release takes its place"
     assert said.error == f"{words}: penstock run asks again"
@@ -282,7 +282,7 @@ def test_what_is_pinned_is_looked_at_as_the_release_begins(gate: Gate) -> None:
     assert gate.say(run).exit_code == 1
     (shown,) = [r for r in gate.shown(run).releases if r.environment == "production"]
     reason = "its approval is void, because the settings of production are others"
-    assert (shown.status, shown.reason) == ("refused", reason)
+    assert (shown.status, shown.reason) == ("unapproved", reason)
     assert gate.asked(run).status is ApprovalStatus.VOID
     assert gate.store.releases.of(run.project, "production") == []
     assert gate.store.runs.status(run.id) is RunStatus.FAILED
@@ -476,7 +476,7 @@ def test_what_was_withdrawn_by_an_interrupt_begins_again(gate: Gate) -> None:
     connection.exec_driver_sql("UPDATE targets SET status = 'moving' WHERE environment = 'production'")
     assert carried(gate, "resume", run=run.id).exit_code == 1
     (target,) = [t for t in gate.store.runs.targets(run.id) if t.environment == "production"]
-    assert (target.status, target.reason) == ("refused", "what was approved has served already")
+    assert (target.status, target.reason) == ("unapproved", "what was approved has served already")
 
 
 def test_serve_goes_on_with_what_was_approved(gate: Gate, command: Command) -> None:

@@ -262,6 +262,7 @@ def told(*runs: PastRun) -> list[tuple[bool | None, ...]]:
         (run(TRAIN, step("unit", "test", "errored"), status="errored"), (True, True, None, None)),
         (run(TRAIN, step("unit", "test", "canceled"), status="canceled"), (True, True, None, None)),
         (run(TRAIN, UNIT, targets=("released", "refused"), status="failed"), (True, True, True, False)),
+        (run(TRAIN, UNIT, targets=("released", "unapproved"), status="failed"), (True, True, True, None)),
         (run(TRAIN, UNIT, targets=("released", "errored"), status="errored"), (True, True, True, None)),
         (run(TRAIN, UNIT, step("night", "test", "skipped")), (True, True, True, None)),
     ],

@@ -144,7 +144,7 @@ def _numbers(text: str) -> set[str]:
 
 _ENDED_RELEASE = frozenset({"retired", "rejected", "rolled_back", "skipped", "errored", "stopped"})
 MOVING = frozenset({"running", "starting", "probing", "canary", "draining", "rolling back"})
-_RED = frozenset({"failed", "fail", "errored", "rejected", "refused", "rolled back", "unhealthy"})
+_RED = frozenset({"failed", "fail", "errored", "rejected", "unapproved", "rolled back", "unhealthy"})
 _YELLOW = frozenset({"warned", "inconclusive", "canceled", "waiting", "unattended"})
 _GREEN = frozenset({"passed", "pass", "serving"})
 DIM = frozenset({"cached", "skipped", "queued", "superseded", "retired", "stopped", "wait"})

@@ -35,7 +35,7 @@ from penstock.standings import Standing
 from penstock.store.contract import DriftLook
 
 _WHOLE = 1000
-_UNTAKEN = frozenset({"queued", "waiting", "skipped", "refused", "rejected", "rolled_back", "errored"})
+_UNTAKEN = frozenset({"queued", "waiting", "skipped", "unapproved", "rejected", "rolled_back", "errored"})
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ def _passed(view: RunView) -> str:
 
 def _stopped(view: RunView) -> str:
     """Where the run stopped: the first of what failed, then of what could not be told."""
-    failed = _red(view, "failed", "fail", {"refused", "rejected", "rolled_back"})
+    failed = _red(view, "failed", "fail", {"unapproved", "rejected", "rolled_back"})
     untold = _red(view, "errored", "inconclusive", {"errored"})
     found = [*failed, *untold]
     if not found:

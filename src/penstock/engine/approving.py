@@ -165,7 +165,7 @@ def _settle(world: World, approval: Approval, event: str, reason: str | None, re
         sentence = NEWER if reason == NEWER else ended.sentence
         targets = store.runs.targets(approval.run)
         own = next(t for t in targets if t.environment == approval.environment)
-        store.runs.set_target(replace(own, status="refused", reason=sentence))
+        store.runs.set_target(replace(own, status="unapproved", reason=sentence))
         if store.runs.status(approval.run) is RunStatus.WAITING:
             _close(store, approval.run, f"{approval.environment}: {sentence}")
 
@@ -184,7 +184,7 @@ def _close(store: Store, run: int, reason: str) -> None:
             lacking = next(name for name in needs if name not in released)
             why = f"needs {lacking}, which was not released to"
             store.runs.set_target(replace(target, status="skipped", reason=why))
-    newer = any(t.status == "refused" and "newer release" in (t.reason or "") for t in targets)
+    newer = any(t.status == "unapproved" and "newer release" in (t.reason or "") for t in targets)
     store.runs.move(run, "supersede" if newer else "fail", reason=reason)
 
 

@@ -364,7 +364,7 @@ class Driver:
             self._set(target, "skipped", str(error))
             return
         except UnapprovedError as error:  # what served the same serves no more: it is asked for now
-            self._set(target, "queued" if wanted.approval == 0 else "refused", str(error))
+            self._set(target, "queued" if wanted.approval == 0 else "unapproved", str(error))
             return
         except StoppedRollout:
             return
@@ -419,7 +419,7 @@ class Driver:
             return self._wait()
         states = self._context.states()
         gates = [verdict for g in self._runs.gates(run) if (verdict := self._counted(g)) is not None]
-        targets = [{"refused": "rejected"}.get(t.status, t.status) for t in self._runs.targets(run)]
+        targets = [_ENDS.get(t.status, t.status) for t in self._runs.targets(run)]
         event = "supersede" if self._superseded() else outcome([s.status for s in states], gates, targets)
         origin = origin_of(self._context) if event == "pass" else None
         with self._world.store.transaction():
@@ -450,7 +450,7 @@ class Driver:
 
     def _superseded(self) -> bool:
         return any(
-            t.status == "refused" and "newer release" in (t.reason or "")
+            t.status in {"refused", "unapproved"} and "newer release" in (t.reason or "")
             for t in self._runs.targets(self._context.run.id)
         )
 
@@ -467,7 +467,8 @@ class Driver:
                 self._runs.move(run, "cancel", reason="canceled")
 
 
-_OVER = frozenset({"released", "skipped", "refused", "errored"})
+_ENDS: Mapping[str, str] = {"refused": "rejected", "unapproved": "rejected"}
+_OVER = frozenset({"released", "skipped", "refused", "unapproved", "errored"})
 """Where a run stands with an environment that it has done with."""
 _REFUSED = frozenset({ReleaseStatus.REJECTED, ReleaseStatus.ROLLED_BACK, ReleaseStatus.DRAINING})
 """The ends of a release that does not serve; one that was tried in traffic may still answer what it has begun."""

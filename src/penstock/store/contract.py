@@ -156,7 +156,10 @@ class PackageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One environment of a run: `status` is queued, waiting, moving, released, skipped, refused or errored."""
+    """One environment of a run.
+
+    `status` is queued, waiting (for approval), moving, released, skipped, refused, unapproved or errored.
+    """
 
     run: int
     environment: str
