@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from penstock.parts import Part
+from penstock.parts import Part, Resources
 from penstock.values import (
     LIST,
     PLACE,
@@ -327,7 +327,20 @@ def _as_approval(value: Any) -> Any:
 
 
 SERVING = frozenset(
-    {"port", "replicas", "placed_as", "rollout", "keep", "drain", "probe", "watch", "sticky", "drift", "tls"}
+    {
+        "port",
+        "replicas",
+        "placed_as",
+        "rollout",
+        "keep",
+        "drain",
+        "probe",
+        "watch",
+        "sticky",
+        "drift",
+        "tls",
+        "resources",
+    }
 )
 """What only an environment can have that Penstock serves itself."""
 
@@ -381,6 +394,7 @@ class Environment(Part):
         default=None, description="Where the environment answers; absent only with deploy."
     )
     replicas: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(default=1, description="Processes that serve it.")
+    resources: Resources | None = Field(default=None, description="What each replica takes of its machine.")
     needs: Texts = Field(default=(), description="Environments that must be released to first.")
     branches: Branches | None = Field(
         default=None, description="Branches that are released here; absent: the default branch."

@@ -242,7 +242,7 @@ LATER: Mapping[type[Part], frozenset[str]] = {
     Step: frozenset({"batch", "host", "image", "runtime", "source", "approval"}),
     Package: frozenset({"runtime"}),
     Gate: frozenset({"power", "seed"}),
-    Environment: frozenset({"host", "resources", "runtime"}),
+    Environment: frozenset({"host", "runtime"}),
     Triggers: frozenset({"pull_request"}),
 }
 """Keys that the design has and that are refused until they are built."""

@@ -9,6 +9,7 @@ from penstock.artifacts import digest_of
 from penstock.commits import Commit, Trigger
 from penstock.engine.context import need_of
 from penstock.engine.contracts import Located, Source
+from penstock.engine.reserving import need_together
 from penstock.engine.scheduling import Capacity, why_never
 from penstock.engine.variables import PASSED_ON
 from penstock.errors import NotFoundError, SourceError, UsageError
@@ -79,14 +80,32 @@ def project_of(located: Located, file: str, name: str) -> Project:
 
 
 def check_resources(pipeline: Pipeline, capacity: Capacity) -> None:
-    """Raises UsageError for steps that could never start here."""
+    """Raises UsageError for steps and replicas that could never start here."""
     problems = []
     for step in pipeline.steps.values():
         reason = why_never(need_of(step), capacity)
         if reason is not None:
             problems.append(f"step {step.name} {reason}")
+    for name, environment in pipeline.environments.items():
+        if environment.resources is not None:
+            reason = why_never(need_together(environment.resources, environment.replicas), capacity)
+            if reason is not None:
+                problems.append(f"environment {name}, with all its replicas, {reason}")
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def room_notes(pipeline: Pipeline, capacity: Capacity) -> tuple[str, ...]:
+    """What a person should know of environments in which no release can follow another while that one serves."""
+    found = []
+    for name, one in pipeline.environments.items():
+        if one.resources is None or (one.rollout is not None and one.rollout.strategy == "recreate"):
+            continue
+        reason = why_never(need_together(one.resources, 2 * one.replicas), capacity)
+        if reason is not None:
+            what = f"two releases of {name} do not fit side by side: together they need more than there is ({reason})"
+            found.append(f"{what}; with rollout: recreate the old one ends before the new one starts")
+    return tuple(found)
 
 
 def check_file(file: str) -> None:

@@ -271,6 +271,7 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     from penstock.cli.tables import StatusRow
     from penstock.cli.watched import is_attended, watch_words
     from penstock.engine.contracts import Handle
+    from penstock.engine.reserving import reserved
     from penstock.releases import address, is_hooked
     from penstock.standings import standing_of
 
@@ -284,12 +285,14 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     tried = next((r for r in reversed(own) if r.rollout), None)
     news = _news(world, own[-1]) if serves and own[-1] is not release else None
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
+    held = reserved(release) if replicas else None
+    share = f"reserves {held}" if held else None
     words = release.phase or release.reason or news or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
     watched = watch_words(release, own[-1], lambda: is_attended(world)) if serves else None
     asked = _asked(world, release.project, release.environment)
-    note = "; ".join(filter(None, (asked, said, words, watched, look.sentence if look else None))) or None
+    note = "; ".join(filter(None, (asked, said, words, share, watched, look.sentence if look else None))) or None
     return StatusRow(
         environment=label,
         status=str(release.status),

@@ -130,7 +130,9 @@ def run(
 
     Example: penstock run --to staging
     """
-    from penstock.cli.asking import Wish, check_resources, find, run_payload
+    from dataclasses import replace
+
+    from penstock.cli.asking import Wish, check_resources, find, room_notes, run_payload
     from penstock.cli.wiring import open_world
 
     settings = read_settings()
@@ -138,6 +140,7 @@ def run(
         found = find(world.source, Wish(path, file, ref, worktree))
         _check_names(found.pipeline, step, to)
         check_resources(found.pipeline, world.capacity)
+        found = replace(found, notes=(*found.notes, *room_notes(found.pipeline, world.capacity)))
         if untrusted and to is not None:
             raise UsageError("--untrusted and --to exclude each other: a change that is not trusted is never released")
         scope = (found.commit.branch or found.commit.sha) if untrusted else ""

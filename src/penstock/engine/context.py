@@ -22,6 +22,9 @@ from penstock.plans import Plan, StepKind, refreshed, remaining, why_not_wanted
 from penstock.runs import ENDED_STEP, RED_STEP, AttemptStatus, Frontier, Outcome, StepState, StepStatus
 from penstock.store.contract import Run, StepRecord
 
+BARRED = "waits for a release to end: its replicas hold what this needs (see penstock status)"
+"""What is said of a step that does not fit beside the replicas of the home."""
+
 
 @dataclass(slots=True)
 class RunContext:
@@ -197,6 +200,8 @@ class RunContext:
             raise StateError(f"step {step} {never}")
         if step in self.held:
             return turns.taken(key, need, self.held.pop(step))
+        if turns.is_barred(need):
+            self.note(step, BARRED)
         return turns.turn(key, need, self.priorities[step])
 
     def count_attempt(self, step: str) -> int:

@@ -60,8 +60,8 @@ class Coordinator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._store = world.store
-        self._delivery = Delivery(world)
         self._shared = Shared(Turns(world.capacity), Flights())
+        self._delivery = Delivery(world, self._shared.turns)
         self._drivers: dict[int, Driver] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._handling: dict[int, asyncio.Task[None]] = {}
@@ -80,6 +80,8 @@ class Coordinator:
         fifo = os.open(self._world.home.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         loop.add_reader(fifo, self._poked, fifo)
         self._store.take_charge()
+        self._hold_runs()
+        self._delivery.hold_live()
         recovering = asyncio.create_task(self._recover())
         try:
             while not done() or self._is_tidying:
@@ -240,6 +242,13 @@ class Coordinator:
             log.exception("the cache could not be brought under its cap")
         finally:
             self._moved.set()
+
+    def _hold_runs(self) -> None:
+        """What lives of all runs holds its share before a release chooses GPUs."""
+        for run in self._store.runs.open():
+            if run.status is RunStatus.RUNNING:
+                self._begun[run.id] = _planned(run.pipeline)
+                self._hold_live(run, *self._begun[run.id])
 
     def _hold_live(self, run: Run, pipeline: Pipeline, planned: Plan) -> None:
         """What lives of a run holds its share before anything else starts, of this run or of another."""

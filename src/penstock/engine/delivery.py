@@ -13,14 +13,15 @@ from typing import Any
 from penstock.approvals import Pinned, settings_digest
 from penstock.engine.approving import insist, over, use
 from penstock.engine.hooking import HookError, Hooks, commands_of
-from penstock.engine.installing import StoppedRollout, Stopping, install
+from penstock.engine.installing import StoppedRollout, Stopping, install, rules_of
 from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.probing import Prober
 from penstock.engine.replicas import Replicas, UnhealthyError
 from penstock.engine.rolling import Rolling
 from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
-from penstock.engine.switching import Switching, rules_of
+from penstock.engine.switching import Switching
+from penstock.engine.turns import Turns
 from penstock.engine.watching import Watching
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
@@ -76,14 +77,14 @@ class FrozenError(StateError):
 class Delivery:
     """All releases of a home. One rollout at a time per environment."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, turns: Turns | None = None) -> None:
         self._world = world
         self._releases = world.store.releases
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
         self._recovered = asyncio.Event()
         self._recovered.set()
         self._routing = Routing(world)
-        self._replicas = Replicas(world, self._routing)
+        self._replicas = Replicas(world, self._routing, turns)
         self._migrating = Migrating(world)
         self._hooks = Hooks(world)
         self._switching = Switching(world, self._routing, self._replicas)
@@ -260,6 +261,8 @@ class Delivery:
         if moving:
             way = f"penstock abort {environment} ends it, and what served before has all traffic again"
             raise StateError(f"{environment} is in the rollout of {moving[-1].version}: {way}")
+        if any(r.status is ReleaseStatus.RETIRED and r.since for r in self._releases.of(project, environment)):
+            self._replicas.give_way(project, environment, f"{actor} rolled {environment} back meanwhile")
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
             served = [
@@ -281,7 +284,9 @@ class Delivery:
                 if first:
                     await self._migrating.down(crossing, request, actor)
                 alone = not warm and self._switching.is_alone(serving)
-                if not alone:
+                if alone:
+                    await self._replicas.take_over(target, serving)
+                else:
                     await self._go_back(serving, target, request, reason)
                 if not await self._switching.switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
@@ -392,6 +397,10 @@ class Delivery:
             else:
                 await self._end(release, reason)
 
+    def hold_live(self) -> None:
+        """What lives holds its share of the home again, before anything else starts."""
+        self._replicas.hold_live()
+
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
 
@@ -463,6 +472,8 @@ class Delivery:
             self._releases.note(release.id, phase=f"cannot start again: {error}")
 
     async def _start_again(self, release: Release) -> None:
+        if release.replaced is not None and not self._replicas.begun(release):
+            await self._switching.finish_first(self._releases.get(release.replaced))
         await asyncio.to_thread(install, self._world, release)
         await self._replicas.start_again(release)
 
@@ -480,6 +491,7 @@ class Delivery:
             self._refuse_way_back(release, force=force)
             self._replicas.refuse_taken_port(release)
             self._routing.insist_on_certificate(release)
+            await self._replicas.reserve(release, why)
             await self._migrating.up(release, lambda: stopping() or self._halted.get(release.id))
             await self._switching.step_aside(release)
             await self._bring_up(release, stopping)
@@ -576,6 +588,7 @@ class Delivery:
     async def _reject(self, release: int, reason: str) -> None:
         self._routing.joining.discard(release)
         self._switching.move(release, "reject", reason=reason)
+        self._replicas.settle()
         if self._routing.routes():
             await self._routing.apply()
 

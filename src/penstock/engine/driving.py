@@ -22,6 +22,7 @@ from penstock.engine.judging import Judge
 from penstock.engine.opponents import Opponents
 from penstock.engine.origins import origin_of
 from penstock.engine.replaying import Replays
+from penstock.engine.reserving import NO_ROOM
 from penstock.engine.serving import PrivateReplica
 from penstock.engine.steps import UserSteps
 from penstock.engine.turns import Shared
@@ -483,7 +484,8 @@ def _undecided(release: Release) -> bool:
     """Whether nothing was shown against a release that did not come through: it could not be judged."""
     rollout = release.rollout or {}
     move, probe = rollout.get("move") or {}, rollout.get("probe") or {}
-    return move.get("cause") == "deadline" or (not move and probe.get("verdict") == "errored")
+    untold = move.get("cause") == "deadline" or (not move and probe.get("verdict") == "errored")
+    return untold or (release.reason or "").startswith(NO_ROOM)
 
 
 def _passed(package: PackageRecord, run: int) -> PackageRecord:
@@ -505,6 +507,7 @@ def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person:
         "variables": {k: interpolate(v, declared, run.version, sha) for k, v in values.items()},
         "person": passed_on(person),
         **({"as": environment.placed_as} if environment.placed_as != "process" else {}),
+        **({"resources": environment.resources.model_dump(mode="json")} if environment.resources is not None else {}),
         **({"keep": environment.keep} if environment.keep != 1 else {}),
         **({"drain": environment.drain} if environment.drain is not None else {}),
         **({"probe": environment.probe.model_dump(mode="json")} if environment.probe is not None else {}),

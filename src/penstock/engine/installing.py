@@ -8,6 +8,7 @@ from penstock.engine.configuring import configure
 from penstock.engine.serving import lay_out_package, read_package
 from penstock.engine.variables import inside
 from penstock.engine.world import World
+from penstock.environments import RolloutRules
 from penstock.packages import MANIFEST, Manifest
 from penstock.store.contract import Release
 
@@ -25,6 +26,12 @@ def manifest_of(world: World, release: Release) -> Manifest:
     if kept.exists():
         return Manifest.decode(kept.read_bytes())
     return read_package(world, Digest(release.package))
+
+
+def rules_of(release: Release) -> RolloutRules | None:
+    """What the file says of a release's rollout."""
+    found = release.spec.get("rollout")
+    return None if found is None else RolloutRules.model_validate(found)
 
 
 def package_folder(world: World, release: Release) -> Path:

@@ -16,6 +16,7 @@ from penstock.engine.installing import (
     package_folder,
     variables_of,
 )
+from penstock.engine.reserving import NoRoomError, Reserving, limited
 from penstock.engine.routing import Routing
 from penstock.engine.serving import (
     HEALTH_INTERVAL,
@@ -25,6 +26,7 @@ from penstock.engine.serving import (
     in_image,
     serve_variables,
 )
+from penstock.engine.turns import Turns
 from penstock.engine.world import World
 from penstock.errors import PenstockError
 from penstock.packages import Manifest
@@ -43,16 +45,22 @@ class UnhealthyError(PenstockError):
 class Replicas:
     """The replicas of a home's releases. The caller has the turn of the environment."""
 
-    def __init__(self, world: World, routing: Routing) -> None:
+    def __init__(self, world: World, routing: Routing, turns: Turns | None = None) -> None:
         self._world = world
         self._releases = world.store.releases
         self._routing = routing
         self._images = ReleaseImages(world)
         self._forgiven: dict[str, int] = {}
+        self._reserving = Reserving(world, turns or Turns(world.capacity), self.end)
 
     async def bring_up(self, release: Release, stopping: Stopping) -> None:
         """Replicas started, each answering its health path, all found healthy by the router too."""
         self.refuse_taken_port(release)
+        async with self._reserving.bringing_up(release.id):
+            await self.reserve(release, stopping)
+            await self._bring_up(release, stopping)
+
+    async def _bring_up(self, release: Release, stopping: Stopping) -> None:
         count = int(release.spec["replicas"])
         if release.since is not None:
             self._forgive(release)
@@ -81,6 +89,40 @@ class Replicas:
             await self._images.make(release, lambda: None)
         if self._releases.get(release.id).status in LIVE:
             await self.start(release, manifest_of(self._world, release))
+
+    async def reserve(self, release: Release, stopping: Stopping) -> None:
+        """Have room for the replicas before anything of the release begins. Raises UnhealthyError, StoppedRollout."""
+        try:
+            await self._reserving.reserve(release, stopping)
+        except NoRoomError as error:
+            raise UnhealthyError(str(error)) from error
+
+    async def take_over(self, release: Release, old: Release) -> None:
+        """Have room for a release that starts when an old one has ended: that one's, and what it needs beyond."""
+        try:
+            await self._reserving.take_over(release, old)
+        except NoRoomError as error:
+            raise UnhealthyError(str(error)) from error
+
+    def begun(self, release: Release) -> bool:
+        """Whether any replica of a release was started, and not ended."""
+        return bool(self._releases.replicas(release.id))
+
+    def give_way(self, project: str, environment: str, why: str) -> None:
+        """A release of the environment that waits for room waits no more."""
+        self._reserving.give_way(project, environment, why)
+
+    def settle(self) -> None:
+        """What releases hold follows what is recorded of them."""
+        self._reserving.settle()
+
+    def hold_live(self) -> None:
+        """What lives holds its share again after a start, before anything else starts."""
+        self._reserving.hold_live(self._lives_unrecorded)
+
+    def _lives_unrecorded(self, replica: Replica) -> bool:
+        handle = self._handle(replica)
+        return handle is not None and self._world.runner.alive(handle)
 
     async def _make_image(self, release: Release, stopping: Stopping) -> None:
         phase = self._releases.get(release.id).phase
@@ -119,9 +161,10 @@ class Replicas:
                 await self._world.runner.end(Handle(**replica.handle), self._world.grace)
             with store.transaction():
                 port = replica.port if replica else free_port({r.port for r in self._releases.all_replicas()})
+                gpus = self._reserving.gpus(release, number)
                 if replica is not None:
                     self._releases.note_replica(replica.id, status="ended")
-                replica = self._releases.add_replica(release.id, number, port)
+                replica = self._releases.add_replica(release.id, number, port, gpus)
             handle = self._world.runner.start(self._spec(release, replica, manifest))
             self._world.crash("replica.start:after_effect")
             with store.transaction():
@@ -167,8 +210,10 @@ class Replicas:
             secrets=tuple(release.spec.get("secrets", ())),
         )
         if own:
-            return replace(spec, image=self._images.of(release), whole=True)
-        return in_image(spec, image_of(self._world, manifest))
+            placed = replace(spec, image=self._images.of(release), whole=True)
+        else:
+            placed = in_image(spec, image_of(self._world, manifest))
+        return limited(placed, release, tuple(replica.gpus or ()))
 
     async def become_healthy(self, release: Release, manifest: Manifest, stopping: Stopping) -> None:
         clock = self._world.clock
@@ -233,4 +278,5 @@ class Replicas:
             with self._world.store.transaction():
                 self._releases.note_replica(replica.id, status="ended")
             self._world.crash("replica.end:after_recorded")
+        self._reserving.free(release)
         forget_configs(self._world, release)

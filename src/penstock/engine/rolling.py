@@ -12,11 +12,10 @@ from typing import Any
 
 from penstock.engine.calling import call
 from penstock.engine.contracts import Counted
-from penstock.engine.installing import Stopping
+from penstock.engine.installing import Stopping, rules_of
 from penstock.engine.querying import Questions
 from penstock.engine.replicas import Replicas
 from penstock.engine.routing import Routing
-from penstock.engine.switching import rules_of
 from penstock.engine.world import World
 from penstock.errors import EngineError
 from penstock.rollouts import (

@@ -6,7 +6,7 @@ looked through.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.errors import EngineError
@@ -15,7 +15,8 @@ PATIENCE = 64
 """So many others may start before the first one, where it does not fit; then room is kept for it."""
 
 Key = tuple[int, str]
-"""A run and one of its steps."""
+"""A run and one of its steps; a release, whose number stands below 0, and its replicas. Replicas do not end by
+themselves: nobody waits for what they hold."""
 
 MICRO = 1_000_000
 """Processors are counted in millionths: whole numbers, so that nothing is gained or lost by adding them up."""
@@ -64,6 +65,19 @@ def why_never(need: Need, capacity: Capacity) -> str | None:
     return None
 
 
+def beyond(need: Need, held: Need, gpus: Iterable[Gpu]) -> Need:
+    """What a need takes beyond what is held, these accelerators among it, where both are not used at once.
+
+    What is held and what this gives are together the least that either of the two needs fits in.
+    """
+    return Need(
+        max(0, _micro(need.cpu) - _micro(held.cpu)) / MICRO,
+        max(0, need.memory - held.memory),
+        max(0, need.gpus - _suitable(need, gpus)),
+        need.gpu_kind,
+    )
+
+
 def _micro(cpu: float) -> int:
     return round(cpu * MICRO)
 
@@ -104,7 +118,7 @@ class _Room:
         self.cpu += _micro(need.cpu)
         self.memory += need.memory
         if gpus:
-            self.gpus = sorted((*self.gpus, *gpus), key=_index)
+            self.gpus = sorted({*self.gpus, *gpus}, key=_index)
 
 
 def _index(gpu: Gpu) -> int:
@@ -165,12 +179,13 @@ class Schedule:
     The run that holds the least goes first, by the resource of which it holds most; among equals the one that was
     served longest ago; within a run the longest path. What does not fit is passed over. Where the first one was passed
     over PATIENCE times, room is kept for it: what starts from then on must leave enough for it beside, so that it
-    starts when what ran before has ended, at the latest.
+    starts when what ran before has ended, at the latest. What does not fit beside the replicas has no turn to be kept.
     """
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._room = _Room(capacity)
+        self._lasting = _Room(capacity)
         self._runs: dict[int, _Run] = {}
         self._order: list[Rank] = []
         self._lines: dict[Need, list[Rank]] = {}
@@ -199,6 +214,22 @@ class Schedule:
     def holds(self, key: Key) -> bool:
         """Whether a step holds its share now."""
         return key in self._held
+
+    def left(self, ended: Collection[Key] = ()) -> tuple[float, int | None, tuple[Gpu, ...]]:
+        """The processors, bytes of memory (None: nobody knows) and accelerators that nobody holds, once these ended."""
+        room = self._without(ended)
+        return room.cpu / MICRO, room.memory if self._capacity.memory else None, tuple(room.gpus)
+
+    def would_fit(self, need: Need, ended: Collection[Key] = ()) -> bool:
+        """Whether a need fits once these have ended."""
+        return self._without(ended).fits(need)
+
+    def _without(self, ended: Collection[Key]) -> _Room:
+        room = _Room(self._capacity)
+        for key, held in self._held.items():
+            if key not in ended:
+                room.lessen(held.need, held.gpus)
+        return room
 
     # --- what happens
 
@@ -239,12 +270,26 @@ class Schedule:
         held = self._held.pop(key)
         free = tuple(g for g in held.gpus if not self._is_used(g))
         self._room.widen(held.need, free)
-        if held.since > self._mark:
+        if held.since > self._mark or _lasts(key):
             self._beside.widen(held.need, free)
+        if _lasts(key):
+            self._lasting.widen(held.need, free)
+            self._keep_room()
         run = self._runs[key[0]]
         run.hold(held.need, len(held.gpus), -1)
         self._rank(run)
         self._forget(run)
+
+    def exchange(self, shares: Mapping[Key, tuple[Need, tuple[int, ...]] | None]) -> None:
+        """What holds something holds that from now on, on these accelerators, or nothing; nobody starts in between.
+
+        Raises KeyError for one that holds nothing.
+        """
+        for key in shares:
+            self.release(key)
+        for key, share in shares.items():
+            if share is not None:
+                self.take(key, *share)
 
     def grant(self) -> list[Grant]:
         """All that may start now, in the order in which it may."""
@@ -291,20 +336,33 @@ class Schedule:
 
     def _pass_over(self, chosen: _Queue) -> None:
         """Another one starts before the one whose turn it is: that counts."""
-        run = self._runs[self._order[0][2]]
-        first = min(run.queues.values(), key=_first_place)
-        if first is not chosen and first not in self._impatient:
+        first = self._first()
+        if first is not None and first is not chosen and first not in self._impatient:
             first.passed_over += 1
             if first.passed_over >= PATIENCE:
                 self._impatient[first] = None
                 self._keep_room()
 
+    def _first(self) -> _Queue | None:
+        """The one whose turn it is: the first that fits beside the replicas."""
+        for rank in self._order:
+            queues = [q for q in self._runs[rank[2]].queues.values() if self._lasting.fits(q.need)]
+            if queues:
+                return min(queues, key=_first_place)
+        return None
+
     def _keep_room(self) -> None:
-        """Room is kept for the one that lost patience first; what is held already does not count against it."""
-        kept = next(iter(self._impatient), None)
+        """Room is kept for the one that lost patience first; what runs already does not count against it, for it ends.
+
+        That is not true of replicas: room that they hold cannot be kept.
+        """
+        kept = next((q for q in self._impatient if self._lasting.fits(q.need)), None)
         if kept is self._kept:
             return
+        lasting = [held for key, held in self._held.items() if _lasts(key)]
         self._kept, self._mark, self._beside = kept, self._count, _Room(self._capacity)
+        for held in lasting:
+            self._beside.lessen(held.need, held.gpus)
         if kept is not None:
             self._beside.lessen(kept.need)
 
@@ -332,6 +390,9 @@ class Schedule:
         self._held[key] = _Held(need, gpus, self._next_number())
         self._room.lessen(need, gpus)
         self._beside.lessen(need, gpus)
+        if _lasts(key):
+            self._lasting.lessen(need, gpus)
+            self._keep_room()
         run = self._run(key[0])
         run.hold(need, len(gpus))
         self._rank(run)
@@ -388,6 +449,11 @@ class Schedule:
         for line in (self._order, *(self._lines[need] for need in run.queues)) if run.queues else ():
             del line[bisect_left(line, before)]
             insort(line, run.rank)
+
+
+def _lasts(key: Key) -> bool:
+    """Whether what a key holds does not end by itself."""
+    return key[0] < 0
 
 
 def _first_place(queue: _Queue) -> Place:

@@ -7,12 +7,12 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from penstock.engine.installing import rules_of
 from penstock.engine.migrating import MigrationError
 from penstock.engine.replicas import Replicas
 from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.world import World
-from penstock.environments import RolloutRules
 from penstock.errors import EngineError
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import cold, terms_of
@@ -45,6 +45,7 @@ class Switching:
                 self._releases.move(release.id, "promote", **values)
             else:
                 self._releases.move(release.id, "restore", watch=anew(release.watch), **values)
+        self._replicas.settle()
         self._releases.note(release.id, phase="switching")
         await self._follow()
         if old is not None:
@@ -115,6 +116,13 @@ class Switching:
         await self.drain(old.id)
         await self._replicas.end(old.id)
 
+    async def finish_first(self, old: Release) -> None:
+        """What may not run beside the release that took its place, and starts now, ends before."""
+        if not is_hooked(old.spec) and self.is_alone(old):
+            if old.status is ReleaseStatus.DRAINING:
+                await self.drain(old.id)
+            await self._replicas.end(old.id)
+
     def is_alone(self, release: Release) -> bool:
         """Whether the file says that no two releases of its environment may run at once."""
         return terms_of(rules_of(release)).strategy == "recreate"
@@ -145,9 +153,3 @@ class Switching:
         """One transition of a release, on the disk before anything follows from it."""
         with self._world.store.transaction(durable=True):
             self._releases.move(release, event, **values)
-
-
-def rules_of(release: Release) -> RolloutRules | None:
-    """What the file says of a release's rollout."""
-    found = release.spec.get("rollout")
-    return None if found is None else RolloutRules.model_validate(found)

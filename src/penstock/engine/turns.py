@@ -1,11 +1,11 @@
 """Waiting for one's turn: asyncio tasks on the pure `Schedule`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from penstock.engine.scheduling import Capacity, Key, Need, Schedule
+from penstock.engine.scheduling import Capacity, Gpu, Key, Need, Schedule
 
 
 class Turns:
@@ -22,20 +22,52 @@ class Turns:
 
         Raises EngineError where the need can never fit.
         """
-        future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        self._schedule.ask(key, need, priority)
-        self._futures[key] = future
-        self._grant()
-        try:
-            gpus = await future
-        except BaseException:
-            self._leave(key, future)
-            raise
+        gpus = await self.acquire(key, need, priority)
         try:
             yield gpus
         finally:
             self._schedule.release(key)
             self._grant()
+
+    async def acquire(self, key: Key, need: Need, priority: float = 0.0) -> tuple[int, ...]:
+        """As `turn`, but the share is held until `free`."""
+        future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._schedule.ask(key, need, priority)
+        self._futures[key] = future
+        self._grant()
+        try:
+            return await future
+        except BaseException:
+            self._leave(key, future)
+            raise
+
+    def free(self, key: Key) -> None:
+        """Give a share back; one that is not held is nothing to give back."""
+        if self._schedule.holds(key):
+            self._schedule.release(key)
+            self._grant()
+
+    @property
+    def held(self) -> Mapping[Key, tuple[Need, tuple[Gpu, ...]]]:
+        """What is held now, and by whom."""
+        return self._schedule.held
+
+    def left(self, ended: Collection[Key] = ()) -> tuple[float, int | None, tuple[Gpu, ...]]:
+        """The processors, bytes of memory (None: nobody knows) and GPUs that nobody holds, once these have ended."""
+        return self._schedule.left(ended)
+
+    def would_fit(self, need: Need, ended: Collection[Key] = ()) -> bool:
+        """Whether a need fits once these have ended."""
+        return self._schedule.would_fit(need, ended)
+
+    def is_barred(self, need: Need) -> bool:
+        """Whether replicas leave too little for a need, whatever else ends."""
+        return not self._schedule.would_fit(need, {key for key in self._schedule.held if key[0] > 0})
+
+    def exchange(self, shares: Mapping[Key, tuple[Need, tuple[int, ...]] | None]) -> None:
+        """What holds something holds that from now on, or nothing; nobody starts in between."""
+        self._schedule.exchange(shares)
+        self._grant()
 
     @asynccontextmanager
     async def taken(self, key: Key, need: Need, gpus: tuple[int, ...] = ()) -> AsyncIterator[tuple[int, ...]]:

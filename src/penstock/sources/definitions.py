@@ -130,6 +130,8 @@ _PARTS: Mapping[Where, type[Part]] = {
     ("package", "requests"): RecordedRequests,
     **_gate_parts(),
     ("environments", "*"): Environment,
+    ("environments", "*", "resources"): Resources,
+    ("environments", "*", "resources", "gpu"): Gpu,
     ("environments", "*", "deploy"): Deploy,
     ("environments", "*", "config"): ConfigFile,
     ("environments", "*", "config", "*"): ConfigFile,

@@ -286,6 +286,7 @@ class Replica:
     status: str
     created: float
     ended: float | None
+    gpus: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,8 +135,8 @@ class Releases:
 
     # --- replicas
 
-    def add_replica(self, release: int, number: int, port: int) -> Replica:
-        """The intent to start a replica, recorded before its process exists."""
+    def add_replica(self, release: int, number: int, port: int, gpus: Sequence[int] = ()) -> Replica:
+        """The intent to start a replica, on these GPUs, recorded before its process exists."""
         count = select(func.count()).where(tables.replicas.c.release == release)
         serial = int(self._connection.execute(count).scalar_one()) + 1
         row = {
@@ -144,6 +144,7 @@ class Releases:
             "release": release,
             "number": number,
             "port": port,
+            "gpus": list(gpus) or None,
             "status": "starting",
             "created": time.time(),
         }
@@ -158,6 +159,13 @@ class Releases:
         """The replicas of a release that were not ended, by number."""
         query = select(tables.replicas).where(tables.replicas.c.release == release, tables.replicas.c.status != "ended")
         return [Replica(**row) for row in self._connection.execute(query.order_by(tables.replicas.c.id)).mappings()]
+
+    def last_gpus(self, release: int) -> tuple[int, ...]:
+        """The GPUs that the newest replica of each number has or had."""
+        query = select(tables.replicas).where(tables.replicas.c.release == release)
+        rows = self._connection.execute(query.order_by(tables.replicas.c.created)).mappings()
+        newest = {row["number"]: row["gpus"] or () for row in rows}
+        return tuple(index for number in sorted(newest) for index in newest[number])
 
     def all_replicas(self) -> list[Replica]:
         """Every replica of the home that was not ended."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0011"
+HEAD = "0012"
 
 metadata = MetaData()
 
@@ -405,6 +405,7 @@ replicas = Table(
     Column("status", String, nullable=False),
     Column("created", Float, nullable=False),
     Column("ended", Float),
+    Column("gpus", JSON),
     Index("replicas_by_release", "release", "number"),
 )
 
