@@ -16,6 +16,8 @@ from penstock.errors import ReportError
 
 STEP = "replay"
 """The planned step that asks the recorded requests; its metrics are `replay.NAME`."""
+SYNTHETIC = "x-penstock-synthetic"
+"""The header of requests that are asked where nobody calls, so that who serves, routes or counts can tell them."""
 NAMES = ("requests", "agreement", "errors", "p50_ms", "p90_ms", "p99_ms", "memory_mib")
 """What is measured, by the names that metrics have."""
 ABSENT: Mapping[str, str] = {

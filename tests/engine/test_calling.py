@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from engine.builders import House, until
 from engine.servers import Small
-from penstock.engine.calling import MARK, PACE, call
+from penstock.engine.calling import PACE, call
 from penstock.engine.installing import package_folder
 from penstock.errors import ReportError
+from penstock.recordings import SYNTHETIC
 from penstock.store.contract import Release
 
 LINES = '{"path": "/1", "headers": {"X-Penstock-Synthetic": "no", "X-Own": "yes"}}\n{"path": "/2", "json": 1}\n'
@@ -70,7 +71,7 @@ def test_the_requests_are_asked_again_and_again(house: House) -> None:
         async with Small().serving() as server:
             await calling(house, release, server.port, lambda: until(lambda: len(server.asked) >= 5))
             assert server.paths[:5] == ["/1", "/2", "/1", "/2", "/1"]
-            assert all(head.lower().count(MARK) == 1 and f"{MARK}: 1\r\n" in head for head in server.asked)
+            assert all(head.lower().count(SYNTHETIC) == 1 and f"{SYNTHETIC}: 1\r\n" in head for head in server.asked)
             assert "X-Own: yes\r\n" in server.asked[0]
 
     house.play(story())

@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
 
 from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.errors import EngineError
+from penstock.recordings import SYNTHETIC
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
 from penstock.traffic import Arm
@@ -415,6 +417,25 @@ async def test_who_has_no_header_is_split_at_random(router: EnvoyRouter, toy: To
         await router.apply([state])
         client = Client(port)
         assert {(await client.ask()).release for _ in range(100)} == {"one-version", "two-version"}
+        await client.close()
+
+
+@pytest.mark.parametrize("known_by", ["header", "cookie"])
+async def test_recorded_requests_are_split_though_all_are_one_users(
+    router: EnvoyRouter, toy: Toy, known_by: Literal["header", "cookie"]
+) -> None:
+    """What is marked as synthetic goes to both releases at their share, and is given no cookie; the user stays."""
+    port = free_port()
+    async with Toy("two").serving() as new:
+        halves = (backend(new, 5_000), backend(toy, 5_000))
+        await router.apply([Route("production", port, halves, Sticky(known_by, "who-asks"))])
+        client = Client(port)
+        named = "who-asks: ada\r\n" if known_by == "header" else "cookie: who-asks=ada\r\n"
+        found = [await client.ask(headers=f"{named}{SYNTHETIC}: 1\r\n") for _ in range(200)]
+        # Within six standard deviations of 100.
+        assert abs(Counter(reply.release for reply in found)["two-version"] - 100) <= 42
+        assert not any("set-cookie" in reply.headers for reply in found)
+        assert len({(await client.ask(headers=named)).release for _ in range(20)}) == 1
         await client.close()
 
 

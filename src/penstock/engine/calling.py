@@ -7,11 +7,9 @@ from penstock.engine.comparing import recordings_of
 from penstock.engine.exchanges import Connection
 from penstock.engine.installing import package_folder
 from penstock.engine.world import World
-from penstock.recordings import Recording
+from penstock.recordings import SYNTHETIC, Recording
 from penstock.store.contract import Release
 
-MARK = "x-penstock-synthetic"
-"""The header of every such request, so that whoever serves or counts can tell it from a person's."""
 PACE = 0.005
 """Seconds from the beginning of one request to that of the next, at least: 200 a second."""
 PATIENCE = 10.0
@@ -39,5 +37,5 @@ async def call(world: World, release: Release, port: int, requests_file: str | N
 
 
 def _marked(recording: Recording) -> Recording:
-    others = tuple((name, value) for name, value in recording.headers if name.lower() != MARK)
-    return replace(recording, headers=(*others, (MARK, "1")))
+    others = tuple((name, value) for name, value in recording.headers if name.lower() != SYNTHETIC)
+    return replace(recording, headers=(*others, (SYNTHETIC, "1")))

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from penstock.engine.contracts import Backend, Route, Sticky
 from penstock.errors import EngineError
+from penstock.recordings import SYNTHETIC
 
 CLUSTERS = "clusters.json"
 LISTENERS = "listeners.json"
@@ -364,6 +365,7 @@ def _absent(header: str) -> _Json:
 
 _GRPC = _Kind(grpc_name, {"prefix": "/", "grpc": {}})
 _OTHERS = _Kind(cluster_name, {"prefix": "/"})
+_SYNTHETIC = {"name": SYNTHETIC, "string_match": {"exact": "1"}}
 # Envoy reads a request no faster than its copy is taken. So only what fits whole into its buffers (1 MiB) is copied: a
 # mirror that takes nothing then holds up nobody.
 _LENGTH = {"name": "content-length", "range_match": {"start": 0, "end": 512 * 1024}}
@@ -374,17 +376,27 @@ _BARE = _Kind(cluster_name, {"prefix": "/", "headers": _NOTHING}, copied=True)
 
 
 def _ways(route: Route, kind: _Kind) -> list[_Json]:
-    """The routes of a kind: one, or where users are known by a cookie, one more that gives it to them."""
+    """The routes of a kind: one, and where users are known one before it for recorded requests, which are nobody's.
+
+    Where they are known by a cookie there is one more, that gives it to them.
+    """
     sticky, match = route.sticky, kind.match
     if sticky is None:
         return [{"match": match, **_split(route, None, kind)}]
+    # They name the same few users again and again: split by these, a release may never be asked.
+    recorded = {"match": _and(match, _SYNTHETIC), **_split(route, None, kind)}
     if sticky.kind == "header":
-        return [{"match": match, **_split(route, _salted(route, sticky.name, "(.*)"), kind)}]
-    known = {"match": {**match, "headers": [*match.get("headers", ()), _has_cookie(sticky.name)]}}
+        return [recorded, {"match": match, **_split(route, _salted(route, sticky.name, "(.*)"), kind)}]
+    known = {"match": _and(match, _has_cookie(sticky.name))}
     return [
+        recorded,
         {**known, **_split(route, _salted(route, "cookie", _cookie(sticky.name)), kind)},
         {"match": match, **_split(route, _salted(route, _REQUEST_ID, "(.*)"), kind), **_give(sticky, route)},
     ]
+
+
+def _and(match: _Json, header: _Json) -> _Json:
+    return {**match, "headers": [*match.get("headers", ()), header]}
 
 
 def _salted(route: Route, header: str, key: str) -> _Json:
