@@ -230,21 +230,20 @@ def test_a_newer_run_takes_the_place_of_one_that_waits(gate: Gate) -> None:
     assert gate.house.served(8802) == newer.version
 
 
-def test_an_older_run_that_comes_late_is_superseded(gate: Gate) -> None:
+def test_an_older_run_that_comes_late_is_superseded(gate: Gate, command: Command) -> None:
     """It asks nobody where a newer one waits already."""
     gate.commit()
-    first = gate.house.ask_run()
+    first = gate.house.ask_run(command.follower)
+    command.die()
     gate.commit("2")
     newer = gate.run()
-
-    async def story() -> None:
-        await gate.house.carry_out(first)
-
-    gate.house.play(story())
-    runs = gate.store.runs.latest()
-    assert {r.request: r.status for r in runs}[first] is RunStatus.SUPERSEDED
+    older = gate.store.runs.of_request(first)
+    assert older is not None
+    assert older.status is RunStatus.QUEUED
+    assert carried(gate, "resume", run=older.id).exit_code == 3
+    assert gate.store.runs.status(older.id) is RunStatus.SUPERSEDED
     assert gate.store.runs.status(newer.id) is RunStatus.WAITING
-    assert len(gate.store.approvals.of(newer.project)) == 1
+    assert [a.run for a in gate.store.approvals.of(newer.project)] == [newer.id]
 
 
 def test_a_deploy_by_hand_takes_the_place_of_what_waits(gate: Gate) -> None:

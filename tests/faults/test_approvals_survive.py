@@ -36,7 +36,8 @@ def test_kills_around_an_approval(new_place: NewPlace) -> None:
         killed(place, asking, "run")
         waits = place.rows("SELECT 1 FROM runs WHERE id = ? AND status = 'waiting'", number)
         assert bool(waits) is (asking == "run.wait:after_commit")
-        place.type("resume", str(number)).ends(4)
+        if asking != "approval.ask:after_commit":  # a word is taken as soon as it was asked for
+            place.type("resume", str(number)).ends(4)
         assert [line for line in place.processes().values() if "serve.py" not in line and "envoy" not in line] == []
         killed(place, f"approval.{giving}", "approve", str(number), "production")
         if giving == "approve:before_commit":
@@ -47,4 +48,4 @@ def test_kills_around_an_approval(new_place: NewPlace) -> None:
         assert (answers(port) or {}).get("model") == str(number)
         assert place.rows("SELECT count(*) FROM releases WHERE run = ?", number) == [(1,)]
         assert place.rows("SELECT status FROM approvals WHERE run = ?", number) == [("used",)]
-        assert place.rows("SELECT status FROM requests WHERE kind = 'run' AND status = 'open'") == []
+        assert place.rows("SELECT id FROM requests WHERE status = 'open'") == []

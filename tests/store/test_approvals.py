@@ -58,6 +58,8 @@ def test_what_is_asked_is_kept(store: Store) -> None:
     assert store.approvals.newest(other, "staging") is None
     assert store.approvals.of_run(run) == [asked, second]
     assert store.approvals.of(PROJECT.id, "production") == [asked, third]
+    assert store.approvals.newest_request(PROJECT.id, "production") == third.request
+    assert store.approvals.newest_request(PROJECT.id, "moon") == 0
     assert store.approvals.of(PROJECT.id) == store.approvals.pending() == [asked, second, third]
 
 

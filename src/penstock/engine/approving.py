@@ -25,11 +25,6 @@ class UnapprovedError(StateError):
     """A release that nobody has approved, or whose approval does not hold any more."""
 
 
-def over(store: Store, project: str, environment: str, request: int) -> int | None:
-    """The newest release of an environment that another request than this one began."""
-    return max((r.id for r in store.releases.of(project, environment) if r.request != request), default=None)
-
-
 # --- what runs ask -------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +131,7 @@ def end_if_over(world: World, approval: Approval) -> bool:
     if _is_outrun(store, *place, approval.request):
         _settle(world, approval, "void", NEWER)
         return True
-    now = replace(approval.pinned, over=over(store, *place, approval.request))
+    now = replace(approval.pinned, over=store.releases.newest_number(*place, approval.request))
     event = ending(approval.status, approval.terms, approval.pinned, now, world.clock.now())
     if event is not None:
         _settle(world, approval, event, approval.pinned.changed(now))
@@ -145,12 +140,9 @@ def end_if_over(world: World, approval: Approval) -> bool:
 
 def _is_outrun(store: Store, project: str, environment: str, request: int) -> bool:
     """Whether a newer command than this one has released to an environment, or waits to."""
-    newer: Iterable[int] = (
-        store.releases.generation(project, environment),
-        *(r.generation for r in store.releases.of(project, environment)),
-        *(a.request for a in store.approvals.of(project, environment) if a.status in OPEN),
-    )
-    return max(newer) > request
+    place = (project, environment)
+    newest = store.releases.newest_generation(*place), store.approvals.newest_request(*place)
+    return max(store.releases.generation(*place), *newest) > request
 
 
 def _settle(world: World, approval: Approval, event: str, reason: str | None, request: Request | None = None) -> None:

@@ -517,7 +517,8 @@ class Coordinator:
         self._owned[run.id] = True
         self._admit()
         status = await self._until_ended(run.id)
-        self._store.requests.end(request.id, EXIT_CODES[status], {"run": run.id})
+        for number in (request.id,) if status is RunStatus.QUEUED else (run.request, request.id):
+            self._store.requests.end(number, EXIT_CODES[status], {"run": run.id})
 
     async def _wish(self, request: Request) -> None:
         """End the rollout of an environment by a person's word."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock.approvals import Pinned, settings_digest
-from penstock.engine.approving import insist, over, use
+from penstock.engine.approving import insist, use
 from penstock.engine.hooking import HookError, Hooks, commands_of
 from penstock.engine.installing import StoppedRollout, Stopping, install, rules_of
 from penstock.engine.migrating import Migrating, MigrationError
@@ -56,7 +56,7 @@ class Wanted:
 
     def pinned(self, world: World) -> Pinned:
         """What is approved where this is."""
-        before = over(world.store, self.project, self.environment, self.request)
+        before = world.store.releases.newest_number(self.project, self.environment, self.request)
         return Pinned(self.environment, self.package, self.version, settings_digest(self.spec), before)
 
 

@@ -22,7 +22,7 @@ from penstock.engine.serving import read_package
 from penstock.engine.world import World
 from penstock.errors import PenstockError
 from penstock.releases import LIVE, ReleaseStatus
-from penstock.runs import ENDED_RUN
+from penstock.runs import ENDED_RUN, RunStatus
 from penstock.store.contract import Action, Release
 
 DAY = 86400.0
@@ -252,9 +252,9 @@ def _environments(world: World, runs: Collection[int]) -> set[Digest]:
 
 
 def _dead_folders(world: World) -> list[Path]:
-    """Work folders of ended runs, and folders of releases without a replica, which nobody lives in or goes back to."""
+    """Work folders of runs of which nothing lives; folders of releases without a replica that nobody goes back to."""
     store = world.store
-    ended = [r for r in store.runs.latest(limit=100000) if r.status in ENDED_RUN]
+    ended = [r for r in store.runs.latest(limit=100000) if r.status in {*ENDED_RUN, RunStatus.WAITING}]
     folders = [world.home.run(r.id) / part for r in ended for part in ("work", "package")]
     folders += [folder for r in ended for folder in world.home.run(r.id).glob("package.*")]
     used = {r.release for r in store.releases.all_replicas()} | {m.release for m in store.migrations.running()}

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select
+from sqlalchemy import Connection, RowMapping, Select, func, insert, select
 
 from penstock.approvals import ApprovalStatus, Pinned, Terms, after_approval
 from penstock.errors import TransitionError
@@ -48,6 +48,12 @@ class Approvals:
         """What was asked last for a run in an environment."""
         found = self._all(select(_TABLE).where(_TABLE.c.run == run, _TABLE.c.environment == environment))
         return found[-1] if found else None
+
+    def newest_request(self, project: str, environment: str) -> int:
+        """The newest request whose release to an environment waits for a word, or for its turn after it; 0 for none."""
+        waiting = _TABLE.c.status.in_((ApprovalStatus.PENDING, ApprovalStatus.APPROVED))
+        query = select(func.max(_TABLE.c.request)).where(_TABLE.c.project == project, waiting)
+        return int(self._connection.execute(query.where(_TABLE.c.environment == environment)).scalar_one() or 0)
 
     def pending(self) -> list[Approval]:
         """What waits for somebody's word in this home, oldest first; asked many times a second."""

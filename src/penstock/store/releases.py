@@ -88,6 +88,19 @@ class Releases:
             query = query.where(tables.releases.c.environment == environment)
         return [_release(row) for row in self._connection.execute(query).mappings()]
 
+    def newest_number(self, project: str, environment: str, other_than: int) -> int | None:
+        """The number of an environment's newest release that another request than this one began; none is read."""
+        table = tables.releases
+        here = (table.c.project == project, table.c.environment == environment, table.c.request != other_than)
+        found: int | None = self._connection.execute(select(func.max(table.c.id)).where(*here)).scalar_one()
+        return found
+
+    def newest_generation(self, project: str, environment: str) -> int:
+        """The highest generation that a release of an environment was begun with, in force or not; 0 without any."""
+        table = tables.releases
+        here = (table.c.project == project, table.c.environment == environment)
+        return int(self._connection.execute(select(func.max(table.c.generation)).where(*here)).scalar_one() or 0)
+
     def current(self) -> list[Release]:
         """Of each environment of the home the release that has its traffic, else the newest; by project and name."""
         table = tables.releases
