@@ -11,7 +11,7 @@ from penstock.errors import NotFoundError, StateError, UsageError
 
 if TYPE_CHECKING:
     from penstock.engine.world import World
-    from penstock.store.contract import PackageRecord, Project, Request
+    from penstock.store.contract import PackageRecord, Project, Release, Request
 
 EnvironmentArgument = Annotated[str, typer.Argument(metavar="ENV", help="The environment.")]
 ProjectOption = Annotated[
@@ -27,16 +27,22 @@ _StopProject = Annotated[
 
 
 def ask(world: "World", settings: Settings, kind: str, payload: Mapping[str, Any]) -> "Request":
-    """Ask for something and wait for its end, telling on stderr what moves. Raises its refusal."""
+    """Ask for something and wait for its end, telling on stderr what moves. Raises its refusal.
+
+    A rollback is to a release that somebody else asked for: of it is told what was not so before.
+    """
     from penstock.cli.answers import refused
     from penstock.cli.following import Follower
 
-    told: set[str] = set()
+    def moving() -> "dict[str, Release]":
+        found = world.store.releases.of(payload.get("project"), payload.get("environment"))
+        return {f"{r.environment}: {r.version} {r.phase}": r for r in found if r.phase}
+
+    told = set(moving()) if kind == "rollback" else set[str]()
 
     def show(request: "Request") -> None:
-        for release in world.store.releases.of(payload.get("project"), payload.get("environment")):
-            line = f"{release.environment}: {release.version} {release.phase}"
-            if release.phase and line not in told and release.request == request.id:
+        for line, release in moving().items():
+            if line not in told and (kind == "rollback" or release.request == request.id):
                 told.add(line)
                 typer.echo(line, err=True)
 
