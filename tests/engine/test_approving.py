@@ -10,9 +10,11 @@ from engine.builders import DIGITS, Command, House, Server, until
 from penstock.approvals import ApprovalStatus
 from penstock.engine.coordinator import Coordinator
 from penstock.engine.triggers import Adopter
+from penstock.engine.views import to_json
 from penstock.releases import Frozen
 from penstock.runners.scripted import Act
 from penstock.runs import RequestStatus, RunStatus, RunView
+from penstock.server.states import ServeState, States
 from penstock.store.contract import Approval, Request, Run
 
 RULES: Mapping[str, Any] = {"roles": ["deployer"], "expires": "24h"}
@@ -500,3 +502,22 @@ def test_serve_goes_on_with_what_was_approved(gate: Gate, command: Command) -> N
         assert adopter.adopt() == [1]
 
     gate.house.play(story())
+
+
+def test_every_picture_tells(gate: Gate) -> None:
+    """The object of `--json`, and the page of serve: who may approve, until when; afterwards who did, when and why."""
+    gate.commit()
+    gate.say(first := gate.run(), reason="fine")
+    gate.commit("2")
+    run = gate.run()
+    asked = gate.asked(run)
+    states = States(gate.house.world, [], lambda: ServeState(1, 0.0, coordinates=True)).now()
+    notes = {e.environment: e.note for e in states.environments}
+    assert notes["production"] == f"{run.version} {asked.sentence}"
+    assert (states.runs[0].status, states.runs[0].reason) == ("waiting", run.reason)
+    told = {r["environment"]: r["approval"] for r in to_json(gate.shown(run))["releases"]}
+    assert told["staging"] is None
+    assert told["production"]["status"] == "pending"
+    (given,) = [r.approval for r in gate.shown(first).releases if r.environment == "production"]
+    assert given is not None
+    assert (given.status, given.by, given.reason, given.at is None) == ("used", "ada", "fine", False)
