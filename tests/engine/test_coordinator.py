@@ -889,7 +889,7 @@ def test_a_deploy_that_is_rejected(house: House) -> None:
     """Where the package does not become healthy the environment keeps what it had, and the sentence says why."""
     house.commit(DIGITS, **SOURCE)
     shown = house.run(no_deploy=True)
-    house.router.refusal = "Envoy refused it"
+    house.router.refusal, house.router.refusals = "Envoy refused it", 1000
     number = _deploy(house, shown, "staging")
 
     async def story() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from engine.builders import PROJECT, SERVE, House, until
 from penstock.engine.delivery import Delivery, Wanted
+from penstock.engine.routing import TRIES
 from penstock.errors import PenstockError, StateError
 from penstock.releases import ReleaseStatus
 from penstock.store.contract import Project, Release
@@ -268,6 +269,7 @@ def test_a_router_that_refuses(house: House) -> None:
     async def story() -> None:
         await house.deliver(house.wanted("0.1"))
         house.router.refusal = "Envoy refused the listener: port 8801 is in use"
+        house.router.refusals = TRIES + 1
         new = await house.deliver(house.wanted("0.2"))
         assert (new.status, new.reason) == (
             ReleaseStatus.REJECTED,

@@ -174,7 +174,7 @@ def test_a_release_waits_for_steps(equipped: House) -> None:
         request = equipped.store.requests.add("rollback", {}, myself(), "bob")
         back = await delivery.rollback(PROJECT.id, "production", request, "bob")
         assert back.version == "1"
-        assert (await waiting).reason == "bob rolled production back meanwhile, while it waited for room"
+        assert (await waiting).reason == "bob rolled production back meanwhile"
         stop: list[str] = []
         wanted = equipped.wanted("4", resources=ONE_GPU)
         waiting = asyncio.create_task(delivery.release(wanted, lambda: stop[0] if stop else None))

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from faults.house import PRODUCTION, House, Project, answers, lives, until
@@ -20,7 +21,8 @@ def shims(house: House) -> set[int]:
 
 def killed(pids: set[int]) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the death of the first of a namespace is that of all in it
+            os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(lives, pids)), "the killed are gone")
 
 

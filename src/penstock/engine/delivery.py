@@ -5,15 +5,15 @@ coordinator that dies at any point is followed by one that derives the same rout
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock.approvals import Pinned, settings_digest
 from penstock.engine.approving import insist, use
-from penstock.engine.hooking import HookError, Hooks, commands_of
-from penstock.engine.installing import StoppedRollout, Stopping, install, rules_of
+from penstock.engine.hooking import HookError, Hooks
+from penstock.engine.installing import StoppedRollout, Stopping, rules_of
 from penstock.engine.migrating import Migrating, MigrationError
 from penstock.engine.probing import Prober
 from penstock.engine.replicas import Replicas, UnhealthyError
@@ -22,13 +22,13 @@ from penstock.engine.routing import Routing
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.switching import Switching
 from penstock.engine.turns import Turns
+from penstock.engine.upkeep import Upkeep, Verbs
 from penstock.engine.watching import Watching
 from penstock.engine.world import World
 from penstock.errors import EngineError, PenstockError, StateError
 from penstock.migrations import Migration, why_not_back
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import Asked, said, terms_of
-from penstock.runs import RequestStatus
 from penstock.store.contract import Release
 from penstock.watches import WATCH
 
@@ -93,13 +93,13 @@ class Delivery:
         self._watching = Watching(world, self._break)
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
         self._halted: dict[int, str] = {}
-        self._judging: list[asyncio.Task[None]] = []
-        self._answered: set[int] = set()
+        verbs = Verbs(self._turn, lambda release: self._judge(release, lambda: None), self._drop)
+        self._upkeep = Upkeep(world, self._routing, self._replicas, self._switching, self._hooks, verbs)
 
     @property
     def watches(self) -> list[asyncio.Task[None]]:
         """What goes on beside the verbs, to be canceled by who leaves."""
-        return [*self._migrating.watches, *self._judging, *self._watching.tasks]
+        return [*self._migrating.watches, *self._upkeep.tasks, *self._watching.tasks]
 
     def _turn(self, project: str, environment: str) -> asyncio.Lock:
         return self._turns.setdefault((project, environment), asyncio.Lock())
@@ -194,7 +194,7 @@ class Delivery:
 
     def _is_same(self, release: Release, wanted: Wanted) -> bool:
         """Whether a release is what is wanted, and lives."""
-        return _alike(release, wanted) and all(self._replicas.lives(r) for r in self._releases.replicas(release.id))
+        return _alike(release, wanted) and (is_hooked(release.spec) or self._replicas.all_live(release))
 
     def _begun(self, wanted: Wanted) -> Release:
         """The release of this request that is on its way or has come to its end, else a new one."""
@@ -257,21 +257,18 @@ class Delivery:
         migration that is crossed runs too, before the switch where older code could not work otherwise, else after it.
         """
         await self._recovered.wait()
-        moving = [r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.CANARY]
-        if moving:
-            way = f"penstock abort {environment} ends it, and what served before has all traffic again"
-            raise StateError(f"{environment} is in the rollout of {moving[-1].version}: {way}")
-        if any(r.status is ReleaseStatus.RETIRED and r.since for r in self._releases.of(project, environment)):
-            self._replicas.give_way(project, environment, f"{actor} rolled {environment} back meanwhile")
+        before = self._releases.serving(project, environment)
+        self._make_way(project, environment, actor)
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
             served = [
                 r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
             ]
-            if only is not None and (serving is None or serving.id != only):
-                raise StateError(f"another release serves {environment} by now")
-            if only is None and serving is not None and request in {*self._answered, serving.generation}:
+            if only is None and serving is not None and request in {*self._upkeep.answered, serving.generation}:
                 return await self._finish_rollback(serving, request, actor, down=down)
+            wanted = only if only is not None or before is None else before.id
+            if serving is not None and serving.id != (wanted or serving.id):
+                raise StateError(f"another release serves {environment} by now: penstock status shows which")
             if serving is None or not served:
                 raise StateError(f"{environment} has no earlier release to go back to")
             target = max(served, key=lambda r: (r.since or 0.0, r.id))
@@ -297,6 +294,16 @@ class Delivery:
                     await self._replicas.end(target.id)  # it was started for this, and does not serve
                 self._releases.note(target.id, phase=None)
 
+    def _make_way(self, project: str, environment: str, actor: str) -> None:
+        """End what is on its way without traffic, for a rollback is newer. Raises StateError where it has some."""
+        releases = self._releases.of(project, environment)
+        moving = [r for r in releases if r.status in MOVING]
+        if any(r.status is ReleaseStatus.CANARY for r in moving):
+            way = f"penstock abort {environment} ends it, and what served before has all traffic again"
+            raise StateError(f"{environment} is in the rollout of {moving[-1].version}: {way}")
+        if any(r.status is ReleaseStatus.RETIRED and r.since for r in releases):
+            self._halt(moving, f"{actor} rolled {environment} back meanwhile")
+
     async def _finish_rollback(
         self, target: Release, request: int, actor: str, *, down: bool, cold: bool = True
     ) -> Release:
@@ -307,7 +314,7 @@ class Delivery:
         if cold and not is_hooked(target.spec):
             try:
                 await self._replicas.bring_up(target, lambda: None)
-            except UnhealthyError as error:
+            except (PenstockError, OSError) as error:
                 raise StateError(f"{target.version} has its place back, and does not serve: {error}") from error
             self._routing.joining.discard(target.id)
             self._releases.note(target.id, phase=None)
@@ -397,6 +404,9 @@ class Delivery:
             else:
                 await self._end(release, reason)
 
+    async def _drop(self, release: Release, reason: str) -> None:
+        await self._drop_begun(release, release.request, reason)
+
     def hold_live(self) -> None:
         """What lives holds its share of the home again, before anything else starts."""
         self._replicas.hold_live()
@@ -404,82 +414,17 @@ class Delivery:
     async def recover(self) -> None:
         """After a start: what should serve serves again, drains are finished, the router has its state.
 
-        A release that a person asked for by hand is rejected where the command died before the switch; one of a run
-        goes on with the run. The verbs wait until what should serve serves, and by environment for its drain.
+        The verbs wait until what should serve serves, and by environment for its drain.
         """
         self._recovered.clear()
         try:
             self._migrating.recover()
-            await self._serve_again()
-            drains = [self._finish(r) for r in self._releases.of() if r.status is ReleaseStatus.DRAINING]
-            finishing = asyncio.gather(*drains)
-            tried = [r for r in self._releases.of() if r.status is ReleaseStatus.CANARY]
-            self._judging = [asyncio.create_task(self._go_on(r)) for r in tried]
-            elsewhere = [r for r in self._releases.of() if r.status is ReleaseStatus.SERVING and commands_of(r)]
-            self._judging += [asyncio.create_task(self._finish_back(r)) for r in elsewhere]
-            self._watching.recover()
+            draining = await self._upkeep.recover()
         finally:
+            self._watching.recover()
+            self._upkeep.begin()
             self._recovered.set()
-        await finishing
-
-    async def _go_on(self, release: Release) -> None:
-        """Go on judging what an earlier coordinator began to, whoever may still wait for it."""
-        try:
-            async with self._turn(release.project, release.environment):
-                release = self._releases.get(release.id)
-                if release.status is ReleaseStatus.CANARY:
-                    await self._judge(release, lambda: None)
-        except PenstockError as error:
-            self._releases.note(release.id, phase=f"cannot go on: {error}")
-
-    async def _finish_back(self, release: Release) -> None:
-        """The way back by a command that an earlier coordinator began."""
-        async with self._turn(release.project, release.environment):
-            release = self._releases.get(release.id)
-            back = await self._hooks.going_back(release) if release.status is ReleaseStatus.SERVING else None
-            if back is not None and await self._switching.switch(
-                back.target, back.generation, fate="roll_back", reason=back.why
-            ):
-                place = {"project": release.project, "environment": release.environment}
-                waiting = [r for r in self._world.store.requests.open() if r.kind == "rollback"]
-                self._answered |= {r.id for r in waiting if place.items() <= r.payload.items()}
-
-    async def _finish(self, release: Release) -> None:
-        """The drain that an earlier coordinator began."""
-        async with self._turn(release.project, release.environment):
-            if self._releases.get(release.id).status is ReleaseStatus.DRAINING:
-                await self._switching.drain(release.id)
-
-    async def _serve_again(self) -> None:
-        for release in [r for r in self._releases.of() if r.status in MOVING]:
-            async with self._turn(release.project, release.environment):
-                if self._is_orphan(release):
-                    await self._drop_begun(release, release.request, "the command that asked for it died")
-                elif self._releases.get(release.id).status in MOVING:
-                    await self._told(release, self._switching.put_back)
-        for release in self._releases.of():
-            if release.status in {ReleaseStatus.SERVING, ReleaseStatus.CANARY}:
-                async with self._turn(release.project, release.environment):
-                    await self._told(release, self._start_again)
-        if self._routing.routes():
-            await self._routing.apply()
-
-    async def _told(self, release: Release, begin: Callable[[Release], Awaitable[None]]) -> None:
-        """Start what should serve; what cannot be started is told, and hinders nobody."""
-        try:
-            await begin(release)
-        except (PenstockError, OSError) as error:
-            self._releases.note(release.id, phase=f"cannot start again: {error}")
-
-    async def _start_again(self, release: Release) -> None:
-        if release.replaced is not None and not self._replicas.begun(release):
-            await self._switching.finish_first(self._releases.get(release.replaced))
-        await asyncio.to_thread(install, self._world, release)
-        await self._replicas.start_again(release)
-
-    def _is_orphan(self, release: Release) -> bool:
-        request = self._world.store.requests.get(release.request)
-        return request.status is not RequestStatus.OPEN
+        await draining
 
     # --- one rollout
 
@@ -503,7 +448,7 @@ class Delivery:
         except StoppedRollout:
             await self._stopped(release, why() or INTERRUPTED)
             return self._releases.get(release.id)
-        except (PenstockError, OSError) as error:
+        except Exception as error:  # whatever it is: what nobody brings any further must not live on
             await self._end(release, str(error))
             raise
         return await self._take_over(self._releases.get(release.id), stopping)
@@ -590,7 +535,10 @@ class Delivery:
         self._switching.move(release, "reject", reason=reason)
         self._replicas.settle()
         if self._routing.routes():
-            await self._routing.apply()
+            with suppress(
+                EngineError, OSError
+            ):  # it got no traffic, so that may come later: upkeep tells and sees to it
+                await self._routing.apply()
 
     def _refuse_way_back(self, release: Release, *, force: bool) -> None:
         way = f"penstock deploy {release.version} {release.environment} --force goes back all the same"

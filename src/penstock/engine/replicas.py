@@ -73,7 +73,7 @@ class Replicas:
         await self.become_healthy(release, manifest, stopping)
         self._releases.note(release.id, phase="joining the router")
         self._routing.joining.add(release.id)
-        await self._routing.apply()
+        await self._routing.follow()
         limit = self._world.clock.monotonic() + self._world.drain
         while await self._world.router.healthy(str(release.id)) < count:
             if self._world.clock.monotonic() > limit:
@@ -85,7 +85,7 @@ class Replicas:
 
         It may be stopped or replaced while its image is made: then nothing of it starts again.
         """
-        if not all(self.lives(r) for r in self._releases.replicas(release.id)):
+        if not self.all_live(release):
             await self._images.make(release, lambda: None)
         if self._releases.get(release.id).status in LIVE:
             await self.start(release, manifest_of(self._world, release))
@@ -107,10 +107,6 @@ class Replicas:
     def begun(self, release: Release) -> bool:
         """Whether any replica of a release was started, and not ended."""
         return bool(self._releases.replicas(release.id))
-
-    def give_way(self, project: str, environment: str, why: str) -> None:
-        """A release of the environment that waits for room waits no more."""
-        self._reserving.give_way(project, environment, why)
 
     def settle(self) -> None:
         """What releases hold follows what is recorded of them."""
@@ -143,6 +139,11 @@ class Replicas:
                     f"port {release.spec['port']} belongs to {other.environment} of {owner}: "
                     "give one of them another port"
                 )
+
+    def all_live(self, release: Release) -> bool:
+        """Whether a release has all its replicas, and each lives."""
+        found = self._releases.replicas(release.id)
+        return len(found) >= int(release.spec["replicas"]) and all(self.lives(r) for r in found)
 
     def lives(self, replica: Replica) -> bool:
         return replica.handle is not None and self._world.runner.alive(Handle(**replica.handle))

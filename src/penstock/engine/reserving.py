@@ -47,7 +47,6 @@ class Reserving:
         self._turns = turns
         self._end = end
         self._locks: dict[int, asyncio.Lock] = {}
-        self._waiting: dict[int, str | None] = {}
         self._heirs: dict[int, int] = {}
 
     # --- a release comes
@@ -77,7 +76,6 @@ class Reserving:
         if never is not None:
             raise NoRoomError(f"{NO_ROOM}, ever: all together its environment {never}")
         waiting = asyncio.ensure_future(self._turns.acquire(key, need))
-        self._waiting[release.id] = None
         try:
             await self._wait(waiting, release, need, stopping)
         except BaseException:
@@ -85,8 +83,6 @@ class Reserving:
             await asyncio.gather(waiting, return_exceptions=True)
             self._turns.free(key)
             raise
-        finally:
-            del self._waiting[release.id]
 
     async def take_over(self, release: Release, old: Release) -> None:
         """As `reserve`, for a release that starts when an old one, which serves now, has ended: its room is had too."""
@@ -97,13 +93,6 @@ class Reserving:
             del self._heirs[release.id]
             raise
 
-    def give_way(self, project: str, environment: str, why: str) -> None:
-        """A release of an environment that still waits for room, and has begun nothing, waits no more."""
-        for number in self._waiting:
-            release = self._releases.get(number)
-            if (release.project, release.environment) == (project, environment):
-                self._waiting[number] = why
-
     async def _wait(
         self, waiting: "asyncio.Future[tuple[int, ...]]", release: Release, need: Need, stopping: Stopping
     ) -> None:
@@ -112,9 +101,6 @@ class Reserving:
         while not (await asyncio.wait({waiting}, timeout=HEALTH_INTERVAL))[0]:
             if stopping() is not None:
                 raise StoppedRollout
-            given_up = self._waiting[release.id]
-            if given_up is not None:
-                raise NoRoomError(f"{given_up}, while it waited for room")
             if clock.monotonic() >= due:
                 await self._make_room(release, need)
                 due = clock.monotonic() + self._world.look

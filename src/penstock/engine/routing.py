@@ -1,14 +1,20 @@
 """Where the traffic of a home's environments goes: derived from the statuses of its releases alone."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from penstock.engine.contracts import Backend, Route, Sticky, Tls
 from penstock.engine.installing import manifest_of
 from penstock.engine.world import World
+from penstock.errors import EngineError
 from penstock.releases import ReleaseStatus
 from penstock.rollouts import Placed, weights
 from penstock.store.contract import Release
+
+TRIES = 5
+"""So often is a router that does not follow asked again before that is an error."""
 
 
 class Routing:
@@ -64,6 +70,15 @@ class Routing:
         tls = tls_of(release.spec)
         if tls is not None:
             self._world.router.insist_on(tls)
+
+    async def follow(self) -> None:
+        """As `apply`; where the router does not follow this is tried again for a while, and raises EngineError then."""
+        for _ in range(TRIES):
+            with suppress(EngineError, OSError):
+                await self.apply()
+                return
+            await asyncio.sleep(self._world.look)
+        await self.apply()
 
     async def apply(self) -> None:
         """Put the wanted routes in force; a home that serves nothing has no router."""

@@ -4,7 +4,6 @@ The store is written before the router; what a release has begun to answer it ma
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from penstock.engine.installing import rules_of
@@ -18,9 +17,6 @@ from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import cold, terms_of
 from penstock.store.contract import Release
 from penstock.watches import anew
-
-TRIES = 5
-"""So often is a router that does not follow asked again before that is an error."""
 
 
 class Switching:
@@ -47,7 +43,7 @@ class Switching:
                 self._releases.move(release.id, "restore", watch=anew(release.watch), **values)
         self._replicas.settle()
         self._releases.note(release.id, phase="switching")
-        await self._follow()
+        await self._routing.follow()
         if old is not None:
             self._releases.note(release.id, phase=f"draining {old.version}")
             await self.drain(old.id)
@@ -66,21 +62,16 @@ class Switching:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self.move(release, old.fate or "retire", reason=old.reason)
-        await self._follow()
+        await self._routing.follow()
         await asyncio.sleep(self._world.settle)
-        serving = self._releases.serving(old.project, old.environment)
-        keep = 1 if serving is None else int(serving.spec.get("keep", 1))
-        for number in cold(self._routing.placed(old.project, old.environment), keep):
-            await self._replicas.end(number)
+        await self.cool(old.project, old.environment)
 
-    async def _follow(self) -> None:
-        """Have the router follow what is recorded; where it cannot be reached this is tried again for a while."""
-        for _ in range(TRIES):
-            with suppress(EngineError):
-                await self._routing.apply()
-                return
-            await asyncio.sleep(self._world.look)
-        await self._routing.apply()
+    async def cool(self, project: str, environment: str) -> None:
+        """End the replicas of what serves no more, but for those that are kept warm."""
+        serving = self._releases.serving(project, environment)
+        keep = 1 if serving is None else int(serving.spec.get("keep", 1))
+        for number in cold(self._routing.placed(project, environment), keep):
+            await self._replicas.end(number)
 
     async def _is_answering(self, release: int) -> bool:
         """Whether a release has requests that it has not answered; so it may be where the router does not tell."""
@@ -98,7 +89,7 @@ class Switching:
     async def withdraw(self, release: Release, reason: str) -> None:
         """No new request to a release that was tried; then it finishes what it began, and ends."""
         self.move(release.id, "withdraw", fate="roll_back", reason=reason)
-        await self._follow()
+        await self._routing.follow()
         await self.drain(release.id)
 
     async def step_aside(self, release: Release) -> None:
@@ -112,7 +103,7 @@ class Switching:
             self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
             self._releases.move(old.id, "replace", fate="retire", reason=None)
         self._releases.note(release.id, phase=f"ending {old.version}")
-        await self._follow()
+        await self._routing.follow()
         await self.drain(old.id)
         await self._replicas.end(old.id)
 

@@ -1,7 +1,7 @@
 """A router in memory that does what it is told: for the engine's tests, and for trying a delivery without Envoy.
 
 It keeps the contract of `Router` (the same suite runs on it) with nothing that listens: `ask` stands for a request.
-Its script: `ill` ports fail their health check, `refusal` is the sentence with which the next `apply` fails,
+Its script: `ill` ports fail their health check, `refusal` is the sentence with which `apply` fails, `refusals` times;
 `begin` and `finish` are the two ends of a request that takes long, `count` says what a release did without asking it,
 `passing` is what `sampled` will hear of an environment, and `begin_anew` is a router that was killed and came back.
 """
@@ -36,6 +36,7 @@ class ScriptedRouter:
         self.history: list[tuple[Route, ...]] = []
         self.ill: set[int] = set()
         self.refusal: str | None = None
+        self.refusals = 1
         self._asked: Counter[int] = Counter()
         self._open: Counter[str] = Counter()
         self._arms: dict[str, Arm] = {}
@@ -48,12 +49,14 @@ class ScriptedRouter:
         return self.history[-1] if self.history else ()
 
     async def apply(self, routes: Sequence[Route]) -> None:
-        """Put the state in force. Raises EngineError, once, where `refusal` is set."""
+        """Put the state in force. Raises EngineError, `refusals` times, where `refusal` is set."""
         xds.refuse_contradictions(routes)
-        refusal, self.refusal = self.refusal, None
-        if refusal is not None:
-            raise EngineError(refusal)
-        self.history.append(tuple(routes))
+        if self.refusal is not None and self.refusals > 0:
+            self.refusals -= 1
+            raise EngineError(self.refusal)
+        self.refusal, self.refusals = None, 1
+        if tuple(routes) != self.routes:
+            self.history.append(tuple(routes))
 
     def insist_on(self, tls: Tls) -> None:
         """Raise EngineError for a certificate that is not to be served with."""
