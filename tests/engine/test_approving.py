@@ -362,7 +362,7 @@ def test_only_what_was_approved_is_deployed_by_hand(gate: Gate) -> None:
     gate.commit("4")
     gate.house.run(no_deploy=True)
     fourth = gate.store.runs.latest(limit=1)[0]
-    words = f"{fourth.version} with these settings was never approved for production: penstock run of its commit asks"
+    words = f"{fourth.version} with these settings is not approved for production: penstock run of its commit asks"
     assert deploy(gate, fourth).error == f"{words} for it"
 
 

@@ -85,6 +85,7 @@ def refuse_unapproved(world: World, project: str, pinned: Pinned) -> None:
     """Raise UnapprovedError unless the last word on this package with these settings was a yes."""
     asked = [a for a in world.store.approvals.of(project, pinned.environment) if _is_of(a, pinned)]
     said = [a for a in asked if a.status in {*GIVEN, ApprovalStatus.REFUSED}]
+    said.sort(key=lambda a: a.decided or 0.0)
     if said and said[-1].status in GIVEN:
         return
     what = f"{pinned.version} with these settings"
@@ -93,7 +94,7 @@ def refuse_unapproved(world: World, project: str, pinned: Pinned) -> None:
             raise UnapprovedError(f"{what} {approval.sentence}")
     if said:
         raise UnapprovedError(f"{what} was {said[-1].sentence}")
-    raise UnapprovedError(f"{what} was never approved for {pinned.environment}: penstock run of its commit asks for it")
+    raise UnapprovedError(f"{what} is not approved for {pinned.environment}: penstock run of its commit asks for it")
 
 
 def _is_of(approval: Approval, pinned: Pinned) -> bool:
