@@ -171,7 +171,7 @@ class Releases:
     def replicas(self, release: int) -> list[Replica]:
         """The replicas of a release that were not ended, by number."""
         query = select(tables.replicas).where(tables.replicas.c.release == release, tables.replicas.c.status != "ended")
-        return [Replica(**row) for row in self._connection.execute(query.order_by(tables.replicas.c.id)).mappings()]
+        return [Replica(**row) for row in self._connection.execute(query.order_by(tables.replicas.c.number)).mappings()]
 
     def last_gpus(self, release: int) -> tuple[int, ...]:
         """The GPUs that the newest replica of each number has or had."""
