@@ -326,6 +326,12 @@ def _as_approval(value: Any) -> Any:
     return {} if value is True else value
 
 
+class Reserved(Resources):
+    """What each replica of an environment takes of its machine as long as it lives: what is said, and nothing else."""
+
+    cpu: Annotated[float, Field(strict=True, ge=0, le=4096)] = Field(default=0.0, description="Processors.")
+
+
 SERVING = frozenset(
     {
         "port",
@@ -394,7 +400,7 @@ class Environment(Part):
         default=None, description="Where the environment answers; absent only with deploy."
     )
     replicas: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(default=1, description="Processes that serve it.")
-    resources: Resources | None = Field(default=None, description="What each replica takes of its machine.")
+    resources: Reserved | None = Field(default=None, description="What each replica takes of its machine.")
     needs: Texts = Field(default=(), description="Environments that must be released to first.")
     branches: Branches | None = Field(
         default=None, description="Branches that are released here; absent: the default branch."

@@ -1,6 +1,7 @@
 """What the replicas of a release reserve of their home, and what happens where they do not fit."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from penstock.engine.turns import Turns
 from penstock.errors import PenstockError, UsageError
 from penstock.pipelines import Pipeline
 from penstock.releases import ReleaseStatus
+from penstock.sources.definitions import load
 
 TWO = Capacity(4, 0, (Gpu(0), Gpu(1)))
 MIXED = Capacity(4, 8, (Gpu(0, "a100"), Gpu(1, "a100"), Gpu(2, "t4")))
@@ -320,6 +322,33 @@ def test_warmth_elsewhere_makes_room(equipped: House) -> None:
     equipped.play(story())
 
 
+def test_warmth_makes_room_for_steps(equipped: House) -> None:
+    """What is kept warm ends for a step that could not start beside it; not where that would not help."""
+
+    async def story() -> None:
+        turns = Turns(TWO)
+        delivery = Delivery(equipped.world, turns)
+        for version in ("1", "2"):
+            await delivery.release(equipped.wanted(version, resources=ONE_GPU), lambda: None)
+        one, two = equipped.store.releases.of(PROJECT.id, "production")
+        waiting = asyncio.create_task(turns.acquire((1, "both"), Need(gpus=2)))
+        await asyncio.sleep(0)
+        await delivery._replicas.yield_to_steps()
+        assert equipped.store.releases.replicas(one.id)
+        waiting.cancel()
+        step = asyncio.create_task(turns.acquire((2, "train"), Need(gpus=1)))
+        await asyncio.sleep(0)
+        await delivery._replicas.yield_to_steps()
+        assert await step == (0,)
+        assert not equipped.store.releases.replicas(one.id)
+        assert equipped.store.releases.replicas(two.id)
+        assert equipped.store.releases.get(one.id).reason == (
+            "its warm replicas ended to make room for a step that waits"
+        )
+
+    equipped.play(story())
+
+
 def test_two_that_wait_for_each_others_warmth(equipped: House) -> None:
     """Two releases at once, each in want of what the other's environment keeps warm, both come to serve."""
 
@@ -556,6 +585,19 @@ def test_what_never_fits_twice_is_told() -> None:
     assert room_notes(Pipeline.model_validate({**values, "environments": {"production": production}}), TWO) == ()
     small = {**production, "rollout": "blue_green", "resources": {"gpu": 1}}
     assert room_notes(Pipeline.model_validate({**values, "environments": {"production": small}}), TWO) == ()
+
+
+def test_a_step_that_could_never_start_beside_its_own_replicas() -> None:
+    """It is an error before anything runs, for those replicas would never end; one that fits beside them is none."""
+    for cpu, fits in ((3.0, True), (4.0, False)):
+        file = {"name": "x", **pipeline(cpu, rollout="recreate")}
+        found = load(json.dumps(file).encode(), "penstock.yaml")
+        if fits:
+            check_resources(found, TWO)
+        else:
+            sentence = "step train asks for 4 processors, and this home has 3 beside the replicas of this file's"
+            with pytest.raises(UsageError, match=sentence):
+                check_resources(found, TWO)
 
 
 def test_a_step_says_that_it_waits_for_replicas(house: House) -> None:

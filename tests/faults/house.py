@@ -50,6 +50,7 @@ PLACE = os.environ.get("PENSTOCK_ENVIRONMENT", "private")
 VERSION = os.environ["PENSTOCK_VERSION"]
 SERVER = os.urandom(8).hex()
 MODEL = Path("model/model.txt").read_text().strip()
+HELD = []
 
 
 def note(line):
@@ -73,6 +74,8 @@ class Answers(BaseHTTPRequestHandler):
             wait("slow")
         if self.path == "/" and MODEL == "crashing":
             os._exit(3)
+        if self.path == "/" and MODEL == "hungry":
+            HELD.append(b"x" * (64 << 20))
         body = json.dumps({"model": MODEL, "version": VERSION, "server": SERVER}).encode()
         self.send_response(500 if self.path == "/" and MODEL == "broken" else 200)
         self.send_header("content-length", str(len(body)))

@@ -17,6 +17,7 @@ environments:
   production:
     port: {production}
     replicas: 2
+    resources: {{memory: 200MiB}}
     rollout: {{canary: [20%, 50%], interval: 1s, deadline: DEADLINE, error_rate_at_most: 5%}}
 """
 
@@ -43,9 +44,9 @@ def weights(house: House) -> list[int]:
     return sorted(int(share["weight"]) for share in shares)
 
 
-@pytest.mark.parametrize("model", ["broken", "crashing"])
+@pytest.mark.parametrize("model", ["broken", "crashing", "hungry"])
 def test_a_release_that_fails_its_users_goes_back(house: House, model: str) -> None:
-    """Answers of 500, or a server that ends at each request: only the canary's requests fail, and soon no more."""
+    """Answers of 500, a server that ends at each request, or one without memory: only the canary's requests fail."""
     project = project_of(house)
     stable = project.serves()["release"]
     with Load(project.production) as load:

@@ -10,7 +10,7 @@ from penstock.commits import Commit, Trigger
 from penstock.engine.context import need_of
 from penstock.engine.contracts import Located, Source
 from penstock.engine.reserving import need_together
-from penstock.engine.scheduling import Capacity, why_never
+from penstock.engine.scheduling import Capacity, Schedule, why_never
 from penstock.engine.variables import PASSED_ON
 from penstock.errors import NotFoundError, SourceError, UsageError
 from penstock.matrices import expand
@@ -81,11 +81,13 @@ def project_of(located: Located, file: str, name: str) -> Project:
 
 def check_resources(pipeline: Pipeline, capacity: Capacity) -> None:
     """Raises UsageError for steps and replicas that could never start here."""
+    rest = _rest(pipeline, capacity)
     problems = []
     for step in pipeline.steps.values():
-        reason = why_never(need_of(step), capacity)
-        if reason is not None:
+        if reason := why_never(need_of(step), capacity):
             problems.append(f"step {step.name} {reason}")
+        elif reason := why_never(need_of(step), rest):
+            problems.append(f"step {step.name} {reason} beside the replicas of this file's environments")
     for name, environment in pipeline.environments.items():
         if environment.resources is not None:
             reason = why_never(need_together(environment.resources, environment.replicas), capacity)
@@ -93,6 +95,16 @@ def check_resources(pipeline: Pipeline, capacity: Capacity) -> None:
                 problems.append(f"environment {name}, with all its replicas, {reason}")
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def _rest(pipeline: Pipeline, capacity: Capacity) -> Capacity:
+    """What the replicas of all environments together leave to the steps."""
+    schedule = Schedule(capacity)
+    for number, (name, one) in enumerate(pipeline.environments.items(), 1):
+        if one.resources is not None:
+            schedule.take((-number, name), need_together(one.resources, one.replicas))
+    cpu, memory, gpus = schedule.left()
+    return Capacity(max(cpu, 0.0), 0 if memory is None else max(memory, 1), gpus)  # 0 would be: nobody knows
 
 
 def room_notes(pipeline: Pipeline, capacity: Capacity) -> tuple[str, ...]:

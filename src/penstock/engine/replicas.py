@@ -108,6 +108,10 @@ class Replicas:
         """Whether any replica of a release was started, and not ended."""
         return bool(self._releases.replicas(release.id))
 
+    async def yield_to_steps(self) -> None:
+        """What is kept warm makes room for steps that could never start beside it."""
+        await self._reserving.yield_to_steps()
+
     def settle(self) -> None:
         """What releases hold follows what is recorded of them."""
         self._reserving.settle()

@@ -17,8 +17,8 @@ from penstock.engine.scheduling import Gpu, Key, Need, beyond, why_never
 from penstock.engine.serving import HEALTH_INTERVAL
 from penstock.engine.turns import Turns
 from penstock.engine.world import World
+from penstock.environments import Reserved
 from penstock.errors import PenstockError
-from penstock.parts import Resources
 from penstock.releases import LIVE, MOVING, ReleaseStatus
 from penstock.rollouts import terms_of
 from penstock.store.contract import Release, Replica
@@ -111,7 +111,7 @@ class Reserving:
         if ending is None:
             raise NoRoomError(self._refusal(release))
         for warm in ending:
-            if self._is_warm(self._releases.get(warm.id), release):
+            if self._is_warm(self._releases.get(warm.id)):
                 await self._end_warm(warm, release)
         if not ending:
             self._tell(release, f"waiting for room: {self._lack(release, self._turns.held)}")
@@ -119,6 +119,9 @@ class Reserving:
     async def _end_warm(self, warm: Release, release: Release) -> None:
         words = f"make room for {release.version} in {release.environment}"
         self._tell(release, f"ending {warm.version} of {warm.environment}, which is kept warm, to make room")
+        await self._end_idle(warm, words)
+
+    async def _end_idle(self, warm: Release, words: str) -> None:
         log.info("release %s (%s in %s) ends to %s", warm.id, warm.version, warm.environment, words)
         async with self._lock(warm.id):
             await self._end(warm.id)
@@ -130,8 +133,8 @@ class Reserving:
 
         None where it does not fit though all of these end.
         """
-        holders = [self._releases.get(-key[0]) for key in self._turns.held if key[0] < 0]
-        warm = sorted((r for r in holders if self._is_warm(r, release)), key=lambda r: (r.ended or 0.0, r.id))
+        holders = self._holders()
+        warm = [r for r in self._warm(holders) if r.id != release.id]
         known = {r.id for r in warm}
         passing = {_key(r.id) for r in holders if r.status is not ReleaseStatus.SERVING and r.id not in known}
         before = self._before(release)
@@ -155,11 +158,26 @@ class Reserving:
     def _would_fit(self, need: Need, gone: Collection[Key], ending: Iterable[Release]) -> bool:
         return self._turns.would_fit(need, {*gone, *(_key(r.id) for r in ending)})
 
-    def _is_warm(self, release: Release, beside: Release) -> bool:
+    async def yield_to_steps(self) -> None:
+        """End what is kept warm, the oldest first and no more than needed, where a step could never start beside it."""
+        steps = {key for key in self._turns.held if key[0] > 0}
+        for need in self._turns.waiting:
+            warm = self._warm(self._holders()) if self._turns.is_barred(need) else []
+            counts = [n for n in range(1, len(warm) + 1) if self._would_fit(need, steps, warm[:n])]
+            for release in self._needed(need, steps, warm[: counts[0]]) if counts else ():
+                await self._end_idle(release, "make room for a step that waits")
+
+    def _holders(self) -> list[Release]:
+        return [self._releases.get(-key[0]) for key in self._turns.held if key[0] < 0]
+
+    def _warm(self, holders: Iterable[Release]) -> list[Release]:
+        """Those that are only kept warm, the oldest first."""
+        return sorted(filter(self._is_warm, holders), key=lambda r: (r.ended or 0.0, r.id))
+
+    def _is_warm(self, release: Release) -> bool:
         """Whether a release serves nobody, and nobody is about to have it serve."""
         return (
-            release.id != beside.id
-            and release.status in _OVER
+            release.status in _OVER
             and _key(release.id) in self._turns.held
             and not self._lock(release.id).locked()
             and not self._is_awaited(release)
@@ -350,16 +368,16 @@ class Reserving:
         return self._locks.setdefault(release, asyncio.Lock())
 
 
-def need_together(resources: Resources, replicas: int) -> Need:
+def need_together(resources: Reserved, replicas: int) -> Need:
     """What all replicas of a release hold of their home."""
     gpu = resources.gpu
     return Need(resources.cpu * replicas, (resources.memory or 0) * replicas, gpu.count * replicas, gpu.type)
 
 
-def resources_of(release: Release) -> Resources | None:
+def resources_of(release: Release) -> Reserved | None:
     """What each replica of a release takes; None where the file says nothing."""
     found = release.spec.get("resources")
-    return None if found is None else Resources.model_validate(found)
+    return None if found is None else Reserved.model_validate(found)
 
 
 def limited(spec: ProcessSpec, release: Release, gpus: tuple[int, ...]) -> ProcessSpec:

@@ -207,6 +207,11 @@ class Schedule:
         return self._waiting.keys()
 
     @property
+    def needs(self) -> Iterable[Need]:
+        """The different needs of those that wait."""
+        return self._lines.keys()
+
+    @property
     def kept_for(self) -> Key | None:
         """The step for which room is kept, or None."""
         return self._kept.first if self._kept is not None else None

@@ -60,6 +60,11 @@ class Turns:
         """Whether a need fits once these have ended."""
         return self._schedule.would_fit(need, ended)
 
+    @property
+    def waiting(self) -> tuple[Need, ...]:
+        """The different needs of those that wait."""
+        return tuple(self._schedule.needs)
+
     def is_barred(self, need: Need) -> bool:
         """Whether replicas leave too little for a need, whatever else ends."""
         return not self._schedule.would_fit(need, {key for key in self._schedule.held if key[0] > 0})

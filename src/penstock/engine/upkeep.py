@@ -171,6 +171,7 @@ class Upkeep:
             for place in sorted({(r.project, r.environment) for r in self._releases.of()}):
                 if not self._verbs.turn(*place).locked():
                     await self._round(place)
+            await self._replicas.yield_to_steps()
             await self._follow()
 
     async def _round(self, place: tuple[str, str]) -> None:
