@@ -142,15 +142,18 @@ def gathered(evidence: Evidence, limits: Limits, new: Increment) -> Evidence:
     )
 
 
-def judged(evidence: Evidence, limits: Limits, share: float, widths: int = 1) -> Judgment:
-    """What the evidence of one width shows; `share` is what the canary should get, `widths` how many there are."""
+def judged(evidence: Evidence, limits: Limits, share: float, widths: int = 1, name: str = "canary") -> Judgment:
+    """What the evidence of one width shows; `share` is what the canary should get, `widths` how many there are.
+
+    `name` is what the sentences call it: `canary` or `shadow`.
+    """
     alpha = risk(limits.confidence)
-    harm = next(_harms(evidence, alpha / (limits.tests * max(1, widths))), None)
+    harm = next(_harms(evidence, alpha / (limits.tests * max(1, widths)), name), None)
     if harm:
         return Judgment("fail", harm)
-    open_ = [*_open(evidence, limits, share, alpha)]
+    open_ = [*_open(evidence, limits, share, alpha, name)]
     if not open_:
-        return Judgment("pass", _safe(evidence, alpha))
+        return Judgment("pass", _safe(evidence, alpha, name))
     sizes = [size for _, size in open_]
     missing = None if None in sizes else max(size for size in sizes if size is not None) or None
     return Judgment("inconclusive", "; ".join(text for text, _ in open_), missing)
@@ -159,23 +162,23 @@ def judged(evidence: Evidence, limits: Limits, share: float, widths: int = 1) ->
 # --- harm ----------------------------------------------------------------------------------------------------------
 
 
-def _harms(evidence: Evidence, alpha: float) -> Iterator[str]:
+def _harms(evidence: Evidence, alpha: float, name: str) -> Iterator[str]:
     """Every harm that is shown, in one sentence each."""
     if evidence.harm and evidence.harm.wealth >= -math.log(alpha):
-        yield f"errors: {_counts(evidence.harm)}: more than chance explains at a risk of {alpha:.2g}"
+        yield f"errors: {_counts(evidence.harm, name)}: more than chance explains at a risk of {alpha:.2g}"
     for watch in evidence.watches:
         if watch.harm.wealth >= -math.log(alpha):
             quantile, ratio = f"p{watch.rule.quantile * 100:g}", watch.rule.ratio
             yield f"latency: the {quantile} is more than {ratio:g} times that of the stable release, at {alpha:.2g}"
-    for name, told in sorted(evidence.customs.items()):
+    for rule, told in sorted(evidence.customs.items()):
         if told.word == "fail":
-            yield f"{name}: {told.why or 'the rule says fail'}"
+            yield f"{rule}: {told.why or 'the rule says fail'}"
 
 
-def _counts(comparison: Comparison) -> str:
+def _counts(comparison: Comparison, name: str) -> str:
     (hit, other), (seen, rest) = comparison.events, comparison.requests
     return (
-        f"{hit:,} of {seen:,} requests at the canary, {other:,} of {rest:,} at the stable release, "
+        f"{hit:,} of {seen:,} requests at the {name}, {other:,} of {rest:,} at the stable release, "
         f"about {relative_risk(comparison):.2g} times as likely"
     )
 
@@ -183,22 +186,24 @@ def _counts(comparison: Comparison) -> str:
 # --- safety --------------------------------------------------------------------------------------------------------
 
 
-def _open(evidence: Evidence, limits: Limits, share: float, alpha: float) -> Iterator[tuple[str, int | None]]:
+def _open(
+    evidence: Evidence, limits: Limits, share: float, alpha: float, name: str
+) -> Iterator[tuple[str, int | None]]:
     """What keeps a width from being safe, each with about how many more requests show it (0: it is not of requests)."""
     if not evidence.canary.requests:
-        yield "the canary got no request, and no data is no success", _errors_missing(evidence, share, alpha)
+        yield f"the {name} got no request, and no data is no success", _errors_missing(evidence, share, alpha)
         return
     if not _errors_safe(evidence, alpha):
-        yield _errors_open(evidence, limits), _errors_missing(evidence, share, alpha)
+        yield _errors_open(evidence, limits, name), _errors_missing(evidence, share, alpha)
     for watch in evidence.watches:
         if watch.rule.name in limits.require and watch.safety.wealth < -math.log(alpha):
             missing = more_to_compare(watch.safety, alpha, share, relative_risk(watch.safety))
             yield f"{watch.rule.name} is not yet shown to be below {watch.rule.ratio:g}", missing
-    for name in limits.customs:
-        told = evidence.customs.get(name)
-        if name in limits.require and (told is None or told.word != "pass"):
+    for rule in limits.customs:
+        told = evidence.customs.get(rule)
+        if rule in limits.require and (told is None or told.word != "pass"):
             why = f" ({told.why})" if told is not None and told.why else ""
-            yield f"{name} {_SAID[told.word if told else None]}{why}", 0
+            yield f"{rule} {_SAID[told.word if told else None]}{why}", 0
     alarm = split_alarm((evidence.canary.requests, evidence.stable.requests), share, TOLERANCES[limits.assignment])
     if alarm:
         yield f"{alarm}: the arms may not be alike", 0
@@ -223,9 +228,9 @@ def _ratio_excluded(evidence: Evidence, alpha: float) -> bool:
     return evidence.stable.errors * safety.null <= evidence.stable.requests
 
 
-def _errors_open(evidence: Evidence, limits: Limits) -> str:
+def _errors_open(evidence: Evidence, limits: Limits, name: str) -> str:
     errors, requests = evidence.canary.errors, evidence.canary.requests
-    text = f"{errors:,} errors in {requests:,} requests of the canary do not exclude "
+    text = f"{errors:,} errors in {requests:,} requests of the {name} do not exclude "
     if limits.error_rate_at_most is None:
         return f"{text}{limits.error_rate_ratio:g} times the errors of the stable release"
     ratio = f" or {limits.error_rate_ratio:g} times those of the stable release" if limits.error_rate_ratio else ""
@@ -242,9 +247,11 @@ def _errors_missing(evidence: Evidence, share: float, alpha: float) -> int | Non
     return min((size for size in sizes if size is not None), default=None)
 
 
-def _safe(evidence: Evidence, alpha: float) -> str:
+def _safe(evidence: Evidence, alpha: float, name: str) -> str:
     errors, requests = evidence.canary.errors, evidence.canary.requests
     if evidence.bound and _rate_excluded(evidence, alpha):
         limit = f"{evidence.bound.limit * 100:g} %"
-        return f"{errors:,} errors in {requests:,} requests of the canary exclude a rate of {limit}"
-    return f"errors: {_counts(evidence.safety)}: {evidence.safety.null:g} times is excluded" if evidence.safety else ""
+        return f"{errors:,} errors in {requests:,} requests of the {name} exclude a rate of {limit}"
+    if evidence.safety is None:
+        return ""
+    return f"errors: {_counts(evidence.safety, name)}: {evidence.safety.null:g} times is excluded"

@@ -94,6 +94,11 @@ class Terms:
                 f"the interval of {self.interval:g} s must be shorter than the deadline, {self.deadline:g} s"
             )
 
+    @property
+    def name(self) -> str:
+        """What sentences call the release that is tried."""
+        return "shadow" if self.strategy == "shadow" else "canary"
+
     def share(self, width: int) -> float:
         """The canary's share of all counted requests at a width; copies of a shadow count beside their originals."""
         part = width / FULL
@@ -253,7 +258,7 @@ def _looked(rollout: Rollout, look: Observed) -> Rollout:
 
 def _decided(rollout: Rollout) -> tuple[Rollout, Move]:
     terms, width = rollout.terms, rollout.width
-    found = judged(rollout.evidence, terms.limits, terms.share(width), len(terms.widths))
+    found = judged(rollout.evidence, terms.limits, terms.share(width), len(terms.widths), terms.name)
     late = rollout.seen - rollout.begun >= terms.deadline
     if found.verdict == "fail":
         return _ended(rollout, Move("roll_back", 0, f"at {percent(width)} {found.reason}"))
@@ -281,7 +286,7 @@ def _widened(rollout: Rollout, found: Judgment) -> tuple[Rollout, Move]:
 
 
 def _open(found: Judgment) -> str:
-    return found.reason + (f": about {found.missing:,} more requests of the canary would" if found.missing else "")
+    return found.reason + (f": about {found.missing:,} more requests are missing" if found.missing else "")
 
 
 def _too_late(rollout: Rollout, found: Judgment) -> str:
@@ -290,6 +295,8 @@ def _too_late(rollout: Rollout, found: Judgment) -> str:
     if found.verdict == "pass":
         lacking = "its interval" if _is_last(rollout) else "the widths after it"
         return f"{text}all is well, but there was no time for {lacking}"
+    if not rollout.evidence.canary.requests:
+        return f"{text}{_open(found)}; where nobody calls, write traffic: probe"
     silent = rollout.seen - (rollout.fed if rollout.fed is not None else rollout.since or rollout.begun)
     quiet = f"; no request for {silent:.0f} s" if silent > rollout.terms.interval else ""
     return f"{text}{_open(found)}{quiet}"

@@ -94,6 +94,11 @@ class Standing:
     charts: tuple[Chart, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What sentences call the release that is tried."""
+        return "shadow" if self.strategy == "shadow" else "canary"
+
+    @property
     def going_on(self) -> bool:
         """Whether it is being judged in traffic now."""
         return self.verdict is not None and self.ended is None
@@ -108,7 +113,7 @@ class Standing:
         """How many more requests it takes, in words; empty where it has ended, or no number is known."""
         if self.missing is None or not self.going_on:
             return ""
-        return f"about {self.missing:,} more {'request' if self.missing == 1 else 'requests'} of the canary"
+        return f"about {self.missing:,} more {'request' if self.missing == 1 else 'requests'} of the {self.name}"
 
     @property
     def way(self) -> str:
@@ -148,7 +153,7 @@ def _in_traffic(
     rollout: Rollout, kept: Mapping[str, Any], stable: int | None, probe: Mapping[str, Any] | None
 ) -> Standing:
     terms, evidence, ended = rollout.terms, rollout.evidence, rollout.ended
-    shown = judged(evidence, terms.limits, terms.share(terms.widths[rollout.reached]), len(terms.widths))
+    shown = judged(evidence, terms.limits, terms.share(terms.widths[rollout.reached]), len(terms.widths), terms.name)
     return Standing(
         strategy=terms.strategy,
         stable=stable,

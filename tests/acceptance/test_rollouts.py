@@ -113,7 +113,7 @@ def test_lineage_leads_to_what_happened_to_each_release(tried: Tiny) -> None:
     assert release["ended"] >= release["history"][0]["at"]
     assert [(one["what"], one["why"]) for one in release["history"]] == [
         ("tried", "canary begins"),
-        ("taken back", "wrong prices"),
+        ("rolled back", "wrong prices"),
     ]
     told = tried("lineage", version).out
     sentence(told, "production +rolled back +by .*: .* asked to abort: wrong prices")

@@ -18,8 +18,13 @@ from engine.builders import House, until
 from engine.servers import Small
 from penstock.engine.calling import PACE, call
 from penstock.engine.installing import package_folder
+from penstock.engine.replicas import Replicas
+from penstock.engine.rolling import Rolling
+from penstock.engine.routing import Routing
+from penstock.environments import RolloutRules
 from penstock.errors import ReportError
 from penstock.recordings import SYNTHETIC
+from penstock.rollouts import Terms
 from penstock.store.contract import Release
 
 LINES = '{"path": "/1", "headers": {"X-Penstock-Synthetic": "no", "X-Own": "yes"}}\n{"path": "/2", "json": 1}\n'
@@ -51,9 +56,11 @@ def certificate(folder: Path) -> ssl.SSLContext:
     return context
 
 
-async def calling(house: House, release: Release, port: int, meanwhile: Callable[[], Awaitable[None]]) -> None:
+async def calling(
+    house: House, release: Release, port: int, meanwhile: Callable[[], Awaitable[None]], *, tls: bool = False
+) -> None:
     """Call a port while something goes on, and then stop."""
-    task = asyncio.create_task(call(house.world, release, port, "asked.jsonl"))
+    task = asyncio.create_task(call(house.world, release, port, "asked.jsonl", tls=tls))
     try:
         await meanwhile()
         assert not task.done()
@@ -117,8 +124,8 @@ def test_an_environment_with_certificates_is_called_over_tls(house: House, tmp_p
 
     async def story() -> None:
         async with server.serving(certificate(tmp_path)):
-            release = released(house, tls={"certificate": "own.crt", "key": "own.key"})
-            await calling(house, release, server.port, lambda: until(lambda: len(server.asked) >= 3))
+            release = released(house)
+            await calling(house, release, server.port, lambda: until(lambda: len(server.asked) >= 3), tls=True)
         assert server.paths[:3] == ["/1", "/2", "/1"]
 
     house.play(story())
@@ -130,6 +137,32 @@ def test_the_file_of_the_probe_is_meant(house: House) -> None:
     async def story() -> None:
         release = released(house, "\n", probe={"requests": "asked.jsonl"})
         with pytest.raises(ReportError, match=r"asked\.jsonl: the file holds no request"):
-            await call(house.world, release, 1)
+            await call(house.world, release, 1, tls=False)
+
+    house.play(story())
+
+
+@pytest.mark.parametrize("brings", [True, False])
+def test_the_port_speaks_what_the_stable_release_has(house: House, tmp_path: Path, brings: bool) -> None:
+    """A canary that brings certificates, or drops them, is called as the release that serves is."""
+    server, own = Small(), {"certificate": "own.crt", "key": "own.key"}
+    certificates = (None, own) if brings else (own, None)
+
+    async def story() -> None:
+        async with server.serving(None if brings else certificate(tmp_path)):
+            stable = released(house, port=server.port, tls=certificates[0])
+            canary = released(
+                house,
+                port=server.port,
+                tls=certificates[1],
+                probe={"requests": "asked.jsonl"},
+                rollout=RolloutRules.model_validate({"canary": ["5%"], "traffic": "probe"}).model_dump(),
+            )
+            house.store.releases.move(stable.id, "promote")
+            routing = Routing(house.world)
+            rolling = Rolling(house.world, routing, Replicas(house.world, routing))
+            rolling.begin(canary, stable, Terms("canary", (500,)))
+            move = await rolling.judge(canary, lambda: "enough" if len(server.asked) >= 3 else None)
+        assert (move.reason, server.paths[:3]) == ("enough", ["/1", "/2", "/1"])
 
     house.play(story())

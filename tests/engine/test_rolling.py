@@ -10,6 +10,7 @@ import pytest
 from engine.builders import PROJECT, House, until
 from penstock.engine.contracts import Counted
 from penstock.engine.delivery import Delivery, FrozenError, Wanted
+from penstock.engine.happenings import happenings
 from penstock.environments import RolloutRules
 from penstock.errors import StateError
 from penstock.releases import Frozen, ReleaseStatus
@@ -93,6 +94,7 @@ def test_a_healthy_canary_gets_all_traffic(house: House) -> None:
         assert [(m["kind"], m["width"]) for m in moves] == [("widen", 500), ("widen", 2500), ("promote", FULL)]
         assert "errors in" in moves[-1]["reason"]
         assert (release.phase, split(house)) == (None, {"0.2": FULL})
+        assert told(house)[1:] == [("tried", "ada"), ("tried", "its evidence"), ("released", "its evidence")]
 
     house.play(story())
 
@@ -123,8 +125,14 @@ def test_harm_rolls_back(house: House) -> None:
         assert house.store.releases.replicas(first.id)
         drained = [split_of(routes) for routes in house.router.history][-2]
         assert drained == {"0.1": FULL, "0.2": 0}
+        assert told(house)[1:] == [("tried", "ada"), ("rolled back", "its evidence")]
 
     house.play(story())
+
+
+def told(house: House) -> list[tuple[str, str]]:
+    """What the environment's history says was done, and by whom."""
+    return [(one.what, one.who) for one in happenings(house.store, PROJECT.id, "production")]
 
 
 def split_of(routes: Any) -> dict[str, int]:
@@ -142,7 +150,7 @@ def test_silence_ends_at_the_deadline(house: House) -> None:
             release = await task
         assert release.status is ReleaseStatus.ROLLED_BACK
         assert (release.rollout or {})["move"]["cause"] == "deadline"
-        assert "about 336 more requests of the canary would" in (release.reason or "")
+        assert "about 336 more requests are missing" in (release.reason or "")
 
     house.play(story())
 

@@ -146,7 +146,7 @@ def test_each_width_begins_its_evidence_afresh() -> None:
     """What was seen at 5 % does not count at 25 %."""
     moves = played(CANARY, [look(1, 500, Arm(9000)), look(61, 500, Arm(1)), look(62, 2500, Arm(100))])
     assert (moves[-1].kind, moves[-1].missing) == ("hold", 236)
-    assert moves[-1].reason.endswith("about 236 more requests of the canary would")
+    assert moves[-1].reason.endswith("about 236 more requests are missing")
 
 
 def test_harm_rolls_back_without_waiting() -> None:
@@ -166,7 +166,7 @@ def test_silence_is_never_success() -> None:
         "roll_back",
         0,
         "no decision within 1800 s: at 5 % the canary got no request, and no data is no success: "
-        "about 336 more requests of the canary would; no request for 1740 s",
+        "about 336 more requests are missing; where nobody calls, write traffic: probe",
         336,
         "deadline",
     )
@@ -178,7 +178,7 @@ def test_the_deadline_says_how_much_was_missing() -> None:
     assert (moves[-1].kind, moves[-1].missing) == ("roll_back", 186)
     assert moves[-1].reason == (
         "no decision within 1800 s: at 5 % 0 errors in 150 requests of the canary do not exclude a rate of 1 % "
-        "or 2 times those of the stable release: about 186 more requests of the canary would"
+        "or 2 times those of the stable release: about 186 more requests are missing"
     )
 
 

@@ -744,14 +744,15 @@ def test_releases_are_listed(store: Store) -> None:
 
 
 def test_what_each_environment_has_now(store: Store) -> None:
-    """Of each environment the serving release is told, else the newest; and the newest apart."""
+    """Of each environment the serving release is told, else what something happened to last; and the newest apart."""
     old, new = add_release(store), add_release(store)
     staging = [add_release(store, "staging") for _ in range(2)]
     store.releases.move(old.id, "promote")
     assert [r.id for r in store.releases.current()] == [old.id, staging[1].id]
     assert [r.id for r in store.releases.newest()] == [new.id, staging[1].id]
+    store.releases.move(new.id, "reject")
     store.releases.move(old.id, "stop")
-    assert [r.id for r in store.releases.current()] == [new.id, staging[1].id]
+    assert [r.id for r in store.releases.current()] == [old.id, staging[1].id]
 
 
 def test_replicas(store: Store) -> None:

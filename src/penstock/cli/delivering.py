@@ -102,6 +102,9 @@ def find_package(world: "World", project: "Project", version: str) -> "PackageRe
     exact = [p for p in packages if p.version == wanted] or [p for p in packages if p.version.startswith(wanted)]
     named = [p for p in exact if p.digest.startswith(digest)]
     if not named:
+        if world.store.releases.of(project.id, version):
+            told = f"penstock status {version} tells what it serves"
+            raise NotFoundError(f'"{version}" is an environment of {project.name}, no version: {told}')
         known = ", ".join(list(dict.fromkeys(p.version for p in packages))[:5]) or "none yet"
         raise NotFoundError(f'{project.name} has no package of version "{version}"; it has {known}')
     if len({p.version for p in named}) > 1:

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
@@ -163,8 +164,17 @@ def _misused(error: TyperException) -> int:
     if message.startswith("Usage:"):
         sys.stderr.write(f"{message}\n")
     else:
-        _say(f"{message.rstrip('.')} (penstock --help lists the commands)")
+        _say(f"{message.rstrip('.')} ({_help_of(getattr(error, 'ctx', None))})")
     return 2
+
+
+def _help_of(context: Any) -> str:
+    """Where the words are explained that were not understood: the verb's own help, or that of all."""
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names.insert(0, str(context.info_name))
+        context = context.parent
+    return f"penstock {' '.join(names)} --help tells how" if names else "penstock --help lists the commands"
 
 
 def _say(sentence: str) -> None:

@@ -18,8 +18,10 @@ REST = 0.1
 """Seconds of rest after a request that nothing answered."""
 
 
-async def call(world: World, release: Release, port: int, requests_file: str | None = None) -> None:
+async def call(world: World, release: Release, port: int, requests_file: str | None = None, *, tls: bool) -> None:
     """Ask a port a release's recorded requests again and again, one after the other, until canceled.
+
+    `tls` is what the port speaks: that of the release which serves there, whatever the one that is tried brings.
 
     The file is of the release's package; absent: that of its probe. What is answered, or not, is for the router to
     count. Raises ReportError where the file holds no requests.
@@ -28,7 +30,7 @@ async def call(world: World, release: Release, port: int, requests_file: str | N
     recordings = await asyncio.to_thread(recordings_of, package_folder(world, release), file)
     marked = [_marked(recording) for recording in recordings]
     loop = asyncio.get_running_loop()
-    async with Connection(port, PATIENCE, tls=bool(release.spec.get("tls"))) as connection:
+    async with Connection(port, PATIENCE, tls=tls) as connection:
         while True:
             for recording in marked:
                 due = loop.time() + PACE

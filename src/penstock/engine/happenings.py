@@ -5,6 +5,7 @@ It is read from the journal and from what people asked for; nothing is kept for 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.migrations import Migration, MigrationStatus
 from penstock.store.contract import Approval, Release, ReleaseEvent, Request
@@ -29,7 +30,7 @@ _RELEASES: Mapping[str, str] = {
     "widen": "tried",
     "promote": "released",
     "reject": "rejected",
-    "withdraw": "taken back",
+    "withdraw": "rolled back",
     "restore": "rolled back to",
     "stop": "stopped",
 }
@@ -41,6 +42,8 @@ _ASKED: Mapping[str, str] = {
     "withdraw": "abort",
 }
 """The request that has an event follow, where a person asked for it."""
+_DECIDED: Mapping[str, str] = {"evidence": "its evidence", "deadline": "its deadline", "failure": "penstock"}
+"""Who decided what no person asked for, by the cause of a rollout's last move."""
 
 
 def happenings(store: Store, project: str, environment: str) -> list[Happening]:
@@ -73,12 +76,29 @@ def _release(store: Store, release: Release, event: ReleaseEvent, requests: list
         return Happening(event.at, _RELEASES[event.event], release.version, release.id, None, WATCH, broken)
     kind = _ASKED.get(event.event)
     asked = next((r for r in requests if r.kind == kind and r.created <= event.at <= (r.ended or event.at)), None)
-    who, why = release.actor, event.detail
+    who, why = _decided(release, event) or release.actor, event.detail
     if asked is not None:
         who, why = asked.actor, asked.payload.get("reason")
     elif event.event == "promote":
         why = why or _evidence(release) or _asked_by(store, release)
     return Happening(event.at, _RELEASES[event.event], release.version, release.id, release.run or None, who, why)
+
+
+def _decided(release: Release, event: ReleaseEvent) -> str | None:
+    """Who had an event follow where no person did: the probe, or the judgement in traffic."""
+    rollout = release.rollout or {}
+    if event.event == "widen":
+        return None if _begins(rollout, event) else _DECIDED["evidence"]
+    if event.event == "reject" and event.detail is not None and event.detail.startswith("the probe: "):
+        return "its probe"
+    move = rollout.get("move") or {}
+    ends = {"promote": "promote", "withdraw": "roll_back"}
+    return _DECIDED.get(str(move.get("cause"))) if ends.get(event.event) == move.get("kind", "") else None
+
+
+def _begins(rollout: Mapping[str, Any], event: ReleaseEvent) -> bool:
+    """Whether an event is a release's first move in traffic, which whoever released it asked for."""
+    return event.detail == f"{rollout.get('strategy')} begins"
 
 
 def _evidence(release: Release) -> str | None:

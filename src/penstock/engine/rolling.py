@@ -93,7 +93,8 @@ class Rolling:
         if (release.spec.get("rollout") or {}).get("traffic") != "probe":
             return None
         stable = self._releases.get(self._state(release.id)[1])
-        return asyncio.create_task(call(self._world, release, int(stable.spec["port"])))
+        port, tls = int(stable.spec["port"]), bool(stable.spec.get("tls"))
+        return asyncio.create_task(call(self._world, release, port, tls=tls))
 
     async def _until_ended(
         self, release: Release, caller: asyncio.Task[None] | None, questions: Questions, stopping: Stopping

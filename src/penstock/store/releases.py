@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from penstock.errors import NotFoundError, TransitionError
@@ -102,11 +102,16 @@ class Releases:
         return int(self._connection.execute(select(func.max(table.c.generation)).where(*here)).scalar_one() or 0)
 
     def current(self) -> list[Release]:
-        """Of each environment of the home the release that has its traffic, else the newest; by project and name."""
+        """Of each environment of the home the release that has its traffic, else what something happened to last.
+
+        By project and name.
+        """
         table = tables.releases
         place = (table.c.project, table.c.environment)
-        chosen = select(func.coalesce(_last(table.c.status == ReleaseStatus.SERVING), func.max(table.c.id)))
-        query = select(table).where(table.c.id.in_(chosen.group_by(*place))).order_by(*place)
+        last = func.coalesce(table.c.ended, table.c.since, table.c.created)
+        order = ((table.c.status == ReleaseStatus.SERVING).desc(), last.desc(), table.c.id.desc())
+        ranked = select(table.c.id, func.row_number().over(partition_by=place, order_by=order).label("rank")).subquery()
+        query = select(table).join(ranked, table.c.id == ranked.c.id).where(ranked.c.rank == 1).order_by(*place)
         return [_release(row) for row in self._connection.execute(query).mappings()]
 
     def newest(self) -> list[Release]:
@@ -194,8 +199,3 @@ class Releases:
 
 def _release(row: RowMapping) -> Release:
     return Release(**{**row, "status": ReleaseStatus(row["status"])})
-
-
-def _last(condition: ColumnElement[bool]) -> ColumnElement[Any]:
-    """The highest number among the rows of a group that fulfil a condition."""
-    return func.max(case((condition, tables.releases.c.id)))
