@@ -19,19 +19,21 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 
 from penstock.canaries import Limits, gathered, judged, nothing_seen
 from penstock.error_counts import bounded, compared, looking_for_harm, looking_for_safety, unbounded
 from penstock.latencies import LatencyRule
-from penstock.rollouts import FULL, Move, Observed, Rollout, Terms, advanced, begin, taken_up, written
+from penstock.rollouts import Observed, Rollout, Terms, advanced, begin, taken_up, written
 from penstock.traffic import Arm, Increment, log_edges, split_alarm
 
-Floats = npt.NDArray[np.float64]
-Draw = np.random.Generator
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from pure.simulated_rollouts import Draw, Floats, drifting, play
+
 ALPHA = 0.05
 BAR = -math.log(ALPHA)
 EDGES = log_edges(1.0, math.sqrt(1.5), 44)
@@ -140,40 +142,6 @@ def widening(asked: argparse.Namespace) -> None:
 # --- rollouts ------------------------------------------------------------------------------------------------------
 
 
-def drifting(draw: Draw, n: int, spread: float, memory: float = 0.9) -> Floats:
-    """Factors with a mean of 1 that drift: exp of an autoregressive series."""
-    noise = draw.normal(0.0, spread * math.sqrt(1 - memory**2), n)
-    series = np.empty(n)
-    level = draw.normal(0.0, spread)
-    for i in range(n):
-        level = memory * level + noise[i]
-        series[i] = level
-    return np.exp(series - spread**2 / 2)
-
-
-def play(draw: Draw, base: float, risk: float, terms: Terms) -> tuple[Move, int, list[int]]:
-    """A whole rollout, a look a second: its end, all requests, and canary requests per width that widened."""
-    traffic, rates = drifting(draw, 3700, 0.5), base * drifting(draw, 3700, 0.7)
-    rollout, move = begin(terms, 0.0)
-    total, per_width = 0, []
-    for second in range(1, 3700):
-        n = int(draw.poisson(50 * traffic[second]))
-        at_canary = int(draw.binomial(n, rollout.width / FULL))
-        errors = [
-            int(draw.binomial(k, min(1.0, p)))
-            for k, p in zip((at_canary, n - at_canary), (rates[second] * risk, rates[second]), strict=True)
-        ]
-        total += n
-        counts = Increment(Arm(at_canary, errors[0]), Arm(n - at_canary, errors[1]))
-        before = rollout.evidence.canary.requests + at_canary
-        rollout, move = advanced(rollout, Observed(float(second), rollout.width, counts))
-        if move.kind in ("widen", "promote"):
-            per_width.append(before)
-        if rollout.ended:
-            break
-    return move, total, per_width
-
-
 def rollouts(asked: argparse.Namespace) -> None:
     """Print how whole rollouts end: 5, 25, 50 %, 50 requests a second, an interval of 1 s, a deadline of an hour."""
     draw = np.random.default_rng(asked.seed)
@@ -182,12 +150,11 @@ def rollouts(asked: argparse.Namespace) -> None:
     for base, risk in ((0.0, 1), (0.001, 1), (0.01, 1), (0.03, 1), (0.01, 2), (0.01, 10), (0.001, 10)):
         runs = asked.runs if risk == 1 else max(50, asked.runs // 4)
         ends = [play(draw, base, risk, terms) for _ in range(runs)]
-        late = sum("no decision" in move.reason for move, _, _ in ends)
-        promoted = sum(move.kind == "promote" for move, _, _ in ends)
-        widths = [n for _, _, sizes in ends for n in sizes]
+        late, promoted = (sum(played.end == word for played in ends) for word in ("late", "promoted"))
+        widths = [n for played in ends for n in played.widened]
         quick = share(sum(n <= 1000 for n in widths), len(widths)) if widths else "-"
         back = share(runs - promoted - late, runs)
-        sizes = median([n for _, n, _ in ends])
+        sizes = median([played.requests for played in ends])
         line(f"  base {base:.1%}, {risk} times", share(promoted, runs), back, share(late, runs), sizes, quick)
 
 
