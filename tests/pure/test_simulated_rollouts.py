@@ -37,8 +37,8 @@ def test_equal_releases_are_seldom_rolled_back(base: float, runs: int) -> None:
 
 @pytest.mark.parametrize(("base", "terms"), [(0.01, CANARY), (0.001, CANARY), (0.01, Terms("canary", (1000,)))])
 def test_ten_times_the_errors_are_caught(base: float, terms: Terms) -> None:
-    """At every width and base rate; at a tenth of the traffic and errors of 1 % mostly within 1,000 requests."""
+    """At least 95 in 100 are rolled back; at a tenth of the traffic and errors of 1 % mostly within 1,000 requests."""
     ends = played(base, 10, 40, terms, every=10 if terms is CANARY else 1)
-    assert {p.end for p in ends} == {"back"}
+    assert sum(p.end != "back" for p in ends) <= room(len(ends))
     if terms is not CANARY:
         assert median(p.requests for p in ends) <= 1000
