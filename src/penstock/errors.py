@@ -47,6 +47,17 @@ class EngineError(PenstockError):
     """A part that Penstock itself needs (disk, uv, Envoy, database) did not do its work."""
 
 
+class RouteError(EngineError):
+    """Environments cannot be reached at their ports; what was to be routed elsewhere is in force.
+
+    `environments` are their names as in the routes; each is as it was before, as far as it could be reached then.
+    """
+
+    def __init__(self, sentence: str, environments: Sequence[str]) -> None:
+        self.environments = tuple(environments)
+        super().__init__(sentence)
+
+
 class DiskError(EngineError):
     """The home cannot be written any more: nothing is acknowledged from then on."""
 

@@ -1,9 +1,10 @@
 """The contract of `Router`, on both implementations: in memory, and with a real Envoy before real servers."""
 
 import asyncio
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from penstock.engine.contracts import Backend, Counted, Route, Router
-from penstock.errors import EngineError
+from penstock.errors import EngineError, RouteError
 from penstock.routers.envoy import EnvoyRouter
 from penstock.routers.scripted import ScriptedRouter
 from penstock.runners.process import ProcessRunner
@@ -42,6 +43,10 @@ class World(Protocol):
 
     async def fall_ill(self, port: int) -> None: ...
 
+    def taken(self, port: int) -> AbstractContextManager[object]:
+        """Another program has a port meanwhile."""
+        ...
+
     async def begin(self, port: int, release: str) -> None:
         """A request that takes until `finish`."""
         ...
@@ -66,6 +71,12 @@ class Memory:
 
     async def fall_ill(self, port: int) -> None:
         self.router.ill.add(port)
+
+    @contextmanager
+    def taken(self, port: int) -> Iterator[None]:
+        self.router.taken.add(port)
+        yield
+        self.router.taken.discard(port)
 
     async def begin(self, port: int, release: str) -> None:  # noqa: ARG002 - a release needs no address here
         self.router.begin(release)
@@ -94,6 +105,13 @@ class Loopback:
 
     async def fall_ill(self, port: int) -> None:
         self._toys[port].well = False
+
+    @contextmanager
+    def taken(self, port: int) -> Iterator[None]:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            yield
 
     async def begin(self, port: int, release: str) -> None:  # noqa: ARG002 - the weight decides
         asked = self._asked()
@@ -325,6 +343,53 @@ async def test_a_contradiction_changes_nothing(world: World, routes: Sequence[Ro
     with pytest.raises(EngineError, match=sentence):
         await world.router.apply(routes)
     assert await world.ask(port) == (200, only.version)
+
+
+async def test_a_taken_port_is_the_matter_of_its_environment_alone(world: World) -> None:
+    """All others follow, the error names who does not, and the same state again brings it in once the port is free."""
+    port, taken = free_port(), free_port()
+    one, two = backend("1", 10_000, await world.replica("1")), backend("2", 10_000, await world.replica("2"))
+    three = backend("3", 10_000, await world.replica("3"))
+    await world.router.apply([Route("production", port, (one,))])
+    wanted = [Route("production", port, (two,)), Route("staging", taken, (three,))]
+    with world.taken(taken):
+        for _ in range(2):
+            with pytest.raises(RouteError, match=f"port {taken} of staging is taken by another program") as caught:
+                await world.router.apply(wanted)
+            assert caught.value.environments == ("staging",)
+            assert await world.ask(port) == (200, two.version)
+        await world.router.apply(wanted[:1])
+    for _ in range(2):
+        await world.router.apply(wanted)
+        assert await world.ask(taken) == (200, three.version)
+        assert await world.ask(port) == (200, two.version)
+
+
+async def test_who_cannot_move_stays_where_it_was(world: World) -> None:
+    """An environment whose new port is taken is served by its old release at its old port, and moves when it can."""
+    port, other, taken = free_port(), free_port(), free_port()
+    one, two = backend("1", 10_000, await world.replica("1")), backend("2", 10_000, await world.replica("2"))
+    three = backend("3", 10_000, await world.replica("3"))
+    await world.router.apply([Route("production", port, (one,))])
+    wanted = [Route("production", taken, (two,)), Route("staging", other, (three,))]
+    with world.taken(taken):
+        for _ in range(2):
+            with pytest.raises(RouteError):
+                await world.router.apply(wanted)
+            assert await world.ask(port) == (200, one.version)
+            assert await world.ask(other) == (200, three.version)
+    await world.router.apply(wanted)
+    assert await world.ask(taken) == (200, two.version)
+    await _refused(world, port)
+
+
+async def test_a_router_runs_from_its_first_state_until_its_stop(world: World) -> None:
+    """Whether it runs can be asked at any time."""
+    assert not world.router.running()
+    await world.router.apply([Route("production", free_port(), ())])
+    assert world.router.running()
+    await world.router.stop()
+    assert not world.router.running()
 
 
 async def test_a_release_that_was_never_applied_has_nothing(world: World) -> None:

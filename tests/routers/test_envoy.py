@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from penstock.engine.contracts import Backend, Route, Sticky
-from penstock.errors import EngineError
+from penstock.errors import EngineError, RouteError
 from penstock.recordings import SYNTHETIC
 from penstock.routers.envoy import EnvoyRouter
 from penstock.runners.process import ProcessRunner
@@ -243,6 +244,114 @@ async def test_a_taken_port_is_told_and_changes_nothing(router: EnvoyRouter, toy
     assert (await ask(port)).release == "one-version"
     await router.apply(wanted)
     assert (await ask(taken)).status == 503
+
+
+async def test_after_a_reboot_a_taken_port_keeps_nobody_else_away(
+    router: EnvoyRouter, tmp_path: Path, runner: ProcessRunner, toy: Toy
+) -> None:
+    """Envoy begins anew and cannot have one port that it had: all else moves on, and that one comes back later."""
+    port, taken, wanted = free_port(), free_port(), production(free_port(), backend(toy))
+    name = "0123456789ab-staging"
+    await router.apply([*production(port, backend(toy, 0)), Route(name, taken, ())])
+    _kill(tmp_path / "router")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        again = EnvoyRouter(tmp_path / "router", runner)
+        with pytest.raises(
+            RouteError, match=f"^port {taken} of staging is taken .*give staging another port$"
+        ) as caught:
+            await again.apply([*production(port, backend(toy)), Route(name, taken, ())])
+        assert caught.value.environments == (name,)
+        assert (await ask(port)).release == "one-version"
+        told = (tmp_path / "router" / "envoy.log").stat().st_size
+        with pytest.raises(RouteError):
+            await again.apply([*wanted, Route(name, taken, ())])
+        assert (await ask(wanted[0].port)).release == "one-version"
+        assert (tmp_path / "router" / "envoy.log").stat().st_size == told, "Envoy is not asked again while it is taken"
+    await again.apply([*wanted, Route(name, taken, ())])
+    assert (await ask(taken)).status == 503
+
+
+async def test_a_port_kept_by_who_cannot_move_is_told_too(router: EnvoyRouter, toy: Toy) -> None:
+    """Where one environment stays since its new port is taken, who was to have its port stays too, until both can."""
+    first, second, taken = free_port(), free_port(), free_port()
+    await router.apply([Route("a", first, (backend(toy),)), Route("b", second, ())])
+    wanted = [Route("a", taken, (backend(toy),)), Route("b", first, ())]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        with pytest.raises(RouteError) as caught:
+            await router.apply(wanted)
+        assert caught.value.environments == ("a", "b")
+        assert ((await ask(first)).status, (await ask(second)).status) == (200, 503)
+    with pytest.raises(RouteError) as caught:
+        await router.apply(wanted)
+    assert caught.value.environments == ("b",)
+    await router.apply(wanted)
+    assert ((await ask(taken)).status, (await ask(first)).status) == (200, 503)
+    assert not listens(second)
+
+
+async def test_who_can_be_neither_here_nor_there_keeps_nobody_away(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy
+) -> None:
+    """After a reboot both the old port and the new one of an environment are taken: the others follow all the same."""
+    port, old, new = free_port(), free_port(), free_port()
+    await router.apply([*production(port, backend(toy, 0)), Route("staging", old, ())])
+    _kill(tmp_path / "router")
+    with ExitStack() as stack:
+        for taken in (old, new):
+            other = stack.enter_context(socket.socket())
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", taken))
+            other.listen()
+        for _ in range(2):
+            with pytest.raises(RouteError, match=f"^port {new} of staging is taken"):
+                await router.apply([*production(port, backend(toy)), Route("staging", new, ())])
+            assert (await ask(port)).release == "one-version"
+    await router.apply([*production(port, backend(toy)), Route("staging", new, ())])
+    assert (await ask(new)).status == 503
+
+
+async def test_a_killed_router_is_started_again_by_the_same_state(
+    router: EnvoyRouter, tmp_path: Path, toy: Toy
+) -> None:
+    """A kill -9 of Envoy and of its shim: it does not run, and the next `apply` of what was in force brings it back."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    assert router.running()
+    _kill(tmp_path / "router")
+    assert not router.running()
+    assert not listens(port)
+    await router.apply(production(port, backend(toy)))
+    assert router.running()
+    assert (await ask(port)).release == "one-version"
+
+
+def _kill(folder: Path) -> None:
+    """A kill -9 of the shim and of its Envoy, as a power cut is one."""
+    family = [psutil.Process(recorded(folder).pid), *envoys(folder)]
+    for process in family:
+        process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family)
+
+
+async def test_a_full_disk_is_told_and_changes_nothing(router: EnvoyRouter, toy: Toy) -> None:
+    """What cannot be written is one sentence; the old state stays in force, and later the new one is taken."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, usual[1]))
+    try:
+        with pytest.raises(EngineError, match=r"^the router's state cannot be written to .*: .*; traffic goes where"):
+            await router.apply(production(port, backend(toy, 0)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (await ask(port)).release == "one-version"
+    await router.apply(production(port, backend(toy, 0)))
+    assert (await ask(port)).status == 503
 
 
 async def test_two_homes_do_not_share_a_port(

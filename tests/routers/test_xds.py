@@ -165,10 +165,14 @@ def test_a_refusal_is_read_from_the_log(log: str, reason: str | None) -> None:
     assert xds.refusal(log) == reason
 
 
-def test_a_taken_port_is_recognised() -> None:
-    """Envoy's words for a port that it cannot have give its number; other words give none."""
-    assert xds.taken_port(_BIND) == 8801
-    assert xds.taken_port("anything else") is None
+def test_ports_that_cannot_be_had_are_read_from_the_log() -> None:
+    """Envoy's words give each port with the reason; what it says beside a refusal, or of other things, gives none."""
+    privileged = "b@80: cannot bind '127.0.0.1:80': Permission denied"
+    log = (
+        f"a] {_BIND}\nx] Filesystem config update rejected: {_BIND}\n{privileged}\n\n[2026-01-01 00:00:00.000][1] later"
+    )
+    assert xds.unbound(log) == {8801: "Address already in use", 80: "Permission denied"}
+    assert xds.unbound(f"[2026-01-01 00:00:00.000][1] {privileged}\n") == {}
 
 
 def test_no_weight_at_all_is_no_contradiction() -> None:

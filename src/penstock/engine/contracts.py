@@ -375,7 +375,16 @@ class Router(Protocol):
     """
 
     async def apply(self, routes: Sequence[Route]) -> None:
-        """Put the state in force; returns when new requests follow it. Raises EngineError where they do not."""
+        """Put the state in force; returns when new requests follow it. Raises EngineError where they do not.
+
+        Of these, RouteError says that the state is in force but for some environments whose ports cannot be had: they
+        stay as they were, and `apply` with the same routes brings them in force once it can. What is in force already
+        is found to be so in some milliseconds. Every other EngineError leaves the whole state as it was.
+        """
+        ...
+
+    def running(self) -> bool:
+        """Whether the router takes requests now, and is kept alive; quick, and never raises for one that is dead."""
         ...
 
     def insist_on(self, tls: Tls) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -85,15 +86,31 @@ async def connected(folder: Path, patience: float) -> AsyncIterator[Admin]:
     """Envoy's admin address in `folder`; every question may take `patience` seconds."""
     import httpx  # noqa: PLC0415 - start-up time is a promise
 
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        path = str(folder / SOCKET)
-        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-            path = f"/proc/self/fd/{opened}/{SOCKET}"
+    with _address(folder) as path:
         # A bare TLS context: the default one reads all certificates of the machine for a connection without TLS.
         bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         transport = httpx.AsyncHTTPTransport(uds=path, verify=bare)
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=patience) as client:
             yield Admin(client, patience)
+
+
+def answering(folder: Path) -> bool:
+    """Whether somebody takes connections at the admin address in `folder`; asks nothing."""
+    try:
+        with _address(folder) as path, socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(0)
+            probe.connect(path)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _address(folder: Path) -> Iterator[str]:
+    """A path of the socket that is short enough for the kernel."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        path = str(folder / SOCKET)
+        yield f"/proc/self/fd/{opened}/{SOCKET}" if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH else path
     finally:
         os.close(opened)

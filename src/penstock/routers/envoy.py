@@ -20,17 +20,19 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
+import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from penstock.engine.contracts import Counted, Exchange, Handle, ProcessSpec, Route, Runner, Tls
-from penstock.errors import EngineError
+from penstock.errors import EngineError, RouteError
 from penstock.routers import certificates, counts, taps, xds
-from penstock.routers.admin import SOCKET, Admin, connected
+from penstock.routers.admin import SOCKET, Admin, answering, connected
 
 _POLL_SECONDS = 0.005
 # Envoy reports a version when its main thread has it; its workers take it in their next turn, and do not report that.
@@ -38,7 +40,19 @@ _WORKERS_TURN_SECONDS = 0.02
 _DRAIN_SECONDS = 5
 _GRACE_SECONDS = 5.0
 
+_DRAFT = ".new"
+_TAKEN = "Address already in use"
+_PROJECT = re.compile(r"^[0-9a-f]{12}-")
+
 log = logging.getLogger("penstock")
+
+
+class _UnboundError(EngineError):
+    """Envoy follows a document but for listeners whose `ports` it cannot have, each with the reason."""
+
+    def __init__(self, ports: Mapping[int, str]) -> None:
+        self.ports = ports
+        super().__init__(f"the router cannot have {', '.join(f'port {port}: {why}' for port, why in ports.items())}")
 
 
 class EnvoyRouter:
@@ -53,38 +67,81 @@ class EnvoyRouter:
         self._runner = runner
         self._patience = patience
         self._turn = asyncio.Lock()
+        # Listeners that Envoy refused, and why, for people: it is not asked again before their ports can be had.
+        self._refused: dict[str, str] = {}
 
     async def apply(self, routes: Sequence[Route]) -> None:
         """Put the whole wanted state in force, or leave the state before it in force and raise EngineError.
 
-        Starts Envoy where it does not run. Takes as long as Envoy needs, at most `patience` per kind of document. A
-        certificate that was renewed and is not to be served with holds up nobody: the one before serves on.
+        RouteError is for environments whose ports cannot be had: all others follow. Starts Envoy where it does not run.
+        Takes as long as Envoy needs, at most `patience` per kind of document. A certificate that was renewed and is not
+        to be served with holds up nobody: the one before serves on.
         """
         xds.refuse_contradictions(routes)
         async with self._turn:
-            if not routes and not self._running():
+            if not routes and not self._kept():
                 return
-            secured = {route.environment: route.tls for route in routes if route.tls is not None}
-            older = {e: pair for e, tls in secured.items() if (pair := certificates.kept(self._folder, tls))}
-            pairs = {environment: _read(tls, older.get(environment)) for environment, tls in secured.items()}
-            await self._start_if_needed()
-            before = self._on_disk()
             try:
-                await self._put_in_force(before, routes, pairs)
-            except EngineError as error:
+                await self._follow(routes)
+            except OSError as error:
+                raise EngineError(
+                    f"the router's state cannot be written to {error.filename or self._folder}: "
+                    f"{error.strerror or error}; traffic goes where it went before"
+                ) from error
+            names = {xds.listener_name(route): route for route in routes}
+            stuck = {route.environment: self._refused[name] for name, route in names.items() if name in self._refused}
+        if stuck:
+            raise RouteError("; ".join(stuck.values()), [*stuck])
+
+    async def _follow(self, routes: Sequence[Route]) -> None:
+        secured = {route.environment: route.tls for route in routes if route.tls is not None}
+        older = {e: pair for e, tls in secured.items() if (pair := certificates.kept(self._folder, tls))}
+        pairs = {environment: _read(tls, older.get(environment)) for environment, tls in secured.items()}
+        await self._start_if_needed()
+        before = self._on_disk()
+        try:
+            await self._put_in_force(before, routes, pairs)
+        except OSError:
+            with suppress(OSError):
                 await self._restore(before)
-                if {**pairs, **older} == pairs:
-                    raise _in_words(error, routes) from error
-                log.warning("the router keeps the certificates that it has: %s", error)
-                await self._put_in_force(before, routes, {**pairs, **older})
+            raise
+        except EngineError as error:
+            await self._restore(before)
+            if {**pairs, **older} == pairs:
+                raise
+            log.warning("the router keeps the certificates that it has: %s", error)
+            await self._put_in_force(before, routes, {**pairs, **older})
 
     async def _put_in_force(
         self, before: xds.Documents, routes: Sequence[Route], pairs: Mapping[str, certificates.Pair]
     ) -> None:
         for pair in pairs.values():
             pair.keep(self._folder)
-        names = {environment: pair.name for environment, pair in pairs.items()}
-        await self._move(before, xds.documents(routes, str(self._folder), names))
+        pair_names = {environment: pair.name for environment, pair in pairs.items()}
+        wanted = xds.documents(routes, str(self._folder), pair_names)
+        named = {xds.listener_name(route): route for route in routes}
+        self._refused = {n: why for n, why in self._refused.items() if n in named and not _free(named[n].port)}
+        while True:
+            state = xds.without(wanted, before, self._refused)
+            tried = xds.addresses(state.listeners)
+            self._refuse({name: route for name, route in named.items() if name not in tried})
+            try:
+                return await self._move(before, state, wanted)
+            except _UnboundError as error:
+                refused = {name: error.ports[port] for name, port in tried.items() if port in error.ports}
+                if not refused:
+                    raise
+                # What Envoy cannot have of what was there before, at another port, has no route of its own.
+                self._refused |= dict.fromkeys(refused, "")
+                self._refused |= {n: _in_words(named[n], why) for n, why in refused.items() if n in named}
+
+    def _refuse(self, left_out: Mapping[str, Route]) -> None:
+        """Also refused is who was to have the port of an environment that stays."""
+        self._refused |= {n: _in_words(r, _TAKEN) for n, r in left_out.items() if n not in self._refused}
+
+    def running(self) -> bool:
+        """Whether Envoy answers at its admin address, and its shim lives. Takes less than a millisecond."""
+        return self._kept() and answering(self._folder)
 
     def insist_on(self, tls: Tls) -> None:
         """Raise EngineError for a certificate and key that are not to be served with."""
@@ -123,7 +180,7 @@ class EnvoyRouter:
 
     async def sampled(self, environment: str, share: float, most: int, seconds: float) -> Sequence[Exchange]:
         """A sample of what passes an environment now; the contract says which."""
-        if not self._running():
+        if not self._kept():
             raise EngineError("the router does not run: nothing passes it")
         async with self._admin() as admin:
             text = await admin.tap(taps.question(xds.tap_name(environment), share, most, seconds), seconds)
@@ -157,7 +214,8 @@ class EnvoyRouter:
     def _record(self) -> Path:
         return self._process_folder / "record"
 
-    def _running(self) -> bool:
+    def _kept(self) -> bool:
+        """Whether the shim lives: its Envoy does too, or will in a moment."""
         handle = self._handle()
         return handle is not None and self._runner.alive(handle)
 
@@ -239,14 +297,19 @@ class EnvoyRouter:
     def _files(self, prefix: str) -> list[Path]:
         return sorted(self._folder.glob(f"{prefix}*"))
 
-    async def _move(self, before: xds.Documents, wanted: xds.Documents) -> None:
+    async def _move(self, before: xds.Documents, state: xds.Documents, wanted: xds.Documents) -> None:
+        """Go from a state to another one; clusters that are only `wanted` are there meanwhile: routes may name them."""
+        everything = [*state.routes, *state.secrets, state.listeners, state.clusters]
         async with self._admin() as admin:
-            await self._force(admin, [xds.union(before.clusters, wanted.clusters)])
-            await self._force(admin, wanted.routes)
-            await self._force(admin, wanted.secrets)
-            await self._force(admin, [wanted.listeners])
-            await self._force(admin, [wanted.clusters])
-        self._forget_but(wanted)
+            if self._differing(everything) or not xds.settled(await admin.stats(xds.STATE), everything):
+                meanwhile = xds.union(before.clusters, wanted.clusters)
+                self._draft([meanwhile, *everything])
+                await self._force(admin, [meanwhile])
+                await self._force(admin, state.routes)
+                await self._force(admin, state.secrets)
+                await self._force(admin, [state.listeners])
+                await self._force(admin, [state.clusters])
+        self._forget_but(state)
 
     async def _restore(self, before: xds.Documents) -> None:
         """Go back to a state that Envoy had accepted: clusters last, so that no route table misses one."""
@@ -275,11 +338,25 @@ class EnvoyRouter:
 
     def _write(self, stage: Sequence[xds.Document], *, again: bool = False) -> int:
         """Replace the files that differ, or all (`again`: Envoy then reads them anew); returns how many."""
-        paths = [(self._folder / document.file, document.text) for document in stage]
-        wrong = [(path, text) for path, text in paths if again or not path.exists() or path.read_text() != text]
-        for path, text in wrong:
-            _replace(path, text)
+        wrong = stage if again else self._differing(stage)
+        for document in wrong:
+            self._draft([document])
+            self._drafted(document).rename(self._folder / document.file)
         return len(wrong)
+
+    def _differing(self, stage: Sequence[xds.Document]) -> list[xds.Document]:
+        """The documents that do not lie there as they are."""
+        return [document for document in stage if not _holds(self._folder / document.file, document.text)]
+
+    def _draft(self, stage: Sequence[xds.Document]) -> None:
+        """Write documents beside those in force, so that a full disk is met before anything has changed."""
+        for document in stage:
+            path = self._drafted(document)
+            if not _holds(path, document.text):
+                _write_through(path, document.text)
+
+    def _drafted(self, document: xds.Document) -> Path:
+        return self._folder / f".{document.file}.{document.version}{_DRAFT}"
 
     def _forget_but(self, state: xds.Documents) -> None:
         """Remove the files of environments, and the copies of certificates, that a state does not name."""
@@ -288,6 +365,8 @@ class EnvoyRouter:
         for path in (*self._files(xds.ROUTES), *self._files(xds.SECRETS)):
             if path.name not in named:
                 path.unlink()
+        for path in self._folder.glob(f".*{_DRAFT}"):
+            path.unlink()
         for path in self._files(certificates.PREFIX):
             if path.stem not in texts:
                 path.unlink()
@@ -296,12 +375,15 @@ class EnvoyRouter:
         """Raise EngineError where Envoy has logged, since byte `begin` of its log, that it refuses a document."""
         with self._log.open("rb") as log:
             log.seek(begin)
-            refusal = xds.refusal(log.read().decode(errors="replace"))
+            text = log.read().decode(errors="replace")
+        if unbound := xds.unbound(text):
+            raise _UnboundError(unbound)
+        refusal = xds.refusal(text)
         if refusal is not None:
             raise EngineError(f"the router refuses its new state: {refusal}")
 
     async def _gauges(self, clusters: Sequence[str], *names: str) -> int:
-        if not self._running():
+        if not self._kept():
             return 0
         async with self._admin() as admin:
             stats = await admin.stats(xds.gauges(clusters, names))
@@ -330,15 +412,26 @@ def _command() -> str:
     return f'ulimit -n "$(ulimit -H -n)" || true\nexec {envoy} -c envoy.json {options}\n'
 
 
-def _in_words(error: EngineError, routes: Sequence[Route]) -> EngineError:
-    port = xds.taken_port(str(error))
-    environment = next((route.environment for route in routes if route.port == port), None)
-    if port is None or environment is None:
-        return error
-    return EngineError(
+def _in_words(route: Route, why: str) -> str:
+    """Why an environment's port cannot be had, for people: without the project's id, which says nothing to them."""
+    port, environment = route.port, _PROJECT.sub("", route.environment)
+    if why != _TAKEN:
+        return f"port {port} of {environment} cannot be had ({why}): give {environment} another port"
+    return (
         f"port {port} of {environment} is taken by another program{_owner(port)}: "
-        f"stop that program, or give {environment} another port",
+        f"stop that program, or give {environment} another port"
     )
+
+
+def _free(port: int) -> bool:
+    """Whether a port can be had as Envoy takes it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _owner(port: int) -> str:
@@ -355,11 +448,19 @@ def _owner(port: int) -> str:
     return ""
 
 
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
 def _replace(path: Path, text: str) -> None:
     """Write, fsync, rename: a reader finds the old text or the new one, also after a power cut."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w") as file:
+    fresh = path.with_name(f".{path.name}{_DRAFT}")
+    _write_through(fresh, text)
+    fresh.rename(path)
+
+
+def _write_through(path: Path, text: str) -> None:
+    with path.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    fresh.rename(path)

@@ -1,9 +1,10 @@
 """A router in memory that does what it is told: for the engine's tests, and for trying a delivery without Envoy.
 
 It keeps the contract of `Router` (the same suite runs on it) with nothing that listens: `ask` stands for a request.
-Its script: `ill` ports fail their health check, `refusal` is the sentence with which `apply` fails, `refusals` times;
-`begin` and `finish` are the two ends of a request that takes long, `count` says what a release did without asking it,
-`passing` is what `sampled` will hear of an environment, and `begin_anew` is a router that was killed and came back.
+Its script: `ill` ports fail their health check, `refusal` is the sentence with which `apply` fails, `refusals` times,
+ports in `taken` cannot be had, `begin` and `finish` are the two ends of a request that takes long, `count` says what a
+release did without asking it, `passing` is what `sampled` will hear of an environment, and `begin_anew` is a router
+that was killed and came back.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.engine.contracts import Backend, Counted, Exchange, Route, Tls
-from penstock.errors import EngineError
+from penstock.errors import EngineError, RouteError
 from penstock.routers import certificates, xds
 from penstock.traffic import EDGES_MS, NOTHING, Arm
 
@@ -35,6 +36,7 @@ class ScriptedRouter:
     def __init__(self) -> None:
         self.history: list[tuple[Route, ...]] = []
         self.ill: set[int] = set()
+        self.taken: set[int] = set()
         self.refusal: str | None = None
         self.refusals = 1
         self._asked: Counter[int] = Counter()
@@ -49,14 +51,30 @@ class ScriptedRouter:
         return self.history[-1] if self.history else ()
 
     async def apply(self, routes: Sequence[Route]) -> None:
-        """Put the state in force. Raises EngineError, `refusals` times, where `refusal` is set."""
+        """Put the state in force.
+
+        Raises EngineError, `refusals` times, where `refusal` is set, and RouteError for `taken` ports.
+        """
         xds.refuse_contradictions(routes)
         if self.refusal is not None and self.refusals > 0:
             self.refusals -= 1
             raise EngineError(self.refusal)
         self.refusal, self.refusals = None, 1
-        if tuple(routes) != self.routes:
-            self.history.append(tuple(routes))
+        before = {route.environment: route for route in self.routes}
+        stuck = [route for route in routes if route.port in self.taken]
+        followed = [before.get(route.environment) if route in stuck else route for route in routes]
+        state = tuple(route for route in followed if route is not None and route.port not in self.taken)
+        if state != self.routes:
+            self.history.append(state)
+        if stuck:
+            sentence = "; ".join(
+                f"port {route.port} of {route.environment} is taken by another program" for route in stuck
+            )
+            raise RouteError(sentence, [route.environment for route in stuck])
+
+    def running(self) -> bool:
+        """Whether anything is routed."""
+        return bool(self.routes)
 
     def insist_on(self, tls: Tls) -> None:
         """Raise EngineError for a certificate that is not to be served with."""

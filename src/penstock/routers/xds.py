@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -39,7 +39,7 @@ _REFUSAL = re.compile(
     re.DOTALL,
 )
 _REFUSED_NAME = re.compile(r'^name: "([^"]*)"', re.MULTILINE)
-_TAKEN = re.compile(r"cannot bind '127\.0\.0\.1:(\d+)': Address already in use")
+_UNBOUND = re.compile(r"cannot bind '127\.0\.0\.1:(\d+)': ([^\n]+)")
 _TYPES = "type.googleapis.com/envoy."
 _NO_LIMIT = 1_000_000
 _MOST_COPIES = 128
@@ -189,6 +189,60 @@ def gauges(clusters_: Sequence[str], names: Sequence[str]) -> str:
     return f"^cluster\\.({'|'.join(map(re.escape, clusters_))})\\.({'|'.join(names)})$"
 
 
+def unbound(log: str) -> dict[int, str]:
+    """The ports that Envoy could not have, from its log since a document was written, and why, in its words."""
+    refused = (found["words"] for found in _REFUSAL.finditer(log))
+    return {int(port): why.strip() for words in refused for port, why in _UNBOUND.findall(words)}
+
+
+def addresses(document: Document) -> dict[str, int]:
+    """The names of listeners with their ports."""
+    return {listener["name"]: listener["address"]["socket_address"]["port_value"] for listener in document.resources}
+
+
+def listener_name(route: Route) -> str:
+    """The port is part of the name: a moved environment is a new listener beside one that drains."""
+    return f"{_slug(route.environment)}@{route.port}"
+
+
+def without(wanted: Documents, before: Documents, refused: Container[str]) -> Documents:
+    """The wanted state but for environments whose listeners are refused.
+
+    One that listened elsewhere stays there with its routes, also where another one was to have that port. Of one that
+    did not, all but the listener is there: nobody reads it, and it is ready for when the port can be had.
+    """
+    if not any(name in refused for name in addresses(wanted.listeners)):
+        return wanted
+    there = {_owner(listener): listener for listener in before.listeners.resources if listener["name"] not in refused}
+    stuck = {_owner(listener) for listener in wanted.listeners.resources if listener["name"] in refused}
+    staying = [listener for owner, listener in there.items() if owner in stuck]
+    kept = [listener for listener in wanted.listeners.resources if _owner(listener) not in stuck]
+    occupied = {listener["address"]["socket_address"]["port_value"] for listener in staying}
+    clashing = {name for name, port in addresses(listeners(kept)).items() if port in occupied}
+    if clashing:
+        return without(wanted, before, {*clashing, *(n for n in addresses(wanted.listeners) if n in refused)})
+    owners = {_owner(listener) for listener in staying}
+    routes = _mixed(wanted.routes, before.routes, owners)
+    named = "".join(document.text for document in routes)
+    older = [cluster for cluster in before.clusters.resources if f'"{cluster["name"]}"' in named]
+    return Documents(
+        clusters=union(clusters(older), wanted.clusters),
+        routes=routes,
+        listeners=listeners([*kept, *staying]),
+        secrets=_mixed(wanted.secrets, before.secrets, owners),
+    )
+
+
+def _mixed(wanted: Sequence[Document], before: Sequence[Document], staying: Container[str]) -> tuple[Document, ...]:
+    kept = (document for document in wanted if document.resources[0]["name"] not in staying)
+    return (*kept, *(document for document in before if document.resources[0]["name"] in staying))
+
+
+def _owner(listener: _Json) -> str:
+    """The environment of a listener, as its route table is called."""
+    return str(listener["name"]).rpartition("@")[0]
+
+
 def refusal(log: str) -> str | None:
     """Why Envoy refuses a document, in its own words, from its log; None where it refuses none.
 
@@ -209,16 +263,12 @@ def tap_name(environment: str) -> str:
     return _slug(environment)
 
 
-def taken_port(words: str) -> int | None:
-    """The port that Envoy could not have, where its words say so."""
-    found = _TAKEN.search(words)
-    return int(found[1]) if found else None
-
-
 def _document(file: str, stat: str, resources: Iterable[_Json]) -> Document:
     content = sorted(resources, key=lambda resource: str(resource["name"]))
     version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
-    text = json.dumps({"version_info": version, "resources": content}, indent=1)
+    # A resource per line: to indent them takes ten times as long, and all are rendered at every look.
+    lines = ",\n".join(map(json.dumps, content))
+    text = f'{{"version_info": "{version}", "resources": [\n{lines}\n]}}\n'
     return Document(file, stat, version, text)
 
 
@@ -500,8 +550,7 @@ def _listener(route: Route, folder: str) -> _Json:
     name = _slug(route.environment)
     return {
         "@type": _TYPES + "config.listener.v3.Listener",
-        # The port is part of the name: a moved environment is a new listener beside one that drains.
-        "name": f"{name}@{route.port}",
+        "name": listener_name(route),
         "address": _address(route.port),
         # Else two programs could share the port, and each would get some of the requests.
         "enable_reuse_port": False,
