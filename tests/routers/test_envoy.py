@@ -629,6 +629,23 @@ async def test_a_stream_arrives_as_it_is_sent(router: EnvoyRouter, toy: Toy) -> 
     await client.close()
 
 
+async def test_a_stream_outlives_its_release_in_the_router(router: EnvoyRouter, toy: Toy) -> None:
+    """What a release has begun goes on, and is counted, though its routes are gone; its replica ends it properly."""
+    port = free_port()
+    await router.apply(production(port, backend(toy)))
+    client = Client(port)
+    await client.ask("/stream")
+    reader, _ = client.streams
+    await reader.readuntil(b"first\n\n\r\n")
+    async with Toy("two").serving() as new:
+        await router.apply(production(port, backend(new)))
+        assert await router.in_flight("one") == 1
+        toy.slow.set()
+        assert b"second" in await reader.readuntil(b"0\r\n\r\n")
+        await until(lambda: _is(router.in_flight("one"), 0))
+    await client.close()
+
+
 async def test_a_websocket_passes(router: EnvoyRouter, toy: Toy) -> None:
     """An upgraded connection carries bytes both ways."""
     port = free_port()
