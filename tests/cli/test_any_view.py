@@ -130,7 +130,12 @@ def test_no_view_breaks_a_table(view: RunView, width: int) -> None:
 def test_no_row_breaks_a_table(rows: list[tuple[str, str, str | None, str | None]], width: int) -> None:
     """Any plan and any status stay within the width."""
     assert_fits(render_plan([PlanRow(a, b, "wait", c or "") for a, b, c, _ in rows]), width)
-    assert_fits(render_status([StatusRow(a, b, a, c, b, None if d is None else T, d) for a, b, c, d in rows]), width)
+    assert_fits(
+        render_status(
+            [StatusRow(a, b, a, c, b, None if d is None else T, () if d is None else (d, a)) for a, b, c, d in rows]
+        ),
+        width,
+    )
 
 
 @CALM

@@ -504,12 +504,14 @@ def test_plan_table_says_why() -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_status_never_cuts_an_address(width: int) -> None:
     """At every usual width the whole address of an environment can be read."""
-    rows = [StatusRow("staging", "serving", "0.1.0.dev4", None, "1 of 1", None, None)]
-    rows += [StatusRow("production", "unattended", "0.1.0.dev4", "http://127.0.0.1:8800", "2 of 2", T, "dev3 is kept")]
+    rows = [StatusRow("staging", "serving", "0.1.0.dev4", None, "1 of 1", None)]
+    notes = ("dev5 was rolled back to dev4 by ada: it is slow", "dev3 is kept")
+    rows += [StatusRow("production", "unattended", "0.1.0.dev4", "http://127.0.0.1:8800", "2 of 2", T, notes)]
     text = "\n".join(line.plain for line in render_status(rows).lines(width))
     assert "http://127.0.0.1:8800" in text
     assert "2 of 2" in text
-    assert "dev3 is kept" in " ".join(text.split())
+    assert " ".join(notes) in " ".join(text.split())
+    assert rows[-1].as_json()["note"] == "; ".join(notes)
     assert str(render_status([])) == "nothing is served from this home"
 
 
@@ -521,6 +523,19 @@ def test_show_is_everything_about_a_run() -> None:
     words = [view.commit, "ab" * 32, "10 B", "manual", "train", "cached", "migrate", "http://127.0.0.1:8800"]
     assert [w for w in (*words, "0.1028 is below 0.85", "0.9913", "! read me") if w not in text] == []
     assert "⠋" not in text
+
+
+def test_a_rollback_is_told_once() -> None:
+    """From the verdict to the end there is one line, with the reason; and the summary says what serves instead."""
+    tried = ReleaseView("production", "0.2", "canary", phase="canary 5 %", replaced="0.1")
+    stages = [tried, replace(tried, phase="canary 0 %"), replace(tried, status="draining", phase="canary 0 %")]
+    stages += [replace(tried, status="rolled_back", phase=None)]
+    stages += [replace(stages[-1], reason="at 5 % errors: 30 of 100")]
+    views = [run(releases=(release,)) for release in stages]
+    told = [line for before, after in pairwise(views) for line in plain_lines(before, after)]
+    assert told == ["production  rolled back  at 5 % errors: 30 of 100"]
+    ended = run(status="failed", releases=(ReleaseView("staging", "0.2", "skipped", replaced="0.0"), stages[-1]))
+    assert verdict(ended) == "stopped at production: at 5 % errors: 30 of 100; production still serves 0.1"
 
 
 # --- streams -------------------------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def test_one_that_goes_on_says_what_it_takes() -> None:
     assert facts["missing"] == "about 347 more requests of the canary"
     assert facts["width"] == "5 %, then 50 %, then all"
     assert facts["stable"] == "1,900 requests, 2 errors (0.105 %), p50 2.25 ms, p99 11.4 ms"
-    assert facts["errors"].endswith("0.0331  at most 0.01")
+    assert facts["errors"].endswith(" 3.31 %  at most 1 %")
+    assert facts["bounds"] == "each holds at 95 %, however often one looks"
     assert "deadline" in facts
 
 
@@ -59,7 +60,7 @@ def test_one_that_ended_says_why() -> None:
     found = lines(ENDED)
     assert found[1] == "  production  canary of 0.3"
     assert found[2] == "  rolled back  at 5 % errors: 30 of 100 requests"
-    assert [line.split()[0] for line in found[3:]] == ["canary", "stable", "probe", "errors"]
+    assert [line.split()[0] for line in found[3:]] == ["canary", "stable", "probe", "errors", "bounds"]
 
 
 def test_a_probe_alone_is_told() -> None:

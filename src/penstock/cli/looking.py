@@ -69,7 +69,9 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
     from penstock.engine.views import to_json, view
 
     with _world() as (world, _):
-        shown = view(world.store, world.store.runs.get(run))
+        record = world.store.runs.get(run)
+        shown = view(world.store, record)
+        versions = {r.id: r.version for r in world.store.releases.of(record.project)}
     if json_:
         typer.echo(json.dumps(to_json(shown), indent=2))
         return
@@ -81,7 +83,8 @@ def show(run: RunArgument, *, json_: JsonOption = False) -> None:
     for release in shown.releases:
         standing = standing_of(release.rollout, release.status, release.reason)
         if standing is not None:
-            display(render_standing(release.environment, release.version, standing, release.replaced), sys.stdout)
+            stable = versions.get(standing.stable or 0)
+            display(render_standing(release.environment, release.version, standing, stable), sys.stdout)
 
 
 def logs(
@@ -234,9 +237,7 @@ def status(
         rows = [row for row in found if env in {None, row.environment.rpartition("/")[2]}]
         versions = {r.id: r.version for r in world.store.releases.of(chosen)}
     if json_:
-        from dataclasses import asdict
-
-        typer.echo(json.dumps({"environments": [asdict(row) for row in rows]}, indent=2))
+        typer.echo(json.dumps({"environments": [row.as_json() for row in rows]}, indent=2))
         return
     from penstock.cli.progress import display, render_status
     from penstock.cli.standings import render_standing
@@ -247,23 +248,28 @@ def status(
         return
     display(render_status(rows), sys.stdout)
     for row in rows:
-        if row.rollout is not None and (row.rollout.going_on or env is not None):
+        if row.rollout is not None and (row.rollout.going_on or (env is not None and _is_news(row))):
             stable = versions.get(row.rollout.stable or 0)
             display(render_standing(row.environment, row.tried or "", row.rollout, stable), sys.stdout)
 
 
+def _is_news(row: "StatusRow") -> bool:
+    """Whether the last rollout is that of what serves, or ended after that began to serve."""
+    moves = () if row.rollout is None else row.rollout.moves
+    return row.tried == row.version or not moves or row.since is None or moves[-1].at >= row.since
+
+
 def _status_rows(world: "World", project: str | None) -> "list[StatusRow]":
-    """One row per environment that ever had a release: the serving one, else the newest."""
+    """One row per environment that ever had a release: the serving one, else what something happened to last."""
     releases = world.store.releases.of(project)
+    current = {(r.project, r.environment): r for r in world.store.releases.current()}
     names = {p.id: p.name for p in world.store.runs.projects()}
     several = len({r.project for r in releases}) > 1
     found = []
     for key in dict.fromkeys((r.project, r.environment) for r in releases):
         own = [r for r in releases if (r.project, r.environment) == key]
-        serving = [r for r in own if r.status == "serving"]
-        release = (serving or own)[-1]
         label = f"{names[key[0]]}/{key[1]}" if several else key[1]
-        found.append(_status_row(world, release, label, own))
+        found.append(_status_row(world, current[key], label, own))
     return found
 
 
@@ -283,16 +289,16 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
     ]
     frozen = world.store.releases.frozen(release.project, release.environment)
     tried = next((r for r in reversed(own) if r.rollout), None)
-    news = _news(world, own[-1]) if serves and own[-1] is not release else None
+    news = _news(world, release, own) if serves else None
     warmth = f"{warm[-1]} is kept warm for rollback" if warm else None
     held = reserved(release) if replicas else None
     share = f"reserves {held}" if held else None
-    words = release.phase or release.reason or news or warmth
     said = f"frozen by {frozen.by}: {frozen.reason}" if frozen else None
     look = world.store.drifts.newest(release.id) if serves else None
     watched = watch_words(release, own[-1], lambda: is_attended(world)) if serves else None
     asked = _asked(world, release.project, release.environment)
-    note = "; ".join(filter(None, (asked, said, words, share, watched, look.sentence if look else None))) or None
+    drifted = look.sentence if look else None
+    words = (asked, said, release.phase or release.reason, news, watched, drifted, share, warmth)
     return StatusRow(
         environment=label,
         status=str(release.status),
@@ -300,7 +306,7 @@ def _status_row(world: "World", release: "Release", label: str, own: "list[Relea
         url=address(release.spec) if serves else None,
         replicas="-" if is_hooked(release.spec) else f"{lives} of {release.spec['replicas']}",
         since=release.since,
-        note=note,
+        notes=tuple(dict.fromkeys(filter(None, words))),
         tried=tried.version if tried else None,
         rollout=standing_of(tried.rollout, tried.status, tried.reason) if tried else None,
         drift=look,
@@ -328,28 +334,31 @@ def _first_rows(world: "World", project: str | None) -> "list[StatusRow]":
             url=None,
             replicas="-",
             since=None,
-            note=asked.sentence,
+            notes=(asked.sentence,),
         )
         for asked in world.store.approvals.pending()
         if project in {None, asked.project} and (asked.project, asked.environment) not in known
     ]
 
 
-def _news(world: "World", newest: "Release") -> str | None:
-    """What a person should know of the newest release of an environment in which an earlier one serves."""
-    from penstock.engine.followers import CoordinatorLock
+def _news(world: "World", serving: "Release", own: "list[Release]") -> str | None:
+    """What a person should know of the other releases of an environment: what moves, else what ended last, and why.
+
+    What ended before the release that serves began to is no news.
+    """
+    from penstock.cli.watched import is_attended
     from penstock.releases import MOVING
 
-    move = (newest.rollout or {}).get("move") or {}
-    if newest.status == "rejected" or (newest.status == "rolled_back" and move.get("kind") == "roll_back"):
-        return f"{newest.version} was {newest.status.replace('_', ' ')}: {newest.reason}"
-    if newest.status not in MOVING:
+    newest = own[-1]
+    if newest.status in MOVING:
+        alone = "" if is_attended(world) else ", unattended: penstock resume goes on with it"
+        return f"{newest.version}: {newest.phase or newest.status}{alone}"
+    ended = [r for r in own if r.status in {"rejected", "rolled_back"} and (r.ended or 0.0) >= (serving.since or 0.0)]
+    if not ended:
         return None
-    lock = CoordinatorLock(world.home.lock)
-    judged = not lock.acquire()
-    lock.release()
-    alone = "" if judged else ", unattended: penstock resume goes on with it"
-    return f"{newest.version}: {newest.phase or newest.status}{alone}"
+    last = max(ended, key=lambda r: (r.ended or 0.0, r.id))
+    word, reason = str(last.status).replace("_", " "), last.reason or "by hand"
+    return f"{last.version} was {reason if reason.startswith(f'{word} to ') else f'{word}: {reason}'}"
 
 
 def lineage(

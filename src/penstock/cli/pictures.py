@@ -124,9 +124,16 @@ def release_words(release: ReleaseView) -> tuple[str, str]:
 def _phase(release: ReleaseView) -> str:
     if not release.phase:
         return ""
+    if goes_back(release):
+        return "rolling back …"
     if release.phase.startswith("switching"):
         return f"switching {f'{release.replaced} →' if release.replaced else 'to'} {release.version}"
     return f"{release.phase} …"
+
+
+def goes_back(release: ReleaseView) -> bool:
+    """Whether a release that was tried has no traffic any more, and its end is not told yet."""
+    return release.status in {"canary", "draining"} and (release.phase or "").endswith(" 0 %")
 
 
 def gate_reason(gate: GateView) -> str:
@@ -379,12 +386,13 @@ def gate_rows(gate: GateView, tall: int) -> list[Row]:
 def chart_line(chart: Chart) -> str:
     """A chart between the bounds that it shows, gains of `correct` in points: `-1.9 ░░░│  ├─●──┤ +0.1`.
 
-    Relative gains are in percent; of a chart of one slice its name comes first.
+    Relative gains and error rates are in percent; of a chart of one slice its name comes first.
     """
-    hundredths = chart.relative or (chart.kind == "gain" and chart.score == "correct")
-    form = "+.1f" if hundredths else "+.3g" if chart.kind == "gain" else ".4g"
+    rate = chart.kind == "level" and chart.score == "error rate"
+    hundredths = rate or chart.relative or (chart.kind == "gain" and chart.score == "correct")
+    form = ".3g" if rate else "+.1f" if hundredths else "+.3g" if chart.kind == "gain" else ".4g"
     low, high = (format(number * (100 if hundredths else 1), form) for number in (chart.low, chart.high))
-    unit, where = " %" if chart.relative else "", f"{chart.slice_of}  " if chart.slice_of else ""
+    unit, where = " %" if chart.relative or rate else "", f"{chart.slice_of}  " if chart.slice_of else ""
     return f"{where}{low}{unit} {drawn(chart)} {high}{unit}"
 
 

@@ -19,6 +19,7 @@ from penstock.cli.pictures import (
     duration,
     figure,
     gate_reason,
+    goes_back,
     release_words,
     render_run,
     step_reason,
@@ -127,7 +128,8 @@ def _gate_line(gate: GateView) -> str:
 
 def _release_line(release: ReleaseView) -> str:
     words, note = release_words(release)
-    return "" if words == "queued" and not note else _joined(release.environment, words, note)
+    untold = words in {"queued", "draining", "rolled back"} and not note  # a rollback is told once, with its reason
+    return "" if untold or goes_back(release) else _joined(release.environment, words, note)
 
 
 _COUNT = re.compile(r": ([\d,]+) requests?\b.*")

@@ -22,6 +22,9 @@ def render_standing(environment: str, version: str, standing: Standing, stable: 
         for chart in standing.charts:  # not folded: a chart in two lines is none
             name = "  times" if chart.kind == "ratio" else "  errors"
             yield Text.assemble((name.ljust(edge), "dim"), safe(_drawn(chart)))
+        if standing.charts:
+            sure = f"each holds at {standing.charts[0].confidence * 100:g} %, however often one looks"
+            yield from fact_lines([("bounds".ljust(edge - 4), sure)], width)
 
     return Picture(draw)
 
@@ -43,5 +46,6 @@ def _facts(standing: Standing) -> list[tuple[str, str | Text]]:
 
 def _drawn(chart: Chart) -> str:
     """A chart with the limit that it is held against."""
-    limit = "" if chart.most is None else f"  at most {chart.most:g}"
+    most = "" if chart.most is None else f"{chart.most:g} times" if chart.kind == "ratio" else f"{chart.most * 100:g} %"
+    limit = f"  at most {most}" if most else ""
     return f"{chart_line(chart)}{limit}"

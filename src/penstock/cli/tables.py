@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
@@ -36,6 +37,7 @@ from penstock.store.contract import DriftLook
 
 _WHOLE = 1000
 _UNTAKEN = frozenset({"queued", "waiting", "skipped", "unapproved", "rejected", "rolled_back", "errored"})
+_STOPPED = frozenset({"unapproved", "rejected", "rolled_back", "errored"})
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
@@ -54,8 +56,9 @@ class PlanRow:
 class StatusRow:
     """One environment as it is now: `replicas` in words (`2 of 2`), `since` in seconds since the epoch.
 
-    `tried` is the version of the newest release that was probed or tried in traffic, `rollout` how that went or goes.
-    `drift` is the last look at what is asked of the one that serves.
+    `notes` are what else a person should know, a sentence each. `tried` is the version of the newest release that was
+    probed or tried in traffic, `rollout` how that went or goes. `drift` is the last look at what is asked of the one
+    that serves.
     """
 
     environment: str
@@ -64,10 +67,15 @@ class StatusRow:
     url: str | None
     replicas: str
     since: float | None
-    note: str | None
+    notes: tuple[str, ...] = ()
     tried: str | None = None
     rollout: Standing | None = None
     drift: DriftLook | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented object, in which the notes are one text."""
+        note = ("note", "; ".join(self.notes) or None)
+        return dict(note if name == "notes" else (name, value) for name, value in asdict(self).items())
 
 
 def _table(titles: Sequence[str], rows: Sequence[Row], width: int, right: frozenset[int] = frozenset()) -> list[Text]:
@@ -124,17 +132,25 @@ def render_status(rows: Sequence[StatusRow]) -> Picture:
 
     def draw(width: int) -> list[Text]:
         columns = 4 + (width >= 80) + (width >= 100)  # an address that would be cut goes below instead
-        return _table((*titles[:columns], ""), [_status_row(row, columns) for row in rows], width)
+        first = max(cell_len(clean(name)) for name in ("environment", *(row.environment for row in rows)))
+        room = max(20, width - first - 6)
+        head = Row(Text(" "), tuple(Text(title, "dim") for title in titles[:columns]), Text(""))
+        return stacked([head, *(line for row in rows for line in _status_rows(row, columns, room))], width)
 
     return Picture(draw)
 
 
-def _status_row(row: StatusRow, columns: int) -> Row:
+def _status_rows(row: StatusRow, columns: int, room: int) -> Iterator[Row]:
+    """An environment's line in so many columns, and below it what has no column; sentences are folded to `room`."""
     word = row.status.replace("_", " ")
     cells = (safe(row.environment, "bold"), safe(word, style_of(word)), safe(row.version), safe(row.replicas))
-    more = (row.url or "", moment(row.since))
-    note = "  ".join(filter(None, (*more[columns - 4 :], row.note)))
-    return Row(mark_of(word), (*cells, *map(safe, more[: columns - 4])), safe(note, "dim"), 3)
+    since = moment(row.since)
+    more = (row.url or "", since)
+    yield Row(mark_of(word), (*cells, *map(safe, more[: columns - 4])), Text(""))
+    below = (row.url or "", f"since {since}" if since else "")[columns - 4 :]
+    for note in filter(None, ("  ".join(filter(None, below)), *row.notes)):
+        for part in fold(clean(note), room):
+            yield Row(Text(" "), (Text(""),), safe(part, "dim"))
 
 
 # --- one run, whole ------------------------------------------------------------------------------------------------
@@ -219,7 +235,7 @@ def _passed(view: RunView) -> str:
 
 def _stopped(view: RunView) -> str:
     """Where the run stopped: the first of what failed, then of what could not be told."""
-    failed = _red(view, "failed", "fail", {"unapproved", "rejected", "rolled_back"})
+    failed = _red(view, "failed", "fail", _STOPPED - {"errored"})
     untold = _red(view, "errored", "inconclusive", {"errored"})
     found = [*failed, *untold]
     if not found:
@@ -229,7 +245,7 @@ def _stopped(view: RunView) -> str:
     return f"stopped at {place}: {why}{', and at ' if also else ''}{' and '.join(also)}"
 
 
-def _red(view: RunView, status: str, judged: str, ends: set[str]) -> Iterator[tuple[str, str]]:
+def _red(view: RunView, status: str, judged: str, ends: AbstractSet[str]) -> Iterator[tuple[str, str]]:
     """Each place with its reason: steps of this status, gates judged so, releases that ended so."""
     for step in view.steps:
         if step.status == status:
@@ -249,6 +265,7 @@ def _judged(gate: GateView) -> str:
 
 def _still_serves(view: RunView) -> str:
     kept = [r for r in view.releases if r.replaced and r.status in _UNTAKEN]
+    kept = [r for r in kept if r.status in _STOPPED] or kept
     return f"; {kept[-1].environment} still serves {kept[-1].replaced}" if kept else ""
 
 

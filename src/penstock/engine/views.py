@@ -8,7 +8,7 @@ from penstock.engine.observations import red_tests
 from penstock.releases import ReleaseStatus, address
 from penstock.runs import ApprovalView, ReleaseView, RunView, StepView
 from penstock.standings import standing_of
-from penstock.store.contract import Approval, Attempt, Run, Target
+from penstock.store.contract import Approval, Attempt, Release, Run, Target
 from penstock.store.sql import Store
 
 
@@ -67,7 +67,7 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
     release = _release_of(store, run, target)
     if release is not None:
         status, phase, rollout = release.status, release.phase, release.rollout
-        replaced = store.releases.get(release.replaced).version if release.replaced else None
+        replaced = _replaced(store, release)
         if release.status is ReleaseStatus.SERVING:
             url = address(release.spec)
     else:
@@ -87,6 +87,14 @@ def _release(store: Store, run: Run, target: Target) -> ReleaseView:
         rollout,
         None if asked is None else _approval(asked),
     )
+
+
+def _replaced(store: Store, release: Release) -> str | None:
+    """The version in whose place a release came; of one that got no place, what serves there."""
+    if release.replaced:
+        return store.releases.get(release.replaced).version
+    serving = store.releases.serving(release.project, release.environment)
+    return None if serving is None or serving.id == release.id else serving.version
 
 
 def _approval(asked: Approval) -> ApprovalView:
