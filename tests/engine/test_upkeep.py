@@ -198,3 +198,37 @@ def test_a_breach_does_not_wait_for_what_starts(house: House) -> None:
         assert house.served() == "0.1"
 
     house.play(story())
+
+
+def test_a_taken_port_is_the_matter_of_its_environment(house: House) -> None:
+    """Where one cannot be reached its release says so until it can; another one is rolled back meanwhile."""
+
+    async def story() -> None:
+        staging = await house.deliver(house.wanted("1", environment="staging", port=8802))
+        await house.deliver(house.wanted("0.1"))
+        await house.deliver(house.wanted("0.2"))
+        house.router.taken.add(8802)
+        async with kept_up(house) as delivery:
+            await until(lambda: house.store.releases.get(staging.id).phase)
+            phase = house.store.releases.get(staging.id).phase or ""
+            assert phase.startswith("nobody reaches it: port 8802 of ")
+            back = await delivery.rollback(PROJECT.id, "production", 99, "ada")
+            assert (back.version, house.served()) == ("0.1", "0.1")
+            house.router.taken.clear()
+            await until(lambda: house.store.releases.get(staging.id).phase is None)
+            assert house.served(8802) == "1"
+
+    house.play(story())
+
+
+def test_a_release_whose_port_is_taken_is_rejected(house: House) -> None:
+    """Its own port is its own matter: it is rejected with the reason, and nothing of it lives on."""
+
+    async def story() -> None:
+        house.router.taken.add(8801)
+        release = await house.deliver(house.wanted("0.1"))
+        assert release.status is ReleaseStatus.REJECTED
+        assert "port 8801 of production is taken by another program" in (release.reason or "")
+        assert not warm(house, release)
+
+    house.play(story())

@@ -1,5 +1,6 @@
 """What was released serves on without a command, and comes back from kill -9 of its parts (FAULTS 28)."""
 
+import json
 import os
 import signal
 import sys
@@ -82,16 +83,26 @@ def test_a_server_comes_back(house: House) -> None:
 
 
 def test_the_next_command_brings_back_what_serves(house: House) -> None:
-    """Kill -9 of everything that serves, shims included: the next command that acts brings it back as it was."""
+    """Kill -9 of everything that serves, shims included: the next command that acts brings it back as it was.
+
+    `doctor` says what is missing before; and what dies while that command works comes back too.
+    """
     project, other = house.project(environments=PRODUCTION), house.project("other", "")
     version = house.run(project)["version"]
     killed(set(house.processes()))
     assert answers(project.production) is None
+    assert "router" in house.do(None, "doctor", code=3)
     other.close("make")
     command = house.start(other, "run")
     until(lambda: answers(project.production), "production answers")
     both_replicas(project)
     assert project.serves()["release"] == version
+    query = "SELECT json_extract(handle, '$.pid') FROM replicas WHERE status = 'running'"
+    keepers = {pid for (pid,) in house.rows(query)}
+    keepers.add(json.loads((house.home / "router" / "router.json").read_text())["handle"]["pid"])
+    killed({*keepers, *house.servers(), *envoys(house)})
+    until(lambda: answers(project.production), "production answers again")
+    both_replicas(project)
     other.open("make")
     command.ends()
     both_replicas(project)

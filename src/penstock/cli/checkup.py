@@ -10,6 +10,7 @@ from penstock.cli.pictures import size
 from penstock.cli.settings import Settings
 from penstock.engine.contracts import Handle
 from penstock.engine.followers import CoordinatorLock
+from penstock.engine.upkeep import UNREACHED
 from penstock.engine.world import World
 from penstock.releases import is_hooked
 
@@ -43,6 +44,7 @@ def examine(world: World, settings: Settings) -> list[Finding]:
         _disk(settings.home),
         _cache(world),
         _coordinator(world),
+        *_router(world),
         *_replicas(world),
     ]
 
@@ -137,6 +139,16 @@ def _coordinator(world: World) -> Finding:
     return Finding("coordinator", True, f"none at work{waiting}")
 
 
+def _router(world: World) -> list[Finding]:
+    """Whether the router runs, where anything is to be reached by it."""
+    serving = [r for r in world.store.releases.of() if r.status == "serving" and not is_hooked(r.spec)]
+    if not serving:
+        return []
+    if world.router.running():
+        return [Finding("router", True, "it runs")]
+    return [Finding("router", False, "it does not run, so nothing answers: penstock resume starts it")]
+
+
 def _replicas(world: World) -> list[Finding]:
     found = []
     for release in world.store.releases.of():
@@ -147,5 +159,7 @@ def _replicas(world: World) -> list[Finding]:
         wanted = int(release.spec["replicas"])
         detail = f"{lives} of {wanted} replicas of {release.version} live"
         remedy = "" if lives == wanted else ": any mutating command (penstock resume) starts the missing ones"
-        found.append(Finding(release.environment, lives == wanted, detail + remedy))
+        wrong = (release.phase or "").startswith(("cannot ", UNREACHED))
+        told = f"; {release.phase}" if wrong and not remedy else ""
+        found.append(Finding(release.environment, not remedy and not told, f"{detail}{remedy}{told}"))
     return found

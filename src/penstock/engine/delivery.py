@@ -25,7 +25,7 @@ from penstock.engine.turns import Turns
 from penstock.engine.upkeep import Upkeep, Verbs
 from penstock.engine.watching import Watching
 from penstock.engine.world import World
-from penstock.errors import EngineError, PenstockError, StateError
+from penstock.errors import EngineError, PenstockError, RouteError, StateError
 from penstock.migrations import Migration, why_not_back
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.rollouts import Asked, said, terms_of
@@ -350,7 +350,8 @@ class Delivery:
         """
         found = {(r.project, r.environment) for r in self._releases.of(project, environment)}
         stopped = [line for place in sorted(found) for line in await self._stop_one(*place)]
-        await self._routing.apply()
+        with suppress(RouteError):  # what is stopped is not reached any more, whatever another environment lacks
+            await self._routing.apply()
         return stopped
 
     async def _stop_one(self, project: str, environment: str) -> list[str]:
@@ -371,7 +372,8 @@ class Delivery:
                     self._switching.move(release.id, "reject", reason="stopped")
                 elif release.status is ReleaseStatus.DRAINING:
                     self._switching.move(release.id, release.fate or "retire", reason=release.reason)
-            await self._routing.apply()
+            with suppress(RouteError):
+                await self._routing.apply()
             for release in self._releases.of(project, environment):
                 await self._watching.end(release)
                 if "probe" in release.spec:

@@ -73,7 +73,7 @@ class Replicas:
         await self.become_healthy(release, manifest, stopping)
         self._releases.note(release.id, phase="joining the router")
         self._routing.joining.add(release.id)
-        await self._routing.follow()
+        await self._routing.follow(release)
         limit = self._world.clock.monotonic() + self._world.drain
         while await self._world.router.healthy(str(release.id)) < count:
             if self._world.clock.monotonic() > limit:

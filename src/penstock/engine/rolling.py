@@ -104,7 +104,7 @@ class Rolling:
         in_force = False
         while state.ended is None:
             if not in_force:
-                in_force = await self._put_in_force(watch)
+                in_force = await self._put_in_force(release, watch)
                 questions.begin()
             event = await self._event(release.id, stable, state, watch, stopping)
             if isinstance(event, Observed):
@@ -117,10 +117,10 @@ class Rolling:
         self._wishes.pop(release.id, None)
         return state.ended
 
-    async def _put_in_force(self, watch: "_Watch") -> bool:
+    async def _put_in_force(self, release: Release, watch: "_Watch") -> bool:
         """Have the router follow the width that was recorded; False where it cannot be reached now."""
         try:
-            await self._routing.apply()
+            await self._routing.apply(release)
         except EngineError:
             return False
         await watch.begin_anew()

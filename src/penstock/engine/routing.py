@@ -8,7 +8,7 @@ from typing import Any
 from penstock.engine.contracts import Backend, Route, Sticky, Tls
 from penstock.engine.installing import manifest_of
 from penstock.engine.world import World
-from penstock.errors import EngineError
+from penstock.errors import EngineError, RouteError
 from penstock.releases import ReleaseStatus
 from penstock.rollouts import Placed, weights
 from penstock.store.contract import Release
@@ -57,8 +57,8 @@ class Routing:
         # What is tried comes first: then a wider share only adds users to it, where users stay with their release.
         order = sorted(parts, key=lambda n: (tried is None or n != tried.id, n))
         backends = tuple(self._backend(found[n], parts[n], mirrors.get(n, 0)) for n in order)
-        name, spec = f"{releases[0].project}-{releases[0].environment}", found[first].spec
-        return Route(name, int(spec["port"]), backends, sticky_of(spec), tls_of(spec))
+        spec = found[first].spec
+        return Route(route_name(releases[0]), int(spec["port"]), backends, sticky_of(spec), tls_of(spec))
 
     def _backend(self, release: Release, weight: int, mirror: int) -> Backend:
         ports = tuple(r.port for r in self._releases.replicas(release.id))
@@ -71,24 +71,36 @@ class Routing:
         if tls is not None:
             self._world.router.insist_on(tls)
 
-    async def follow(self) -> None:
+    async def follow(self, release: Release) -> None:
         """As `apply`; where the router does not follow this is tried again for a while, and raises EngineError then."""
         for _ in range(TRIES):
             with suppress(EngineError, OSError):
-                await self.apply()
+                await self.apply(release)
                 return
             await asyncio.sleep(self._world.look)
-        await self.apply()
+        await self.apply(release)
 
-    async def apply(self) -> None:
-        """Put the wanted routes in force; a home that serves nothing has no router."""
+    async def apply(self, release: Release | None = None) -> None:
+        """Put the wanted routes in force; a home that serves nothing has no router. Raises RouteError or EngineError.
+
+        Of a release, what concerns other environments alone is not raised: upkeep tells it.
+        """
         routes = self.routes()
         if routes:
-            await self._world.router.apply(routes)
+            try:
+                await self._world.router.apply(routes)
+            except RouteError as error:
+                if release is None or route_name(release) in error.environments:
+                    raise
             self._world.crash("router.apply:after_effect")
         else:
             await self._world.router.stop()
             self._world.crash("router.stop:after_effect")
+
+
+def route_name(release: Release) -> str:
+    """What the router calls the environment of a release."""
+    return f"{release.project}-{release.environment}"
 
 
 def sticky_of(spec: Mapping[str, Any]) -> Sticky | None:

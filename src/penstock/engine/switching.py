@@ -43,7 +43,7 @@ class Switching:
                 self._releases.move(release.id, "restore", watch=anew(release.watch), **values)
         self._replicas.settle()
         self._releases.note(release.id, phase="switching")
-        await self._routing.follow()
+        await self._routing.follow(release)
         if old is not None:
             self._releases.note(release.id, phase=f"draining {old.version}")
             await self.drain(old.id)
@@ -62,7 +62,7 @@ class Switching:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self.move(release, old.fate or "retire", reason=old.reason)
-        await self._routing.follow()
+        await self._routing.follow(old)
         await asyncio.sleep(self._world.settle)
         await self.cool(old.project, old.environment)
 
@@ -89,7 +89,7 @@ class Switching:
     async def withdraw(self, release: Release, reason: str) -> None:
         """No new request to a release that was tried; then it finishes what it began, and ends."""
         self.move(release.id, "withdraw", fate="roll_back", reason=reason)
-        await self._routing.follow()
+        await self._routing.follow(release)
         await self.drain(release.id)
 
     async def step_aside(self, release: Release) -> None:
@@ -103,7 +103,7 @@ class Switching:
             self._releases.note(release.id, rollout={"strategy": "recreate", "stable": old.id, "stopped": True})
             self._releases.move(old.id, "replace", fate="retire", reason=None)
         self._releases.note(release.id, phase=f"ending {old.version}")
-        await self._routing.follow()
+        await self._routing.follow(release)
         await self.drain(old.id)
         await self._replicas.end(old.id)
 
@@ -138,7 +138,7 @@ class Switching:
                 self._releases.move(old.id, "restore", watch=anew(old.watch), reason=None)
                 self._releases.note(release.id, rollout={**rollout, "stopped": False})
             self._routing.joining.discard(old.id)
-            await self._routing.apply()
+            await self._routing.apply(old)
 
     def move(self, release: int, event: str, **values: Any) -> None:
         """One transition of a release, on the disk before anything follows from it."""

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from penstock.engine.hooking import Hooks, commands_of
 from penstock.engine.installing import install
 from penstock.engine.replicas import Replicas
-from penstock.engine.routing import Routing
+from penstock.engine.routing import Routing, route_name
 from penstock.engine.switching import Switching
 from penstock.engine.world import World
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, RouteError
 from penstock.releases import MOVING, ReleaseStatus, is_hooked
 from penstock.runs import RequestStatus
 from penstock.store.contract import Release
 
+UNREACHED = "nobody reaches it"
+"""How the phase of a release begins whose port cannot be had."""
 EVERY = 5
 """Looks between two rounds."""
 _SERVES = frozenset({ReleaseStatus.SERVING, ReleaseStatus.CANARY})
@@ -202,12 +204,22 @@ class Upkeep:
 
     async def _follow(self) -> None:
         """Have the router follow what is recorded; where it does not, that is told once, and tried again."""
+        refusal, unreached = "", tuple[str, ...]()
         try:
             if self._routing.routes():
                 await self._routing.apply()
+        except RouteError as error:
+            refusal, unreached = str(error), error.environments
         except (PenstockError, OSError) as error:
-            if str(error) != self._refusal:
-                log.warning("the router does not follow: %s", error)
-            self._refusal = str(error)
-        else:
-            self._refusal = ""
+            refusal = str(error)
+        if refusal and refusal != self._refusal:
+            log.warning("the router does not follow: %s", refusal)
+        self._refusal = refusal
+        for release in self._of(ReleaseStatus.SERVING):
+            self._note_reach(release, f"{UNREACHED}: {refusal}" if route_name(release) in unreached else None)
+
+    def _note_reach(self, release: Release, phase: str | None) -> None:
+        """Say that a release cannot be reached, or no more that it could not."""
+        was = (release.phase or "").startswith(UNREACHED)
+        if phase != release.phase and (phase is not None or was):
+            self._releases.note(release.id, phase=phase)
