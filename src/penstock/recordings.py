@@ -165,7 +165,8 @@ def _body(values: Mapping[str, Any], where: str) -> bytes | None:
 def _text(values: Mapping[str, Any], key: str, where: str) -> str:
     value = values.get(key, "")
     if not isinstance(value, str):
-        raise ReportError(f"{where}: {key} is {shown(value)}: expected a text")
+        way = ' (a value is sent as JSON by "json" instead)' if key == "body" else ""
+        raise ReportError(f"{where}: {key} is {shown(value)}: expected a text{way}")
     return value
 
 

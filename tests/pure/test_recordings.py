@@ -98,7 +98,7 @@ def test_json_is_sent_as_json() -> None:
         ('{"path": "/a\\r\\nX: y"}', "expected a path"),
         ('{"path": "/", "pth": 1}', 'unknown key "pth": a request has method, path'),
         ('{"path": "/", "json": 1, "body": "x"}', "expected either json or body, found both"),
-        ('{"path": "/", "body": 1}', "body is 1: expected a text"),
+        ('{"path": "/", "body": 1}', 'body is 1: expected a text (a value is sent as JSON by "json" instead)'),
         ('{"path": "/", "id": 1}', "id is 1: expected a text"),
         ('{"path": "/", "method": "get"}', 'method is "get": expected a method such as GET'),
         ('{"path": "/", "method": "CONNECT"}', "expected a method such as GET"),

@@ -26,6 +26,16 @@ def command_for(pipeline: Pipeline, target: Path, settings: Settings) -> tuple[P
     return root, Command(command.text, variables), len(strict) + len(lenient)
 
 
+def check_recordings(pipeline: Pipeline, root: Path) -> None:
+    """Read the recorded requests of probes, where they lie in the repository. Raises ReportError with file and line."""
+    from penstock.recordings import parse_recordings
+
+    probes = (environment.probe for environment in pipeline.environments.values())
+    for file in dict.fromkeys(probe.requests for probe in probes if probe is not None):
+        if (root / file).is_file():  # else a step may make it
+            parse_recordings((root / file).read_bytes(), file)
+
+
 def repository_root(folder: Path) -> Path:
     """The nearest folder above with a `.git`, else the folder itself: paths of the file start there."""
     start = folder.absolute()

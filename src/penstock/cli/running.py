@@ -59,9 +59,10 @@ def _check_files(pipeline: "Pipeline", target: Path) -> None:
     """The `check` step over the files as they lie beside the pipeline file; the exit code tells."""
     import subprocess
 
-    from penstock.cli.checking import command_for
+    from penstock.cli.checking import check_recordings, command_for
 
     root, command, count = command_for(pipeline, target, read_settings())
+    check_recordings(pipeline, root)
     result = subprocess.run(["/bin/sh", "-ec", command.text], cwd=root, env=dict(command.variables), check=False)
     if result.returncode != 0:
         raise typer.Exit(1)
