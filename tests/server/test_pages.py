@@ -69,7 +69,7 @@ def test_a_release_that_is_tried_is_on_its_card() -> None:
         "inconclusive 0 errors in 100 requests of the canary do not exclude a rate of 1 %",
         "about 347 more requests of the canary, deadline in 20 min",
         "canary 100 requests, 0 errors stable 1,900 requests, 2 errors (0.105 %), p50 2.25 ms, p99 11.4 ms",
-        "errors 0 to 0.0331, at most 0.01",
+        "errors 0 to 3.31 %, at most 1 %",
     ):
         assert words in text
 
