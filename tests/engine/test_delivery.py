@@ -116,7 +116,7 @@ def test_a_switch_waits_for_open_requests(house: House) -> None:
 
 
 def test_a_request_that_never_ends_holds_nothing_up(house: House) -> None:
-    """After the time for draining the old release leaves, whatever it has not answered."""
+    """After the time for draining the old release leaves, whatever it has not answered, and its server ends."""
 
     async def story() -> None:
         one = await house.deliver(house.wanted("0.1"))
@@ -125,6 +125,7 @@ def test_a_request_that_never_ends_holds_nothing_up(house: House) -> None:
             await until(lambda: house.store.releases.get(one.id).status is ReleaseStatus.DRAINING)
             house.clock.ahead += 10
             await until(lambda: house.store.releases.get(one.id).status is ReleaseStatus.RETIRED)
+            await until(lambda: not warm(house, one))
 
     house.play(story())
 

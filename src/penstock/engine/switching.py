@@ -51,7 +51,10 @@ class Switching:
         return True
 
     async def drain(self, release: int) -> None:
-        """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before."""
+        """Let a release finish what it began, take it out of the route, keep it warm, end what was warm before.
+
+        One that has not finished by its limit ends: no router can end a stream as it should end, its server can.
+        """
         clock = self._world.clock
         if is_hooked(self._releases.get(release).spec):
             await self._leave(release)
@@ -64,6 +67,8 @@ class Switching:
         self.move(release, old.fate or "retire", reason=old.reason)
         await self._routing.follow(old)
         await asyncio.sleep(self._world.settle)
+        if await self._is_late(release):
+            await self._replicas.end(release)
         await self.cool(old.project, old.environment)
 
     async def cool(self, project: str, environment: str) -> None:
@@ -79,6 +84,13 @@ class Switching:
             return await self._world.router.in_flight(str(release)) > 0
         except EngineError:
             return True
+
+    async def _is_late(self, release: int) -> bool:
+        """Whether a release is known to answer still, though its time is over."""
+        try:
+            return await self._world.router.in_flight(str(release)) > 0
+        except EngineError:
+            return False
 
     async def _leave(self, release: int) -> None:
         """What a command deployed elsewhere has no request of ours to finish."""
