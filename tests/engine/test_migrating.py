@@ -9,6 +9,7 @@ import pytest
 from engine.builders import PROJECT, House, until
 from penstock.engine.delivery import Delivery
 from penstock.engine.migrating import MigrationError
+from penstock.engine.replicas import UnhealthyError
 from penstock.engine.sweeping import sweep
 from penstock.errors import EngineError, StateError
 from penstock.migrations import MigrationStatus
@@ -485,6 +486,49 @@ def test_a_contract_is_undone_before_the_switch(house: House) -> None:
         house.machine.script[DOWN] = 0
         assert (await rollback(house, down=True)).version == "0.1"
         assert house.served() == "0.1"
+
+    house.play(story())
+
+
+def test_a_contract_is_made_again_where_nothing_comes_of_it(house: House) -> None:
+    """Where the older release does not come up on the older schema, what serves on has its own schema again."""
+
+    async def story() -> None:
+        ill = house.package("0.1", start_timeout=0.1)
+        old = await house.deliver(house.wanted("0.1", package=ill, migrate=migrate()))
+        await release(house, "0.2", down=DOWN, contract=True)
+        await Delivery(house.world)._replicas.end(old.id)
+        house.machine.statuses["0.1"] = 503
+        with pytest.raises(UnhealthyError, match="did not answer"):
+            await rollback(house, down=True)
+        assert house.served() == "0.2"
+        assert [s.command for s in house.machine.started if s.command in {UP, DOWN}] == [UP, UP, DOWN, UP]
+        assert migrations(house)[-1][:2] == ("0.2", "passed")
+        del house.machine.statuses["0.1"]
+        assert (await rollback(house, down=True)).version == "0.1"
+        assert [s.command for s in house.machine.started if s.command in {UP, DOWN}][-1] == DOWN
+
+    house.play(story())
+
+
+def test_a_way_down_is_gone_on_with(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator that dies between the switch and the way down is followed by one that takes it, once."""
+
+    async def story() -> None:
+        for version in ("0.1", "0.2", "0.3"):
+            await release(house, version, down=DOWN)
+        request, first = house.wanted("any").request, Delivery(house.world)
+
+        async def dies(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(first._migrating, "down", dies)
+        with pytest.raises(asyncio.CancelledError):
+            await first.rollback(PROJECT.id, "production", request, "ada", down=True)
+        assert house.served() == "0.2"
+        back = await Delivery(house.world).rollback(PROJECT.id, "production", request, "ada", down=True)
+        assert (back.version, house.served()) == ("0.2", "0.2")
+        assert [s.command for s in house.machine.started].count(DOWN) == 1
 
     house.play(story())
 

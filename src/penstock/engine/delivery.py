@@ -281,10 +281,12 @@ class Delivery:
                 if first:
                     await self._migrating.down(crossing, request, actor)
                 alone = not warm and self._switching.is_alone(serving)
-                if alone:
-                    await self._replicas.take_over(target, serving)
-                else:
-                    await self._go_back(serving, target, request, reason)
+                try:
+                    await self._go_back(serving, target, request, reason, alone=alone)
+                except (PenstockError, OSError):
+                    if first:  # what serves on needs its schema back
+                        await self._migrating.again(crossing, request, actor)
+                    raise
                 if not await self._switching.switch(target, request, fate="roll_back", reason=reason):
                     raise StateError(f"{environment} was given to a newer command meanwhile: see penstock status")
                 return await self._finish_rollback(target, request, actor, down=down, cold=alone)
@@ -327,9 +329,11 @@ class Delivery:
         place = (release.project, release.environment)
         await self.rollback(*place, self._releases.generation(*place), WATCH, why=why, only=release.id)
 
-    async def _go_back(self, serving: Release, target: Release, request: int, reason: str) -> None:
-        """Have a release that served before ready to serve again."""
-        if is_hooked(target.spec):
+    async def _go_back(self, serving: Release, target: Release, request: int, reason: str, *, alone: bool) -> None:
+        """Have a release that served before ready to serve again; `alone`: when the one that serves has ended."""
+        if alone:
+            await self._replicas.take_over(target, serving)
+        elif is_hooked(target.spec):
             await self._hooks.roll_back(serving, target, request, reason)
         else:
             await self._replicas.bring_up(target, lambda: None)

@@ -93,6 +93,14 @@ class Migrating:
             wanted = _Wanted(release, release.spec["migrate"]["down"], generation, actor, row.id)
             await self._execute(wanted, lambda: None)
 
+    async def again(self, crossing: Sequence[Migration], generation: int, actor: str) -> None:
+        """Run what `down` has undone once more, oldest first. Raises MigrationError."""
+        for row in reversed(crossing):
+            release = self._world.store.releases.get(row.release)
+            await self._execute(_Wanted(release, release.spec["migrate"]["run"], generation, actor), lambda: None)
+            found = newest(self._store.of(release.project, release.environment))
+            self._world.store.releases.note(release.id, migration=found)
+
     def crossing(self, release: Release) -> list[Migration]:
         """What going (back) to a release crosses: migrations in force after the one that it was made for."""
         known = self._store.of(release.project, release.environment)
