@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from engine.builders import PROJECT, House, until
 from engine.test_delivery import delivering, statuses, warm
+from engine.test_migrating import migrate
 from engine.test_rolling import answered, asked, rolling, rules, tried
 from penstock.engine.delivery import Delivery
 from penstock.environments import WatchRules
@@ -102,6 +104,64 @@ def test_a_rollback_ends_what_only_starts(house: House) -> None:
             assert (back.version, house.served()) == ("0.1", "0.1")
             assert (await coming).reason == "ada rolled production back meanwhile"
         assert statuses(house) == [("0.1", "serving"), ("0.2", "rolled_back"), ("0.3", "rejected")]
+
+    house.play(story())
+
+
+def test_a_rollback_that_is_refused_ends_nothing(house: House) -> None:
+    """Where a migration keeps older code out, what is on its way goes on as if nobody had asked."""
+
+    async def story() -> None:
+        await house.deliver(house.wanted("0.1"))
+        contract = migrate(contract=True)
+        await house.deliver(house.wanted("0.2", migrate=contract))
+        house.machine.statuses["0.3"] = 503
+        async with kept_up(house) as delivery:
+            coming = asyncio.create_task(delivery.release(house.wanted("0.3"), lambda: None))
+            await until(lambda: len(house.machine.started) == 4)
+            with pytest.raises(StateError, match="marks the migration contract"):
+                await delivery.rollback(PROJECT.id, "production", 99, "ada")
+            del house.machine.statuses["0.3"]
+            assert (await coming).status is ReleaseStatus.SERVING
+
+    house.play(story())
+
+
+def test_a_deploy_that_nobody_waits_for_ends(house: House) -> None:
+    """What a command that is over had begun, and nobody brings any further, is ended while the coordinator works."""
+
+    async def story() -> None:
+        house.machine.statuses["0.1"] = 503
+        async with delivering(house, house.wanted("0.1")) as release:
+            pass
+        async with kept_up(house):
+            house.store.requests.refuse(release.request, 130, "its command was killed")
+            await until(lambda: house.store.releases.get(release.id).status is ReleaseStatus.REJECTED)
+            await until(lambda: not warm(house, release))
+
+    house.play(story())
+
+
+def test_a_slow_environment_does_not_keep_upkeep_waiting(house: House) -> None:
+    """While one environment drains for long, a replica that is gone elsewhere comes back."""
+
+    async def story() -> None:
+        slow: dict[str, Any] = {"environment": "staging", "port": 8802}
+        old = await house.deliver(house.wanted("1", drain=3600.0, **slow))
+        new = await house.deliver(house.wanted("2", **slow))
+        release = await house.deliver(house.wanted("0.1"))
+        house.router.begin(str(old.id))
+        async with kept_up(house) as delivery:
+            house.store.releases.move(new.id, "replace", fate="retire")
+            house.store.releases.move(old.id, "restore")
+            house.store.releases.move(old.id, "replace", fate="retire")
+            house.store.releases.move(new.id, "retire")
+            house.store.releases.move(new.id, "restore")
+            await until(lambda: delivery._turn(PROJECT.id, "staging").locked())
+            gone = replica(house, release)
+            await house.machine.finish(gone, None)
+            await until(lambda: replica(house, release) != gone and warm(house, release))
+            assert house.store.releases.get(old.id).status is ReleaseStatus.DRAINING
 
     house.play(story())
 

@@ -200,7 +200,8 @@ def decide(world: World, request: Request) -> Run:
     if approval is not None and approval.decision == request.id:
         return run
     approval = _open(world, run, str(wanted["environment"]), approval)
-    why = why_not_approve(approval.terms, request.actor, None)
+    by_another = approval.terms.by_another and not wanted.get("reject")  # whoever asked may take it back
+    why = why_not_approve(replace(approval.terms, by_another=by_another), request.actor, None)
     if why is not None:
         raise StateError(why)
     if wanted.get("reject"):

@@ -409,7 +409,9 @@ class Coordinator:
         statuses = [await self._until_ended(run.id) for run in runs]
         codes = {EXIT_CODES[status] for status in statuses}
         for run in runs:
-            self._store.requests.end(run.request, EXIT_CODES[self._store.runs.status(run.id)], {"run": run.id})
+            status = self._store.runs.status(run.id)
+            if status is not RunStatus.QUEUED:  # else it was interrupted once more, and goes on with the next `resume`
+                self._store.requests.end(run.request, EXIT_CODES[status], {"run": run.id})
         worst = next((code for code in (130, 1, 3, 4) if code in codes), 0)
         self._store.requests.end(request.id, worst, {"runs": [run.id for run in runs]})
 

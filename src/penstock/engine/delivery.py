@@ -93,6 +93,7 @@ class Delivery:
         self._watching = Watching(world, self._break)
         self._claims: dict[tuple[str, str], list[Wanted]] = {}
         self._halted: dict[int, str] = {}
+        self._broken: set[int] = set()
         verbs = Verbs(self._turn, lambda release: self._judge(release, lambda: None), self._drop)
         self._upkeep = Upkeep(world, self._routing, self._replicas, self._switching, self._hooks, verbs)
 
@@ -250,7 +251,8 @@ class Delivery:
     ) -> Release:
         """Give the traffic back to the release that served before; without a rebuild, and without a start if warm.
 
-        With `only` it is refused where another release than that one serves by then. Whoever waited while an earlier
+        With `only` it is refused where another release than that one serves by then. Without, what is on
+        its way without traffic ends for it. Whoever waited while an earlier
         rollback was finished has what they asked for; one that an earlier coordinator switched is only finished.
 
         Going back across a migration that is marked `contract` takes `force`, or `down`: then the way back of each
@@ -258,20 +260,20 @@ class Delivery:
         """
         await self._recovered.wait()
         before = self._releases.serving(project, environment)
-        self._make_way(project, environment, actor)
+        if before is None or request not in {*self._upkeep.answered, before.generation} or only is not None:
+            self._look_back(project, environment, force=force, down=down)
+            if only is None:
+                self._make_way(project, environment, actor)
         async with self._turn(project, environment):
             serving = self._releases.serving(project, environment)
-            served = [
-                r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since
-            ]
+            target = self._earlier(project, environment)
             if only is None and serving is not None and request in {*self._upkeep.answered, serving.generation}:
                 return await self._finish_rollback(serving, request, actor, down=down)
             wanted = only if only is not None or before is None else before.id
             if serving is not None and serving.id != (wanted or serving.id):
                 raise StateError(f"another release serves {environment} by now: penstock status shows which")
-            if serving is None or not served:
+            if serving is None or target is None:
                 raise StateError(f"{environment} has no earlier release to go back to")
-            target = max(served, key=lambda r: (r.since or 0.0, r.id))
             reason = f"rolled back to {target.version} by {actor}{f': {why}' if why else ''}"
             crossing = self._migrating.crossing(target)
             self._refuse_rollback(environment, crossing, force=force, down=down)
@@ -296,15 +298,27 @@ class Delivery:
                     await self._replicas.end(target.id)  # it was started for this, and does not serve
                 self._releases.note(target.id, phase=None)
 
+    def _look_back(self, project: str, environment: str, *, force: bool, down: bool) -> None:
+        """Raise StateError for a rollback that is refused anyway, before anything ends for it."""
+        for release in self._releases.of(project, environment):
+            if release.status is ReleaseStatus.CANARY:
+                way = f"penstock abort {environment} ends it, and what served before has all traffic again"
+                raise StateError(f"{environment} is in the rollout of {release.version}: {way}")
+        target = self._earlier(project, environment)
+        if target is None:
+            raise StateError(f"{environment} has no earlier release to go back to")
+        self._refuse_rollback(environment, self._migrating.crossing(target), force=force, down=down)
+
     def _make_way(self, project: str, environment: str, actor: str) -> None:
-        """End what is on its way without traffic, for a rollback is newer. Raises StateError where it has some."""
-        releases = self._releases.of(project, environment)
-        moving = [r for r in releases if r.status in MOVING]
-        if any(r.status is ReleaseStatus.CANARY for r in moving):
-            way = f"penstock abort {environment} ends it, and what served before has all traffic again"
-            raise StateError(f"{environment} is in the rollout of {moving[-1].version}: {way}")
-        if any(r.status is ReleaseStatus.RETIRED and r.since for r in releases):
-            self._halt(moving, f"{actor} rolled {environment} back meanwhile")
+        """End what is being brought without traffic: a rollback is newer, so it would be refused anyway."""
+        claimed = {c.request for c in self._claims.get((project, environment), ())}
+        moving = [r for r in self._releases.of(project, environment) if r.status in MOVING and r.request in claimed]
+        self._halt(moving, f"{actor} rolled {environment} back meanwhile")
+
+    def _earlier(self, project: str, environment: str) -> Release | None:
+        """The release that served before the one that serves now."""
+        served = [r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since]
+        return max(served, key=lambda r: (r.since or 0.0, r.id), default=None)
 
     async def _finish_rollback(
         self, target: Release, request: int, actor: str, *, down: bool, cold: bool = True
@@ -327,6 +341,10 @@ class Delivery:
     async def _break(self, release: Release, why: str) -> None:
         """Go back from a release that broke its watch, while it serves."""
         place = (release.project, release.environment)
+        if release.id not in self._broken:
+            self._broken.add(release.id)  # what was refused once and is tried again ends nothing that comes meanwhile
+            self._look_back(*place, force=False, down=False)
+            self._make_way(*place, WATCH)
         await self.rollback(*place, self._releases.generation(*place), WATCH, why=why, only=release.id)
 
     async def _go_back(self, serving: Release, target: Release, request: int, reason: str, *, alone: bool) -> None:

@@ -88,6 +88,7 @@ class Replicas:
         if not self.all_live(release):
             await self._images.make(release, lambda: None)
         if self._releases.get(release.id).status in LIVE:
+            self._reserving.hold(release)
             await self.start(release, manifest_of(self._world, release))
 
     async def reserve(self, release: Release, stopping: Stopping) -> None:

@@ -84,6 +84,12 @@ class Reserving:
             self._turns.free(key)
             raise
 
+    def hold(self, release: Release) -> None:
+        """Hold what a release that serves is due, where it holds nothing, whether that fits or not."""
+        need, key = self._due(release), _key(release.id)
+        if need is not None and key not in self._turns.held:
+            self._turns.hold(key, need, self._releases.last_gpus(release.id))
+
     async def take_over(self, release: Release, old: Release) -> None:
         """As `reserve`, for a release that starts when an old one, which serves now, has ended: its room is had too."""
         self._heirs[release.id] = old.id
@@ -165,7 +171,8 @@ class Reserving:
             warm = self._warm(self._holders()) if self._turns.is_barred(need) else []
             counts = [n for n in range(1, len(warm) + 1) if self._would_fit(need, steps, warm[:n])]
             for release in self._needed(need, steps, warm[: counts[0]]) if counts else ():
-                await self._end_idle(release, "make room for a step that waits")
+                if self._is_warm(self._releases.get(release.id)):  # while another one ended it may have come to serve
+                    await self._end_idle(release, "make room for a step that waits")
 
     def _holders(self) -> list[Release]:
         return [self._releases.get(-key[0]) for key in self._turns.held if key[0] < 0]
@@ -223,8 +230,8 @@ class Reserving:
             parts.append(f"{need.cpu:g} processors ({max(0.0, cpu):g} of {capacity.cpu:g} left)")
         if memory is not None and need.memory > memory:
             short.add("memory")
-            whole = capacity.memory / 2**30
-            parts.append(f"{need.memory / 2**30:.1f} GiB of memory ({max(0, memory) / 2**30:.1f} of {whole:.1f} left)")
+            left = f"{_size(max(0, memory))} of {_size(capacity.memory)} left"
+            parts.append(f"{_size(need.memory)} of memory ({left})")
         if need.gpus > len(suitable):
             short.add("gpus")
             whole = sum(need.gpu_kind in {None, g.kind} for g in capacity.gpus)
@@ -397,7 +404,7 @@ def said_of(need: Need) -> str:
     """A need in words."""
     parts = [f"{need.cpu:g} processor{'s' if need.cpu != 1 else ''}"] if need.cpu else []
     if need.memory:
-        parts.append(f"{need.memory / 2**30:.1f} GiB of memory")
+        parts.append(f"{_size(need.memory)} of memory")
     if need.gpus:
         parts.append(_gpus(need))
     return ", ".join(parts)
@@ -407,6 +414,10 @@ def reserved(release: Release) -> str | None:
     """What all replicas of a release hold, in words; None where they hold nothing."""
     need = _need(release)
     return None if need is None else said_of(need)
+
+
+def _size(memory: int) -> str:
+    return f"{memory / 2**30:.1f} GiB" if memory >= 1 << 30 else f"{memory / 2**20:.0f} MiB"
 
 
 def _gpus(need: Need) -> str:

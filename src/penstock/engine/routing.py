@@ -26,7 +26,7 @@ class Routing:
         self.joining: set[int] = set()
 
     def placed(self, project: str, environment: str) -> list[Placed]:
-        found = self._releases.of(project, environment)
+        found = self._releases.present(project, environment)
         return [Placed(r.id, r.status, r.since) for r in found if self._releases.replicas(r.id)]
 
     def routes(self) -> list[Route]:
@@ -34,7 +34,7 @@ class Routing:
 
         A release that is starting is in the route once its replicas are healthy and it is joining.
         """
-        everything = self._releases.of()
+        everything = self._releases.present()
         places = sorted({(r.project, r.environment) for r in everything})
         own = [[r for r in everything if (r.project, r.environment) == place] for place in places]
         return [route for releases in own if (route := self._route(releases)) is not None]

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.engine.hooking import Hooks, commands_of
 from penstock.engine.installing import install
@@ -52,7 +53,8 @@ class Upkeep:
         self._hooks = hooks
         self._verbs = verbs
         self._running: set[asyncio.Task[None]] = set()
-        self._faulty: set[tuple[str, str]] = set()
+        self._faulty: set[str] = set()
+        self._gone: set[int] = set()
         self._refusal = ""
         self.answered: set[int] = set()
 
@@ -87,18 +89,18 @@ class Upkeep:
         return asyncio.gather(*back, *drains, return_exceptions=True)
 
     def _of(self, status: ReleaseStatus) -> list[Release]:
-        return [r for r in self._releases.of() if r.status is status]
+        return [r for r in self._releases.present() if r.status is status]
 
     async def _serve_again(self) -> list["asyncio.Task[None]"]:
         """Start what should serve; what gave its place to another one starts meanwhile, in tasks of its own."""
         back = []
-        for release in [r for r in self._releases.of() if r.status in MOVING]:
+        for release in [r for r in self._releases.present() if r.status in MOVING]:
             if self._is_orphan(release):
                 async with self._verbs.turn(release.project, release.environment):
                     await self._told(release, self._drop)
             elif (release.rollout or {}).get("stopped"):
                 back.append(self._begin(self._put_back(release)))
-        for release in self._releases.of():
+        for release in self._releases.present():
             if release.status in _SERVES:
                 async with self._verbs.turn(release.project, release.environment):
                     await self._told(release, self._start_again)
@@ -170,37 +172,53 @@ class Upkeep:
     async def _keep_up(self) -> None:
         while True:
             await asyncio.sleep(EVERY * self._world.look)
-            for place in sorted({(r.project, r.environment) for r in self._releases.of()}):
-                if not self._verbs.turn(*place).locked():
-                    await self._round(place)
-            await self._replicas.yield_to_steps()
-            await self._follow()
+            await self._guarded("a home", self._whole)
+
+    async def _whole(self) -> None:
+        """One round: each environment by itself, so that none waits for another one."""
+        for place in sorted({(r.project, r.environment) for r in self._releases.present()}):
+            if not self._verbs.turn(*place).locked():
+                self._begin(self._guarded(place[1], partial(self._round, place)))
+        await self._replicas.yield_to_steps()
+        await self._follow()
+
+    async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """The loop's edge: one defect must not end the loop, nor stop the other environments."""
+        try:
+            await work()
+            self._faulty.discard(what)
+        except Exception:
+            if what not in self._faulty:
+                log.exception("upkeep of %s met a defect of Penstock", what)
+            self._faulty.add(what)
 
     async def _round(self, place: tuple[str, str]) -> None:
         """One environment that nobody is busy with."""
-        try:
-            async with self._verbs.turn(*place):
-                await self._tend(self._releases.of(*place))
-            self._faulty.discard(place)
-        except Exception:  # the loop's edge: one environment's defect must not stop the others
-            if place not in self._faulty:
-                log.exception("upkeep of %s met a defect of Penstock", place[1])
-            self._faulty.add(place)
+        async with self._verbs.turn(*place):
+            await self._tend(self._releases.present(*place))
 
     async def _tend(self, releases: Sequence[Release]) -> None:
         for release in releases:
             if release.status in _SERVES and not is_hooked(release.spec) and not self._replicas.all_live(release):
-                log.warning("%s in %s: replicas are gone, and start again", release.version, release.environment)
-                await self._told(release, self._start_again)
-                if not self._replicas.all_live(release):
-                    continue
-                self._releases.note(release.id, phase=None)
-            if release.status is ReleaseStatus.DRAINING:
+                await self._replace(release)
+            if release.status in MOVING and release.status is not ReleaseStatus.CANARY and self._is_orphan(release):
+                await self._told(release, self._drop)
+            elif release.status is ReleaseStatus.DRAINING:
                 await self._told(release, lambda r: self._switching.drain(r.id))
             elif release.status is ReleaseStatus.CANARY:
                 self._begin(self._go_on(release))
         if releases:
             await self._switching.cool(releases[0].project, releases[0].environment)
+
+    async def _replace(self, release: Release) -> None:
+        """Start what is gone of a release that should serve; that it is gone is logged once."""
+        if release.id not in self._gone:
+            log.warning("%s in %s: replicas are gone, and start again", release.version, release.environment)
+        self._gone.add(release.id)
+        await self._told(release, self._start_again)
+        if self._replicas.all_live(release):
+            self._gone.discard(release.id)
+            self._releases.note(release.id, phase=None)
 
     async def _follow(self) -> None:
         """Have the router follow what is recorded; where it does not, that is told once, and tried again."""

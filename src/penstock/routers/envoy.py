@@ -69,6 +69,9 @@ class EnvoyRouter:
         self._turn = asyncio.Lock()
         # Listeners that Envoy refused, and why, for people: it is not asked again before their ports can be had.
         self._refused: dict[str, str] = {}
+        # Pairs that Envoy refused, by the name of their content, and what was said of pairs at the last state.
+        self._unfit: set[str] = set()
+        self._told: set[str] = set()
 
     async def apply(self, routes: Sequence[Route]) -> None:
         """Put the whole wanted state in force, or leave the state before it in force and raise EngineError.
@@ -96,7 +99,9 @@ class EnvoyRouter:
     async def _follow(self, routes: Sequence[Route]) -> None:
         secured = {route.environment: route.tls for route in routes if route.tls is not None}
         older = {e: pair for e, tls in secured.items() if (pair := certificates.kept(self._folder, tls))}
-        pairs = {environment: _read(tls, older.get(environment)) for environment, tls in secured.items()}
+        told: set[str] = set()
+        pairs = {environment: self._read(tls, older.get(environment), told) for environment, tls in secured.items()}
+        self._tell(told)
         await self._start_if_needed()
         before = self._on_disk()
         try:
@@ -110,7 +115,25 @@ class EnvoyRouter:
             if {**pairs, **older} == pairs:
                 raise
             log.warning("the router keeps the certificates that it has: %s", error)
+            self._unfit |= {pair.name for pair in pairs.values()} - {pair.name for pair in older.values()}
             await self._put_in_force(before, routes, {**pairs, **older})
+
+    def _read(self, tls: Tls, older: certificates.Pair | None, told: set[str]) -> certificates.Pair:
+        """What lies at the paths now, or the copy of what lay there before if that is not to be served with."""
+        try:
+            pair = certificates.read(tls)
+        except EngineError as error:
+            if older is None:
+                raise
+            told.add(str(error))
+            return older
+        return older if older is not None and pair.name in self._unfit else pair
+
+    def _tell(self, told: set[str]) -> None:
+        """Log what is wrong with certificates that were renewed, once for each change."""
+        for sentence in sorted(told - self._told):
+            log.warning("the router keeps the certificate that it has: %s", sentence)
+        self._told = told
 
     async def _put_in_force(
         self, before: xds.Documents, routes: Sequence[Route], pairs: Mapping[str, certificates.Pair]
@@ -388,17 +411,6 @@ class EnvoyRouter:
         async with self._admin() as admin:
             stats = await admin.stats(xds.gauges(clusters, names))
         return sum(map(int, stats.values()))
-
-
-def _read(tls: Tls, older: certificates.Pair | None) -> certificates.Pair:
-    """What lies at the paths now, or the copy of what lay there before if that is not to be served with."""
-    try:
-        return certificates.read(tls)
-    except EngineError as error:
-        if older is None:
-            raise
-        log.warning("the router keeps the certificate that it has: %s", error)
-        return older
 
 
 def _command() -> str:

@@ -101,6 +101,20 @@ class Releases:
         here = (table.c.project == project, table.c.environment == environment)
         return int(self._connection.execute(select(func.max(table.c.generation)).where(*here)).scalar_one() or 0)
 
+    def present(self, project: str | None = None, environment: str | None = None) -> list[Release]:
+        """Releases that are on their way, serve or drain, or have replicas that were not ended; oldest first.
+
+        Unlike `of` it costs nothing for what is long over.
+        """
+        table, replicas = tables.releases, tables.replicas
+        kept = select(replicas.c.release).where(replicas.c.status != "ended")
+        query = select(table).where(table.c.status.not_in(_ENDED) | table.c.id.in_(kept)).order_by(table.c.id)
+        if project is not None:
+            query = query.where(table.c.project == project)
+        if environment is not None:
+            query = query.where(table.c.environment == environment)
+        return [_release(row) for row in self._connection.execute(query).mappings()]
+
     def current(self) -> list[Release]:
         """Of each environment of the home the release that has its traffic, else what something happened to last.
 
