@@ -166,6 +166,24 @@ def test_a_slow_environment_does_not_keep_upkeep_waiting(house: House) -> None:
     house.play(story())
 
 
+def test_a_rollback_to_what_still_drains(house: House) -> None:
+    """Asked for while the older release finishes what it began, it waits for that and then goes back to it."""
+
+    async def story() -> None:
+        one = await house.deliver(house.wanted("0.1"))
+        house.router.begin(str(one.id))
+        async with delivering(house, house.wanted("0.2")) as two:
+            await until(lambda: house.store.releases.get(one.id).status is ReleaseStatus.DRAINING)
+        async with kept_up(house) as delivery:
+            going = asyncio.create_task(delivery.rollback(PROJECT.id, "production", 99, "ada"))
+            await until(lambda: delivery._turn(PROJECT.id, "production").locked())
+            house.router.finish(str(one.id))
+            assert (await going).version == "0.1"
+        assert house.store.releases.get(two.id).status is ReleaseStatus.ROLLED_BACK
+
+    house.play(story())
+
+
 def test_a_rollback_goes_back_from_nothing_else(house: House) -> None:
     """Of two that were asked for at once the second changes nothing: what it meant serves no more."""
 

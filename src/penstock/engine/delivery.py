@@ -304,7 +304,7 @@ class Delivery:
             if release.status is ReleaseStatus.CANARY:
                 way = f"penstock abort {environment} ends it, and what served before has all traffic again"
                 raise StateError(f"{environment} is in the rollout of {release.version}: {way}")
-        target = self._earlier(project, environment)
+        target = self._earlier(project, environment, draining=True)
         if target is None:
             raise StateError(f"{environment} has no earlier release to go back to")
         self._refuse_rollback(environment, self._migrating.crossing(target), force=force, down=down)
@@ -315,9 +315,12 @@ class Delivery:
         moving = [r for r in self._releases.of(project, environment) if r.status in MOVING and r.request in claimed]
         self._halt(moving, f"{actor} rolled {environment} back meanwhile")
 
-    def _earlier(self, project: str, environment: str) -> Release | None:
-        """The release that served before the one that serves now."""
-        served = [r for r in self._releases.of(project, environment) if r.status is ReleaseStatus.RETIRED and r.since]
+    def _earlier(self, project: str, environment: str, *, draining: bool = False) -> Release | None:
+        """The release that served before the one that serves now; `draining`: also one that will have drained."""
+        found = [r for r in self._releases.of(project, environment) if r.since]
+        served = [r for r in found if r.status is ReleaseStatus.RETIRED]
+        if draining:
+            served += [r for r in found if r.status is ReleaseStatus.DRAINING and r.fate == "retire"]
         return max(served, key=lambda r: (r.since or 0.0, r.id), default=None)
 
     async def _finish_rollback(
