@@ -462,19 +462,19 @@ def test_another_branch_is_not_released(house: House) -> None:
 def test_interrupted_once_more(house: House) -> None:
     """A run whose `resume` is interrupted too is not over: the next `resume` brings it to its end."""
     house.commit(DIGITS, **SOURCE)
-    house.machine.script["train for a while"] = NEVER
+    house.machine.script["train for"] = NEVER
     request = house.ask_run()
 
     async def story() -> None:
         async with house.coordinating():
-            await until(lambda: attempts(house, "train"))
+            await house.machine.arrival("1.train.1")
             await house.ended(house.ask("interrupt", {"request": request}))
             resumed = house.ask("resume", {})
-            await until(lambda: len(attempts(house, "train")) == 2)
+            await house.machine.arrival("1.train.2")
             await house.ended(house.ask("interrupt", {"runs": [house.last().run]}))
             assert (await house.ended(resumed)).exit_code == 130
             assert not house.is_over(request)
-            house.machine.script["train for a while"] = Act(files={"model/weights": "w", "metrics.json": "{}"})
+            house.machine.script["train for"] = ACTS["train for"]
             await house.ended(house.ask("resume", {}))
             assert house.is_over(request)
 
