@@ -21,6 +21,7 @@ import penstock
 from penstock.cli.settings import Settings
 from penstock.engine.followers import CoordinatorLock
 from penstock.errors import EngineError
+from penstock.routers.envoy import is_free
 
 STORY = "digits.demo.toml"
 SHADES = " .:-=+*#%@"
@@ -196,21 +197,11 @@ def _free_ports(stage: Stage) -> None:
     text = path.read_text(encoding="utf-8")
     words = text.replace("{", " ").replace("}", " ").replace(",", " ").split()
     for before, port in pairwise(words):
-        if before == "port:" and port.isdigit() and not _is_free(int(port)):
+        if before == "port:" and port.isdigit() and not is_free(int(port)):
             other = _any_port()
             text = text.replace(f"port: {port}", f"port: {other}")
             _say(f"note: port {port} is taken on this machine, so the demo uses {other}")
     path.write_text(text, encoding="utf-8")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _any_port() -> int:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from penstock.commits import Commit
 from penstock.engine.approving import decide, drop, refuse_unapproved, tend
 from penstock.engine.context import RunContext, need_of
-from penstock.engine.delivery import Delivery, Wanted
-from penstock.engine.driving import Driver, release_spec
+from penstock.engine.delivery import Delivery
+from penstock.engine.driving import Driver, release_spec, wanted_by
 from penstock.engine.followers import is_alive
 from penstock.engine.freezing import freeze
 from penstock.engine.governing import approve
@@ -478,18 +478,8 @@ class Coordinator:
         pipeline = Pipeline.model_validate(run.pipeline)
         environment = pipeline.environments[wanted["environment"]]
         person = {**self._world.environment, **wanted["person"]}
-        to_release = Wanted(
-            project=run.project,
-            environment=environment.name,
-            generation=request.id,
-            request=request.id,
-            run=run.id,
-            version=run.version,
-            package=str(wanted["package"]),
-            spec=release_spec(run, pipeline, environment, person),
-            actor=request.actor,
-            force=bool(wanted.get("force")),
-        )
+        spec, force = release_spec(run, pipeline, environment, person), bool(wanted.get("force"))
+        to_release = wanted_by(request, run, str(wanted["package"]), environment, spec, force=force)
         if environment.approval is not None:
             refuse_unapproved(self._world, run.project, to_release.pinned(self._world))
         release = await self._delivery.release(

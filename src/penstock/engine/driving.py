@@ -35,7 +35,7 @@ from penstock.plans import StepKind, missing_inputs
 from penstock.recordings import STEP as REPLAY
 from penstock.releases import ReleaseStatus, why_not
 from penstock.runs import ENDED_RUN, GateView, RunStatus, StepState, StepStatus, outcome
-from penstock.store.contract import NOBODY, PackageRecord, Release, Run, Target
+from penstock.store.contract import NOBODY, PackageRecord, Release, Request, Run, Target
 
 MayStart = Callable[[], bool]
 BATCH = 64
@@ -343,17 +343,8 @@ class Driver:
     async def _release(self, target: Target, environment: Environment) -> None:
         run = self._runs.get(self._context.run.id)
         request = self._world.store.requests.get(run.request)
-        wanted = Wanted(
-            project=run.project,
-            environment=environment.name,
-            generation=request.id,
-            request=request.id,
-            run=run.id,
-            version=run.version,
-            package=str(run.package),
-            spec=release_spec(run, self._context.pipeline, environment, self._context.person),
-            actor=request.actor,
-        )
+        spec = release_spec(run, self._context.pipeline, environment, self._context.person)
+        wanted = wanted_by(request, run, str(run.package), environment, spec)
         try:
             if environment.approval is not None:
                 wanted = replace(wanted, approval=self._approval(wanted, target, environment.approval))
@@ -491,6 +482,24 @@ def _undecided(release: Release) -> bool:
 def _passed(package: PackageRecord, run: int) -> PackageRecord:
     values = {name: getattr(package, name) for name in PackageRecord.__slots__}
     return PackageRecord(**{**values, "passed": True, "run": run})
+
+
+def wanted_by(
+    request: Request, run: Run, package: str, environment: Environment, spec: Mapping[str, Any], *, force: bool = False
+) -> Wanted:
+    """What a request releases: a package of a run's version. The request is its generation."""
+    return Wanted(
+        project=run.project,
+        environment=environment.name,
+        generation=request.id,
+        request=request.id,
+        run=run.id,
+        version=run.version,
+        package=package,
+        spec=spec,
+        actor=request.actor,
+        force=force,
+    )
 
 
 def release_spec(run: Run, pipeline: Pipeline, environment: Environment, person: Mapping[str, str]) -> dict[str, Any]:

@@ -61,13 +61,13 @@ class Switching:
             return
         await asyncio.sleep(self._world.settle)
         limit = clock.monotonic() + float(self._releases.get(release).spec.get("drain", self._world.drain))
-        while await self._is_answering(release) and clock.monotonic() < limit:
+        while await self._is_answering(release, unknown=True) and clock.monotonic() < limit:
             await asyncio.sleep(HEALTH_INTERVAL)
         old = self._releases.get(release)
         self.move(release, old.fate or "retire", reason=old.reason)
         await self._routing.follow(old)
         await asyncio.sleep(self._world.settle)
-        if await self._is_late(release):
+        if await self._is_answering(release, unknown=False):
             await self._replicas.end(release)
         await self.cool(old.project, old.environment)
 
@@ -78,19 +78,12 @@ class Switching:
         for number in cold(self._routing.placed(project, environment), keep):
             await self._replicas.end(number)
 
-    async def _is_answering(self, release: int) -> bool:
-        """Whether a release has requests that it has not answered; so it may be where the router does not tell."""
+    async def _is_answering(self, release: int, *, unknown: bool) -> bool:
+        """Whether a release has requests that it has not answered; `unknown` where the router does not tell."""
         try:
             return await self._world.router.in_flight(str(release)) > 0
         except EngineError:
-            return True
-
-    async def _is_late(self, release: int) -> bool:
-        """Whether a release is known to answer still, though its time is over."""
-        try:
-            return await self._world.router.in_flight(str(release)) > 0
-        except EngineError:
-            return False
+            return unknown
 
     async def _leave(self, release: int) -> None:
         """What a command deployed elsewhere has no request of ours to finish."""

@@ -143,7 +143,7 @@ class EnvoyRouter:
         pair_names = {environment: pair.name for environment, pair in pairs.items()}
         wanted = xds.documents(routes, str(self._folder), pair_names)
         named = {xds.listener_name(route): route for route in routes}
-        self._refused = {n: why for n, why in self._refused.items() if n in named and not _free(named[n].port)}
+        self._refused = {n: why for n, why in self._refused.items() if n in named and not is_free(named[n].port)}
         while True:
             state = xds.without(wanted, before, self._refused)
             tried = xds.addresses(state.listeners)
@@ -435,7 +435,7 @@ def _in_words(route: Route, why: str) -> str:
     )
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
     """Whether a port can be had as Envoy takes it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
